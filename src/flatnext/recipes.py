@@ -1,0 +1,119 @@
+"""Named configs. A recipe is a function; its docstring says where its settings come from.
+
+`RECIPES` is the table that the command line reads. Accuracies that were reached are in `docs/results.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from flatnext.config import Amp, Config, Data, Model, Optimizer, Schedule, Sgd
+from flatnext.errors import InputError
+
+T = TypeVar("T")
+
+
+def report_sgd() -> Config:
+    """SGD as the report's code ran it: rate 0.001, batch 64, cosine over 200 epochs of which 100 are run.
+
+    Trains on all 50,000 images and keeps the last epoch; the report chose its epoch on the test set.
+    """
+    return Config(
+        recipe="report-sgd",
+        data=Data(validation=0),
+        optimizer=Optimizer(learning_rate=0.001, nesterov=False, weight_decay=5e-4, decay_all=True),
+        schedule=Schedule(t_max=200, per_epoch=True),
+        epochs=100,
+        batch_size=64,
+        precision="fp32",
+    )
+
+
+def report_text_sgd() -> Config:
+    """SGD as the report's text has it: rate 0.001, weight decay 1e-4, batch 64, no momentum and no schedule named."""
+    return replace(
+        report_sgd(),
+        recipe="report-text-sgd",
+        optimizer=Optimizer(learning_rate=0.001, momentum=0.0, nesterov=False, weight_decay=1e-4, decay_all=True),
+        schedule=Schedule(schedule="constant"),
+    )
+
+
+def report_amp() -> Config:
+    """AMP as the report's code ran it, from scratch: rate 0.1, epsilon 0.5, inner rate 1, no weight decay, batch 64."""
+    return replace(
+        report_sgd(),
+        recipe="report-amp",
+        method=Amp(epsilon=0.5, inner_lr=1.0, inner_iter=1, ball="tensor"),
+        optimizer=Optimizer(learning_rate=0.1, nesterov=False, weight_decay=0.0),
+    )
+
+
+def paper_amp() -> Config:
+    """AMP as its authors ran it (arXiv 2010.04925 and their code): 200 epochs of batches of 50, clipped to norm 50."""
+    return Config(
+        recipe="paper-amp",
+        data=Data(validation=0),
+        method=Amp(epsilon=0.5, inner_lr=1.0, inner_iter=1, ball="tensor"),
+        optimizer=Optimizer(learning_rate=0.1, weight_decay=1e-4, decay_all=True, clip_norm=50.0),
+        schedule=Schedule(schedule="steps", milestones=(100, 150), gamma=0.1),
+        epochs=200,
+        batch_size=50,
+        precision="fp32",
+    )
+
+
+def sgd() -> Config:
+    """Nesterov SGD, rate annealed from 0.1 to zero over 100 epochs, weight decay off batch norm and biases."""
+    return Config(recipe="sgd", schedule=Schedule(warmup_epochs=1.0))
+
+
+def amp() -> Config:
+    """The recipe `sgd` with AMP, epsilon 0.5: the two differ in nothing else."""
+    return replace(sgd(), recipe="amp", method=Amp())
+
+
+def quick() -> Config:
+    """Plain SGD on scikit-learn's handwritten digits (8x8 pixels, no download): the report's model, in seconds."""
+    return Config(
+        recipe="quick",
+        data=Data(dataset="digits", validation=180, crop_padding=1, flip=False),
+        method=Sgd(),
+        schedule=Schedule(warmup_epochs=1.0),
+        epochs=6,
+        batch_size=64,
+    )
+
+
+def quick_amp() -> Config:
+    """The recipe `quick` with AMP."""
+    return replace(quick(), recipe="quick-amp", method=Amp())
+
+
+RECIPES: dict[str, Callable[[], Config]] = {
+    make().recipe: make for make in (report_sgd, report_text_sgd, report_amp, paper_amp, sgd, amp, quick, quick_amp)
+}
+
+MODELS: dict[str, Model] = {
+    "resnext29": Model(),
+    "resnext20": Model(blocks=(2, 2, 2)),
+    "resnext11": Model(blocks=(1, 1, 1), cardinality=8),
+}
+
+
+def recipe(name: str) -> Config:
+    """Return the config of a named recipe. Raises `InputError` for an unknown name."""
+    return _look_up(RECIPES, "recipe", name)()
+
+
+def model(name: str) -> Model:
+    """Return the settings of a named model. Raises `InputError` for an unknown name."""
+    return _look_up(MODELS, "model", name)
+
+
+def _look_up(table: dict[str, T], kind: str, name: str) -> T:
+    if name not in table:
+        raise InputError(f"unknown {kind} {name!r}: choose one of {', '.join(table)}")
+    return table[name]
