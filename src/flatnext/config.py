@@ -235,7 +235,7 @@ class Config:
 
 
 def _parse(kind: Any, value: Any, name: str) -> Any:
-    """Return `value`, as `json` read it, as the annotated type `kind`; an `InputError` names the setting if it is not."""
+    """Return `value`, as `json` read it, as the annotated type `kind`; an `InputError` names a setting that is not."""
     origin, choices = typing.get_origin(kind), typing.get_args(kind)
     if kind is Method or kind == Method:
         rest = dict(_mapping(value, name))
