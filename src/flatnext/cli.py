@@ -1,0 +1,261 @@
+"""The command line: one verb a job. Each verb imports what it needs when it runs, so that `--help` comes at once."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from flatnext.config import Config
+from flatnext.errors import InputError
+from flatnext.flags import add_setting_flags, setting_overrides
+from flatnext.recipes import RECIPES, recipe
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and takes no abbreviations: a script would break when a flag is added."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status: 0 done, 1 a run failed, 2 bad input, 130 stopped."""
+    options = _parser().parse_args(arguments)
+    options.command = shlex.join(["flatnext", *(sys.argv[1:] if arguments is None else arguments)])
+    try:
+        return options.run(options)
+    except InputError as error:
+        print(f"flatnext: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # somebody closed the pipe that this writes to, as `| head` does
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt as error:
+        print(f"flatnext: {error or 'interrupted'}", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="flatnext", description="Train small image classifiers into flat minima, and know if it helped."
+    )
+    parser.add_argument("--version", action=_Version)
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+
+    def verb(name: str, help: str, positional: str = "") -> argparse.ArgumentParser:
+        usage = f"flatnext {name} {positional}[options]"
+        return verbs.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", usage=usage)
+
+    study = verb("study", "train recipes x seeds and write a report with statistics")
+    study.set_defaults(run=_study)
+    names = ", ".join(RECIPES)
+    study.add_argument("--recipes", nargs="+", metavar="NAME", help=f"recipes to compare, plain SGD first ({names})")
+    study.add_argument("--seeds", type=int, default=5, metavar="N", help="number of seeds (default 5)")
+    study.add_argument("--first-seed", type=int, default=0, metavar="N", help="the first of them (default 0)")
+    study.add_argument("--output", type=Path, metavar="DIR", help="study folder (default studies/DATASET)")
+    study.add_argument("--overwrite", action="store_true", help="run all anew, also what is finished")
+    _add_places(study)
+    add_setting_flags(study, without=["seed"])
+
+    train = verb("train", "train one model and leave a run folder")
+    train.set_defaults(run=_train)
+    start = train.add_mutually_exclusive_group()
+    start.add_argument("--recipe", choices=RECIPES, default=None, metavar="NAME", help=f"where to start from ({names})")
+    start.add_argument("--config", type=Path, metavar="FILE", help="start from the config.json of another run")
+    start.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this folder")
+    train.add_argument("--output", type=Path, metavar="DIR", help="run folder (default runs/RECIPE-seed-SEED)")
+    train.add_argument("--overwrite", action="store_true", help="replace the run that the folder holds")
+    _add_places(train)
+    add_setting_flags(train)
+
+    evaluate = verb("evaluate", "score weights on a split of their data set", "PATH ")
+    evaluate.set_defaults(run=_evaluate)
+    evaluate.add_argument("path", type=Path, help="run folder or weights file (also the report's checkpoints)")
+    evaluate.add_argument("--checkpoint", choices=["last", "best"], default="last", help="which, in a run folder")
+    evaluate.add_argument("--split", choices=["test", "validation", "train"], default="test", help="images to score")
+    evaluate.add_argument("--json", action="store_true", help="print JSON, with the confusion matrix")
+    _add_places(evaluate)
+    add_setting_flags(evaluate, "data", "model")
+
+    report = verb("report", "rebuild report.html and report.md from runs on disk", "DIR [DIR ...] ")
+    report.set_defaults(run=_report)
+    report.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="study or run folders")
+    report.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: the first folder)")
+
+    summary = verb("summary", "the model layer by layer (the report's Figure 2)")
+    summary.set_defaults(run=_summary)
+    summary.add_argument("--table1", action="store_true", help="the report's Table 1 instead: ResNet-50, ResNeXt-50")
+    add_setting_flags(summary, "model", without=["parameter_budget"])
+    summary.add_argument("--classes", type=int, default=10, metavar="N", help="number of classes (default 10)")
+    summary.add_argument("--image-size", type=int, default=32, metavar="N", help="pixels a side (default 32)")
+
+    data = verb("data", "fetch, check and show a data set")
+    data.set_defaults(run=_data)
+    data.add_argument("--samples", type=Path, metavar="FILE", help="write a picture of samples, plain and augmented")
+    _add_places(data)
+    add_setting_flags(data, "data")
+    return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(nargs=0, help="print the version", **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        parser.exit(0, f"flatnext {version('flatnext')}\n")
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("places")
+    group.add_argument(
+        "--data-dir", type=Path, default=Path(".data"), metavar="DIR", help="data folder (default .data)"
+    )
+    group.add_argument("--download", action=argparse.BooleanOptionalAction, default=True, help="fetch missing data")
+    group.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 ... (default auto)")
+
+
+def _study(options: argparse.Namespace) -> int:
+    overrides = setting_overrides(vars(options))
+    dataset = overrides.get("dataset", "cifar10")
+    names = options.recipes or (["quick", "quick-amp"] if dataset == "digits" else ["sgd", "amp"])
+    configs = [recipe(name).override(overrides) for name in names]
+    output = options.output or Path("studies") / dataset
+
+    from flatnext.report import write_report
+    from flatnext.study.plan import make_plan
+    from flatnext.study.run import run_study
+    from flatnext.study.table import read_study
+    from flatnext.training import make_progress
+
+    failures = run_study(
+        make_plan(configs, options.seeds, options.first_seed),
+        output,
+        data_dir=options.data_dir,
+        device=options.device,
+        download=options.download,
+        overwrite=options.overwrite,
+        progress=make_progress(),
+        command=options.command,
+    )
+    write_report(read_study([output]), output)
+    print(f"{output / 'report.html'}\n{output / 'report.md'}")
+    for failure in failures:
+        print(f"flatnext: error: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    overrides = setting_overrides(vars(options))
+    config, output = _config(options, overrides)
+
+    from flatnext.training import make_progress, train
+
+    result = train(
+        config,
+        output,
+        data_dir=options.data_dir,
+        device=options.device,
+        download=options.download,
+        resume=options.resume is not None,
+        overwrite=options.overwrite,
+        progress=make_progress(),
+        command=options.command,
+    )
+    for name in ("last", "best"):
+        if result[name] is not None:
+            test = result[name]["test"]
+            print(
+                f"{name} (epoch {result[name]['epoch']}): test accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}"
+            )
+    print(output)
+    return 0
+
+
+def _config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[Config, Path]:
+    """Return the config and the run folder that the flags of `train` ask for."""
+    if options.resume is not None:
+        if overrides or options.output or options.overwrite:
+            raise InputError("--resume takes its settings from the run: leave settings, --output and --overwrite out")
+        return _read_config(options.resume / "config.json"), options.resume
+    config = recipe(options.recipe or "sgd") if options.config is None else _read_config(options.config)
+    config = config.override(overrides)
+    return config, options.output or Path("runs") / f"{config.recipe}-seed-{config.seed}"
+
+
+def _read_config(path: Path) -> Config:
+    from flatnext.files import read_json
+
+    return Config.from_json(read_json(path))
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    overrides = setting_overrides(vars(options))
+
+    from flatnext.evaluation import evaluate
+
+    scores = evaluate(
+        options.path,
+        checkpoint=options.checkpoint,
+        split=options.split,
+        data_dir=options.data_dir,
+        device=options.device,
+        download=options.download,
+        overrides=overrides,
+    )
+    if options.json:
+        print(json.dumps(scores))
+        return 0
+    print(f"{scores['weights']} on {scores['count']:,} {scores['split']} images ({scores['precision']})")
+    print(f"accuracy {scores['accuracy']:.2%}, loss {scores['loss']:.4f}")
+    for name, row, index in zip(scores["classes"], scores["confusion"], range(len(scores["classes"])), strict=True):
+        print(f"  {name:<16} {row[index] / max(sum(row), 1):8.2%} of {sum(row):,}")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from flatnext.report import write_report
+    from flatnext.study.table import read_study
+
+    output = options.output or options.folders[0]
+    write_report(read_study(options.folders), output)
+    print(f"{output / 'report.html'}\n{output / 'report.md'}")
+    return 0
+
+
+def _summary(options: argparse.Namespace) -> int:
+    settings = Config().override({**setting_overrides(vars(options)), "parameter_budget": 2**62}).model
+
+    from flatnext import models
+
+    if options.table1:
+        print(models.table1())
+        return 0
+    print(models.format_summary(models.summarize(models.build(settings, options.classes), options.image_size)))
+    return 0
+
+
+def _data(options: argparse.Namespace) -> int:
+    settings = Config().override(setting_overrides(vars(options))).data
+
+    from flatnext import data
+
+    dataset = data.load(
+        settings.dataset, options.data_dir, image_size=settings.image_size, download=options.download, progress=True
+    )
+    print(data.describe(dataset, options.data_dir))
+    if options.samples:
+        data.sample_grid(dataset, settings, options.samples)
+        print(options.samples)
+    return 0

@@ -1,0 +1,85 @@
+"""A folder of images, one subfolder a class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from flatnext.data.dataset import Split, stratified
+from flatnext.errors import InputError
+
+IMAGE_SIZE = 32
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+TEST_SEED = 0
+
+
+def load_folder(data_dir: Path, image_size: int | None = None) -> tuple[tuple[str, ...], Split, Split]:
+    """Return classes (the subfolders' names, sorted), training and test images.
+
+    `data_dir` holds `train/CLASS/*` and `test/CLASS/*` (or `val/CLASS/*` where there is no `test`), or `CLASS/*`
+    alone: then a stratified fifth of the images, always the same, is the test set. An image is turned as its EXIF
+    data say, made RGB, shrunk or enlarged until its shorter side has `image_size` pixels (default 32), and cut to the
+    square in its middle. Names that begin with a dot and files that are no images are passed over. Raises
+    `InputError` for a folder without two classes or an image that cannot be read.
+    """
+    size = image_size or IMAGE_SIZE
+    if not data_dir.is_dir():
+        raise InputError(f"{data_dir} is no folder: give one with a subfolder of images for each class as data_dir")
+    if not (data_dir / "train").is_dir():
+        classes = _classes(data_dir)
+        return classes, *_divide(_read(data_dir, classes, size))
+    held_out = data_dir / ("val" if not (data_dir / "test").is_dir() and (data_dir / "val").is_dir() else "test")
+    if not held_out.is_dir():
+        raise InputError(f"{data_dir} has a folder train but none for the test: add {held_out}")
+    classes = _classes(data_dir / "train")
+    unknown = sorted({folder.name for folder in _subfolders(held_out)} - set(classes))
+    if unknown:
+        raise InputError(f"{held_out / unknown[0]} is a class without training images: add them, or remove it")
+    return classes, _read(data_dir / "train", classes, size), _read(held_out, classes, size)
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    names = sorted(child.name for child in _subfolders(folder))
+    if len(names) < 2:
+        raise InputError(f"{folder} has {len(names)} class folders: give at least two, each with its images")
+    for name in names:
+        if not _images(folder / name):
+            raise InputError(f"{folder / name} holds no images: add some, or remove the folder")
+    return tuple(names)
+
+
+def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+
+
+def _read(folder: Path, classes: tuple[str, ...], size: int) -> Split:
+    found = [(path, label) for label, name in enumerate(classes) for path in _images(folder / name)]
+    if not found:
+        raise InputError(f"{folder} holds no images: add some for each class")
+    images = np.stack([_read_image(path, size) for path, _ in found])
+    return Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.tensor([label for _, label in found]))
+
+
+def _read_image(path: Path, size: int) -> np.ndarray:
+    """Return an image as H x W x 3 bytes, `size` pixels a side."""
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+            return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS))
+    except Exception as error:  # Pillow's readers raise many kinds, SyntaxError and DecompressionBombError among them
+        raise InputError(f"{path} cannot be read as an image ({type(error).__name__}): repair or remove it") from None
+
+
+def _divide(whole: Split) -> tuple[Split, Split]:
+    count = max(1, round(len(whole) / 5))
+    test, train = stratified(whole.labels, count, torch.Generator().manual_seed(TEST_SEED))
+    return whole.select(train), whole.select(test)

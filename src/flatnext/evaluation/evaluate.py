@@ -1,0 +1,93 @@
+"""Scores of a weights file on the data set that it was trained for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from flatnext import data, models
+from flatnext.config import Config
+from flatnext.device import dtype, resolve_device, resolve_precision
+from flatnext.errors import InputError
+from flatnext.evaluation.metrics import predict, score
+
+
+def evaluate(
+    path: Path | str,
+    *,
+    checkpoint: str = "last",
+    split: str = "test",
+    data_dir: Path | str = ".data",
+    device: str = "auto",
+    download: bool = True,
+    overrides: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return loss, accuracy, count, confusion and classes of the weights at `path` on one split of their data set.
+
+    Args:
+        path: a run folder, a weights file of a run, or a checkpoint of the report's code (which says nothing of its
+            data set and model: CIFAR-10 and ResNeXt-29 unless `overrides` says otherwise).
+        checkpoint: in a run folder, `last` or `best`.
+        split: `test`, `validation` or `train` (the images trained on, not augmented).
+        data_dir: where the data set lies, or is downloaded to.
+        device: `auto`, `cpu`, `cuda` …
+        download: whether a missing data set may be fetched.
+        overrides: settings by name, for `Config.override`.
+
+    Raises:
+        InputError: the file, the data or the split is not there, or the weights are of another model.
+    """
+    weights = _weights_file(Path(path), checkpoint)
+    metadata = _metadata(weights)
+    config = Config.from_json(json.loads(metadata["config"])) if "config" in metadata else Config(recipe="unknown")
+    config = config.override(overrides or {})
+    dataset = data.load(
+        config.data.dataset, Path(data_dir), image_size=config.data.image_size, download=download, progress=True
+    )
+    partition = data.partition(dataset, config.data)
+    images = {"test": partition.test, "validation": partition.validation, "train": partition.train}[split]
+    if images is None:
+        raise InputError(f"{path} was trained without a validation split: evaluate on --split test")
+    where = resolve_device(device)
+    precision = resolve_precision(config.precision, where)
+    model = models.build(config.model, len(partition.classes))
+    models.load_weights(weights, model)
+    model = model.to(device=where, dtype=dtype(precision))
+    if config.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    logits = predict(
+        model,
+        images,
+        mean=json.loads(metadata["mean"]) if "mean" in metadata else partition.mean,
+        std=json.loads(metadata["std"]) if "std" in metadata else partition.std,
+        device=where,
+        precision=precision,
+        channels_last=config.channels_last,
+    )
+    scores = score(logits, images.labels).to_json()
+    return {"weights": str(weights), "split": split, "precision": precision, **scores, "classes": partition.classes}
+
+
+def _weights_file(path: Path, checkpoint: str) -> Path:
+    if not path.exists():
+        raise InputError(f"{path} does not exist: give a run folder or a weights file")
+    if not path.is_dir():
+        return path
+    file = path / f"{checkpoint}.safetensors"
+    if not file.is_file():
+        raise InputError(f"{path} has no {file.name}: is it a run folder with a {checkpoint} checkpoint?")
+    return file
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """Return what a run wrote beside its weights; nothing for other kinds of file, which `load_weights` reads."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError):
+        return {}

@@ -1,0 +1,108 @@
+"""Exact metrics from logits: the network runs once, everything else is counted from its output."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flatnext.data import Split, batches
+from flatnext.device import autocast, dtype
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Loss (mean cross-entropy), accuracy (fraction), image count, and confusion[true][predicted] counts."""
+
+    loss: float
+    accuracy: float
+    count: int
+    confusion: list[list[int]]
+
+    def to_json(self, *, confusion: bool = True) -> dict[str, Any]:
+        """Return the scores as a dict that `json` can write; a loss that is not finite becomes null."""
+        content = asdict(self) | {"loss": self.loss if math.isfinite(self.loss) else None}
+        return content if confusion else {k: v for k, v in content.items() if k != "confusion"}
+
+
+def predict(
+    model: nn.Module,
+    split: Split,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    device: torch.device,
+    precision: str = "fp32",
+    channels_last: bool = True,
+    batch_size: int = 500,
+) -> Tensor:
+    """Return the logits (N x classes, on the CPU) of every image of `split`, none padded, none dropped.
+
+    The model runs in evaluation mode and is left in the mode it was in. `mean` and `std` are those it was trained with.
+    """
+    was_training = model.training
+    model.eval()
+    outputs = []
+    try:
+        with torch.inference_mode():
+            for images, _ in batches(
+                split,
+                batch_size=batch_size,
+                mean=mean,
+                std=std,
+                device=device,
+                dtype=dtype(precision),
+                channels_last=channels_last,
+            ):
+                with autocast(precision, device):
+                    outputs.append(model(images).to(dtype(precision)))
+    finally:
+        model.train(was_training)
+    return torch.cat(outputs).cpu()
+
+
+def score(logits: Tensor, labels: Tensor) -> Scores:
+    """Return the scores of logits (N x classes) against labels (N)."""
+    labels = labels.cpu()
+    logits = logits.double()
+    classes = logits.shape[1]
+    predicted = logits.argmax(dim=1)
+    confusion = torch.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+    return Scores(
+        loss=float(F.cross_entropy(logits, labels)),
+        accuracy=int((predicted == labels).sum()) / len(labels),
+        count=len(labels),
+        confusion=confusion.tolist(),
+    )
+
+
+def surest_mistakes(logits: Tensor, split: Split, most: int = 24) -> list[dict[str, Any]]:
+    """Return the wrongly classified images that the model was surest of, surest first, each with its picture as PNG."""
+    confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
+    wrong = (predicted != split.labels.cpu()).nonzero().flatten()
+    surest = wrong[confidence[wrong].argsort(descending=True, stable=True)][:most]
+    return [
+        {
+            "index": int(i),
+            "label": int(split.labels[i]),
+            "predicted": int(predicted[i]),
+            "confidence": float(confidence[i]),
+            "png": base64.b64encode(png(split.images[i])).decode(),
+        }
+        for i in surest
+    ]
+
+
+def png(image: Tensor) -> bytes:
+    """Return one uint8 image (3 x H x W) as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy()).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

@@ -1,0 +1,45 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from flatnext.errors import InputError
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a file under a temporary name beside it, flush it to the disk, and only then give it its name.
+
+    Whoever reads `path`, after a kill or a power cut too, finds the old content or the new. Raises `InputError` if
+    the disk is full or the folder cannot be written; the old file is kept and the temporary one removed.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; free the disk or choose another folder") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, atomically. A number that is not finite is an error, since JSON has none."""
+    write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds. Raises `InputError` naming the file if it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}): restore the file or delete the run") from error

@@ -1,0 +1,99 @@
+"""Reading a weights file into a model: ours (safetensors), the report's checkpoints, and plain state dicts.
+
+A file is data and nothing else: no pickle is allowed to call anything.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor, nn
+
+from flatnext.errors import InputError
+
+DATA_PARALLEL_PREFIX = "module."
+
+
+def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:
+    """Load the weights in `path` into `model`, on its device and in its dtype, and return what else the file says.
+
+    The kind of file is told by its content:
+
+    - safetensors, with its metadata (strings) returned;
+    - the report's checkpoint `{"model": state dict, "acc": float, "epoch": int}` as `torch.save` wrote it, with the
+      accuracy and epoch returned;
+    - a bare state dict, with nothing returned.
+
+    `InputError`: the file is missing or damaged, holds more than data, or is of another model, which is then unchanged.
+    """
+    path = Path(path)
+    state, metadata = _read(path)
+    if state and all(name.startswith(DATA_PARALLEL_PREFIX) for name in state):
+        state = {name.removeprefix(DATA_PARALLEL_PREFIX): value for name, value in state.items()}
+    own = model.state_dict()
+    _require_same_entries(path, own, state)
+    try:
+        # All conversions come before the first change to the model.
+        converted = {name: torch.empty_like(own[name]).copy_(value) for name, value in state.items()}
+    except RuntimeError as error:
+        raise InputError(f"{path}: holds tensors without plain values (sparse or meta): save dense ones") from error
+    model.load_state_dict(converted)
+    return metadata
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors by name, on the CPU, and the metadata."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the weights file: {error.strerror}") from error
+    # A safetensors file is the length of its JSON header in 8 bytes, then the header.
+    return _read_safetensors(path) if head[8:] == b"{" else _read_torch(path)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{path}: damaged or truncated safetensors file: copy or train it again") from error
+
+
+def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load lets through whatever a damaged file makes zipfile or pickle raise.
+        raise InputError(
+            f"{path}: not a weights file, or damaged, or with more in it than tensors, numbers and strings, which is "
+            "not read since it could run code: give a safetensors file, or a state dict written by torch.save"
+        ) from error
+    state, metadata = content, {}
+    if isinstance(content, dict) and isinstance(content.get("model"), dict):
+        state = content["model"]
+        metadata = {key: value for key, value in content.items() if isinstance(value, (str, int, float))}
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise InputError(f"{path}: holds no state dict: give one, bare or under the key 'model'")
+    return state, metadata
+
+
+def _require_same_entries(path: Path, own: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+    differences = {
+        "missing": [name for name in own if name not in state],
+        "unexpected": [repr(name) for name in state if name not in own],
+        "of another shape": [
+            f"{name} {tuple(state[name].shape)} instead of {tuple(value.shape)}"
+            for name, value in own.items()
+            if name in state and state[name].shape != value.shape
+        ],
+    }
+    found = [f"{len(entries)} {kind} ({_first(entries)})" for kind, entries in differences.items() if entries]
+    if found:
+        raise InputError(f"{path}: weights of another model: {'; '.join(found)}: give the settings it was trained with")
+
+
+def _first(entries: list[str], count: int = 3) -> str:
+    return ", ".join(entries[:count]) + (", ..." if len(entries) > count else "")

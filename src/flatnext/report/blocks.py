@@ -1,0 +1,111 @@
+"""What a report is made of, before it is HTML or Markdown. Text is plain: whoever renders it escapes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """Commands, one a line."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column names the row. With `numeric`, the other columns are numbers.
+
+    `series` gives each row the number of the recipe it belongs to, for its colour. `heat` holds a shade from 0 to 1 for
+    each cell but the first of a row; negative for a cell that is right, as on the diagonal of a confusion matrix.
+    """
+
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: bool = True
+    series: tuple[int, ...] = ()
+    heat: tuple[tuple[float, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One drawing, an SVG element whose colours are CSS variables of `theme.css`; `name` is its file's."""
+
+    name: str
+    alt: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels side by side where there is room."""
+
+    caption: str
+    panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A small image, a PNG file in base64, with the lines below it; `name` is its file's."""
+
+    name: str
+    alt: str
+    png: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Small images."""
+
+    caption: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Details:
+    """Blocks that are folded away until asked for."""
+
+    summary: str
+    blocks: tuple[Block, ...]
+
+
+Block = Text | Code | Table | Figure | Gallery | Details
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report; `name` is its anchor."""
+
+    name: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Key:
+    """A number to see first: one recipe's test accuracy. `series` is the recipe's colour."""
+
+    label: str
+    value: str
+    detail: str
+    series: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """The whole report. `verdict` holds a sentence for each comparison, `remarks` what to know in reading it."""
+
+    title: str
+    verdict: tuple[str, ...]
+    remarks: tuple[str, ...]
+    keys: tuple[Key, ...]
+    sections: tuple[Section, ...]

@@ -1,0 +1,193 @@
+"""The report's figures, drawn from the study's table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from flatnext.report.blocks import Panel
+from flatnext.report.svg import INK, PAPER, QUIET, SERIES, STYLE, WRONG, to_svg
+from flatnext.study.statistics import points
+from flatnext.study.table import Group, Study
+
+SIZE = (4.0, 2.9)
+"""Inches. One panel is as wide as a phone, so that its text is as large as the page's notes."""
+
+FEW = 15
+"""Up to this many epochs each is marked by a dot."""
+
+QUANTITIES = {"loss": ("Loss", 1.0), "accuracy": ("Accuracy (%)", 100.0)}
+
+Curve = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def curve(group: Group, field: str) -> Curve | None:
+    """Return epochs, and mean, smallest and largest value over the seeds, of a field of `Epoch`; None if it has none."""
+    values: dict[int, list[float]] = {}
+    for run in group.runs:
+        for epoch in run.epochs:
+            value = getattr(epoch, field)
+            if value is not None and np.isfinite(value):
+                values.setdefault(epoch.epoch, []).append(value)
+    if not values:
+        return None
+    epochs = sorted(values)
+    reduced = [np.array([reduce(values[epoch]) for epoch in epochs]) for reduce in (np.mean, np.min, np.max)]
+    return (np.array(epochs), *reduced)  # type: ignore[return-value]
+
+
+def recipe_curves(study: Study, group: Group) -> tuple[Panel, ...]:
+    """Draw a recipe's loss and accuracy in training and on the test set (the report's Figures 3 and 4)."""
+    number, (_, held_out) = study.groups.index(group), _held_out([group])
+    return tuple(
+        _panel(
+            f"curves-{number}-{quantity}",
+            f"{group.label}: {quantity} by epoch, in training and on {held_out}",
+            title,
+            partial(_draw_recipe, study=study, group=group, quantity=quantity),
+        )
+        for quantity, (title, _) in QUANTITIES.items()
+    )
+
+
+def all_curves(study: Study) -> tuple[Panel, ...]:
+    """Draw loss and accuracy of all recipes, on the test set and in training."""
+    names, (_, held_out) = ", ".join(group.label for group in study.groups), _held_out(study.groups)
+    return tuple(
+        _panel(
+            f"curves-all-{quantity}",
+            f"{quantity} by epoch of {names}: on {held_out} and in training",
+            title,
+            partial(_draw_all, study=study, quantity=quantity),
+        )
+        for quantity, (title, _) in QUANTITIES.items()
+    )
+
+
+def _held_out(groups: Sequence[Group]) -> tuple[str, str]:
+    """Return the split whose curve is drawn beside training's, as the fields name it and in words."""
+    tested = all(curve(group, "test_loss") for group in groups)
+    return ("test", "the test set") if tested else ("validation", "the validation split")
+
+
+def _draw_recipe(axes: Axes, study: Study, group: Group, quantity: str, color: str) -> None:
+    split, _ = _held_out([group])
+    _draw(axes, group, f"{split}_{quantity}", color=color, label=split, band=True)
+    _draw(axes, group, f"train_{quantity}", color=QUIET, linestyle=(0, (4, 2)), label="training", band=True)
+    _limit(axes, study.groups, quantity)
+
+
+def _draw_all(axes: Axes, study: Study, quantity: str) -> None:
+    split, _ = _held_out(study.groups)
+    for number, group in enumerate(study.groups):
+        color = SERIES[number % len(SERIES)]
+        _draw(axes, group, f"train_{quantity}", color=color, linestyle=(0, (1.5, 1.5)), linewidth=1.1)
+        _draw(axes, group, f"{split}_{quantity}", color=color, label=f"{group.label}, {split}", band=True)
+    axes.plot([], [], color=QUIET, linestyle=(0, (1.5, 1.5)), linewidth=1.1, label="dotted: training")
+    _limit(axes, study.groups, quantity)
+
+
+def _draw(axes: Axes, group: Group, field: str, *, color: str, band: bool = False, **style: object) -> None:
+    if (found := curve(group, field)) is None:
+        return
+    epochs, mean, low, high = found
+    scale = QUANTITIES[field.split("_")[1]][1]
+    marker = {"marker": "o", "markersize": 3} if len(epochs) <= FEW else {}
+    axes.plot(epochs, scale * mean, color=color, **marker, **style)
+    if band and len(group.runs) > 1:
+        axes.fill_between(epochs, scale * low, scale * high, color=color, alpha=0.18, linewidth=0)
+
+
+def _limit(axes: Axes, groups: Sequence[Group], quantity: str) -> None:
+    """Give the figures of all recipes the same scale; a first epoch that is far off does not set it."""
+    found = [curve(group, f"{split}_{quantity}") for group in groups for split in ("train", "test", "validation")]
+    curves = [c for c in found if c is not None]
+    later = np.concatenate([part[1:] if len(part) > FEW else part for _, _, *band in curves for part in band])
+    low, high = float(later.min()), float(later.max())
+    margin = 0.04 * (high - low) or 0.05
+    scale = QUANTITIES[quantity][1]
+    axes.set_ylim(scale * max(0, low - margin), scale * (high + margin))
+    last = max(int(epochs[-1]) for epochs, *_ in curves)
+    axes.set_xlim(1 - 0.02 * last, last * 1.02)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.legend(loc="upper right" if quantity == "loss" else "lower right")
+
+
+def seeds(study: Study) -> Panel:
+    """Draw each recipe's test accuracies, the runs of a seed joined by a line."""
+    labels = [group.label for group in study.groups]
+    accuracies = [group.accuracy() for group in study.groups]
+
+    def draw(axes: Axes) -> None:
+        for seed in sorted({seed for values in accuracies for seed in values}):
+            line = [(place, 100 * values[seed]) for place, values in enumerate(accuracies) if seed in values]
+            axes.plot(*zip(*line, strict=True), color=QUIET, linewidth=0.8, zorder=1)
+        for place, values in enumerate(accuracies):
+            color = SERIES[place % len(SERIES)]
+            axes.scatter([place] * len(values), [100 * v for v in values.values()], color=color, s=22, zorder=2)
+            mean = 100 * float(np.mean(list(values.values())))
+            axes.plot([place - 0.14, place + 0.14], [mean, mean], color=INK, linewidth=1.6, zorder=3)
+        axes.set_xticks(range(len(labels)), labels)
+        axes.set_xlim(-0.5, len(labels) - 0.5)
+        axes.grid(visible=False, axis="x")
+        axes.margins(y=0.12)
+
+    alt = f"Test accuracy of each seed for {', '.join(labels)}; a line joins the runs of a seed, a bar is the mean"
+    return _panel("seeds", alt, "Test accuracy (%), one dot a seed", draw)
+
+
+def differences(study: Study) -> Panel:
+    """Draw each recipe's difference to the baseline: its seeds, mean and 95 % interval."""
+    shown = [(contrast, c) for contrast in study.contrasts if (c := contrast.comparison) is not None]
+
+    def draw(axes: Axes) -> None:
+        axes.axvline(0, color=INK, linewidth=0.8)
+        for place, (contrast, comparison) in enumerate(shown):
+            color, mean = SERIES[study.groups.index(contrast.group) % len(SERIES)], comparison.difference
+            seeds = [100 * d for d in comparison.differences]
+            axes.scatter(seeds, [place + 0.22] * len(seeds), edgecolor=color, facecolor=PAPER, s=16, linewidth=1)
+            if mean.low is not None and mean.high is not None:
+                axes.plot([100 * mean.low, 100 * mean.high], [place, place], color=color, linewidth=2)
+            axes.scatter([100 * mean.mean], [place], color=color, s=36, zorder=3)
+        axes.set_yticks(range(len(shown)), [c.group.label for c, _ in shown])
+        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        axes.margins(x=0.1)
+        axes.set_xlabel("percentage points; right of 0 is better")
+
+    baseline = study.contrasts[0].baseline.label
+    parts = [f"{c.group.label} {points(d.difference.mean, sign=True)}" for c, d in shown]
+    alt = f"Difference in test accuracy to {baseline}, in points: {', '.join(parts)}, with 95 % intervals"
+    return _panel("differences", alt, f"Difference to {baseline}: seeds, mean, 95 % interval", draw)
+
+
+def confusion(name: str, alt: str, share: np.ndarray) -> Panel:
+    """Draw a confusion matrix of many classes: `share` of each true class (row), the diagonal left out."""
+    strength = np.sqrt(share)  # most confusions are rare: the root keeps them visible
+    np.fill_diagonal(strength, 0)
+    image = np.empty((*share.shape, 4))
+    image[..., :3] = mpl.colors.to_rgb(WRONG)
+    image[..., 3] = strength / max(strength.max(), 1e-9)
+
+    def draw(axes: Axes) -> None:
+        axes.imshow(image, interpolation="none")
+        axes.set_xlabel("predicted class (number)")
+        axes.set_ylabel("true class (number)")
+        axes.grid(visible=False)
+
+    return _panel(name, alt, "Errors, darker where more frequent", draw, size=(4.0, 4.0))
+
+
+def _panel(name: str, alt: str, title: str, draw: Callable[[Axes], None], size: tuple[float, float] = SIZE) -> Panel:
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
+        draw(axes)
+        axes.set_title(title)
+        return Panel(name, alt, to_svg(figure, name, alt))

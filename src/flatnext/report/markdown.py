@@ -1,0 +1,72 @@
+"""The report as Markdown, with the figures and images as files beside it."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+from flatnext.report.blocks import Block, Code, Details, Figure, Gallery, Report, Table, Text
+from flatnext.report.svg import standalone
+
+FIGURES = "figures"
+"""The folder of the figures, beside the Markdown file."""
+
+
+def markdown(report: Report) -> str:
+    """Return the report as Markdown (GitHub's)."""
+    lines = [f"# {escape(report.title)}", *(f"**{escape(sentence)}**" for sentence in report.verdict)]
+    lines += [escape(remark) for remark in report.remarks]
+    if report.keys:
+        lines.append("\n".join(f"- {escape(f'{key.label}: {key.value} ({key.detail})')}" for key in report.keys))
+    for section in report.sections:
+        lines += [f"## {escape(section.title)}", *map(_block, section.blocks)]
+    return "\n\n".join(lines) + "\n"
+
+
+def files(report: Report) -> dict[str, bytes]:
+    """Return the files that the Markdown shows, by their names in `FIGURES`."""
+    found: dict[str, bytes] = {}
+    for block in (block for section in report.sections for block in section.blocks):
+        if isinstance(block, Figure):
+            found |= {f"{panel.name}.svg": standalone(panel.svg).encode() for panel in block.panels}
+        elif isinstance(block, Gallery):
+            found |= {f"{picture.name}.png": base64.b64decode(picture.png) for picture in block.pictures}
+    return found
+
+
+def escape(text: str) -> str:
+    """Return plain text as Markdown that shows it as it is, on one line."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", text)
+
+
+def _block(block: Block) -> str:
+    match block:
+        case Text(text):
+            return escape(text)
+        case Code(lines):
+            return "\n".join(f"    {' '.join(line.split())}" for line in lines)
+        case Table():
+            return _table(block)
+        case Figure(caption, panels):
+            images = "\n".join(f"![{escape(panel.alt)}]({FIGURES}/{panel.name}.svg)" for panel in panels)
+            return f"*{escape(caption)}*\n\n{images}"
+        case Gallery():
+            return _gallery(block)
+        case Details(summary, blocks):
+            inner = "\n\n".join(map(_block, blocks))
+            return f"<details><summary>{escape(summary)}</summary>\n\n{inner}\n\n</details>"
+
+
+def _table(table: Table) -> str:
+    align = ["---", *(["---:" if table.numeric else "---"] * (len(table.header) - 1))]
+    rows = [table.header, tuple(align), *table.rows]
+    cells = [[cell if number == 1 else escape(cell) for cell in row] for number, row in enumerate(rows)]
+    return f"*{escape(table.caption)}*\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def _gallery(gallery: Gallery) -> str:
+    rows = tuple(
+        f"| ![{escape(p.alt)}]({FIGURES}/{p.name}.png) | {' | '.join(map(escape, p.lines))} |" for p in gallery.pictures
+    )
+    return f"*{escape(gallery.caption)}*\n\n" + "\n".join(("| image | | | |", "| --- | --- | --- | --- |", *rows))

@@ -1,0 +1,54 @@
+"""How the report writes numbers: accuracies in per cent, differences in percentage points, a dash for what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flatnext.study.statistics import Estimate, points
+
+DASH = "–"
+
+
+def mean_sd(estimate: Estimate, scale: float = 1.0, digits: int = 2) -> str:
+    """Return `94.52 ± 0.21`, the mean alone where there is no standard deviation."""
+    mean = f"{scale * estimate.mean:.{digits}f}"
+    return mean if estimate.sd is None else f"{mean} ± {scale * estimate.sd:.{digits}f}"
+
+
+def interval(estimate: Estimate, *, sign: bool = False) -> str:
+    """Return the interval of a fraction in per cent or points, `0.50 to 1.10`."""
+    if estimate.low is None or estimate.high is None:
+        return DASH
+    return f"{points(estimate.low, sign=sign)} to {points(estimate.high, sign=sign)}"
+
+
+def optional(value: float | None, digits: int) -> str:
+    """Return a number with a fixed number of digits."""
+    return DASH if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+def probability(value: float | None) -> str:
+    """Return a p value, `0.0123` or `< 0.0001`."""
+    if value is None:
+        return DASH
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """Return `2 h 05 min`, `3 min 20 s` or `4.2 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def span(values: Iterable[int]) -> str:
+    """Return `7` or `7 to 12`."""
+    low, high = min(values := list(values)), max(values)
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def listing(items: Iterable[str]) -> str:
+    """Return `a`, `a and b`, or `a, b and c`."""
+    *rest, last = items
+    return f"{', '.join(rest)} and {last}" if rest else last

@@ -1,0 +1,28 @@
+"""The report as one HTML page that needs nothing else: no script, no request, its figures and images inside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from flatnext.report.blocks import Report
+from flatnext.report.svg import SERIES, theme
+
+FOLDER = Path(__file__).parent
+
+
+def page(report: Report) -> str:
+    """Return the HTML page. All text is escaped by the template; the SVG elements and the style sheets are ours."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["svg"] = Markup
+    environment.filters["kind"] = lambda block: type(block).__name__
+    style = theme() + (FOLDER / "page.css").read_text(encoding="utf-8")
+    return environment.get_template("report.html.j2").render(report=report, style=Markup(style), colors=len(SERIES))

@@ -1,0 +1,174 @@
+"""The report's parts on what came out: accuracy, comparison, curves, classes, cost, mistakes."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from flatnext.report import figures
+from flatnext.report.blocks import Block, Figure, Gallery, Picture, Section, Table, Text
+from flatnext.report.numbers import DASH, duration, interval, mean_sd, optional, probability, span
+from flatnext.study.statistics import estimate, points
+from flatnext.study.table import Contrast, Group, Study
+
+SHOWN_MISTAKES = 12
+
+
+def accuracy(study: Study) -> Section:
+    """Return test accuracy and loss of the last epoch and of the one that was best on the validation split, and seeds."""
+    blocks: list[Block] = [_scores(study, "last", "Last epoch")]
+    if any(group.checkpoints("best") for group in study.groups):
+        blocks.append(_scores(study, "best", "Best epoch on the validation split"))
+    else:
+        blocks.append(
+            Text("There was no validation split, so that no epoch could be chosen: only the last one counts.")
+        )
+    blocks.append(_by_seed(study))
+    return Section("accuracy", "Test accuracy", tuple(blocks))
+
+
+def _scores(study: Study, which: str, caption: str) -> Table:
+    rows, series = [], []
+    for number, group in enumerate(study.groups):
+        if not (checkpoints := group.checkpoints(which).values()):
+            continue
+        found = estimate(c.test.accuracy for c in checkpoints)
+        held_out = [c.validation.accuracy for c in checkpoints if c.validation is not None]
+        rows.append(
+            (
+                group.label,
+                str(found.n),
+                mean_sd(found, 100),
+                interval(found),
+                mean_sd(estimate(c.test.loss for c in checkpoints), digits=4),
+                mean_sd(estimate(held_out), 100) if held_out else DASH,
+                span(c.epoch for c in checkpoints),
+            )
+        )
+        series.append(number)
+    header = ("recipe", "n", "test accuracy (%)", "95 % interval", "test loss", "validation accuracy (%)", "epoch")
+    return Table(f"{caption}: mean ± standard deviation over seeds", header, tuple(rows), series=tuple(series))
+
+
+def _by_seed(study: Study) -> Table:
+    values = [group.accuracy() for group in study.groups]
+    seeds = sorted({seed for by_seed in values for seed in by_seed})
+    contrasts = [(c.group.accuracy(), c.baseline.accuracy()) for c in study.contrasts]
+    rows = tuple(
+        (
+            f"seed {seed}",
+            *(points(v[seed]) if seed in v else DASH for v in values),
+            *(points(a[seed] - b[seed], sign=True) if seed in a and seed in b else DASH for a, b in contrasts),
+        )
+        for seed in seeds
+    )
+    differences = (f"{c.group.label} − {c.baseline.label}" for c in study.contrasts)
+    header = ("", *(group.label for group in study.groups), *differences)
+    return Table("Test accuracy of each seed (%), last epoch; differences in points", header, rows)
+
+
+def comparison(study: Study) -> Section:
+    """Return the paired differences with their tests, drawn and in a table."""
+    compared = [contrast for contrast in study.contrasts if contrast.comparison is not None]
+    if not compared:
+        return Section("comparison", "Comparison", tuple(Text(contrast.sentence) for contrast in study.contrasts))
+    caption = "Each seed's pair of runs, and the paired differences. Open dots are seeds, the bar is the 95 % interval."
+    table = Table(
+        "Paired differences in test accuracy, last epoch",
+        ("recipes", "n", "difference (points)", "95 % interval", "t", "p, t-test", "p, Holm", "p, sign flips"),
+        tuple(row for contrast in compared if (row := _test_row(contrast))),
+        series=tuple(study.groups.index(contrast.group) for contrast in compared),
+    )
+    pairs = min(c.comparison.n for c in compared if c.comparison is not None)
+    notes = [Text(contrast.sentence) for contrast in study.contrasts]
+    if 1 < pairs < 6:
+        smallest = 2 / 2**pairs
+        notes.append(Text(f"With {pairs} seeds the sign-flip test cannot give a p below {smallest:g}."))
+    figure = Figure(caption, (figures.seeds(study), figures.differences(study)))
+    return Section("comparison", "Comparison", (figure, table, *notes))
+
+
+def _test_row(contrast: Contrast) -> tuple[str, ...]:
+    if (found := contrast.comparison) is None:
+        return ()
+    return (
+        f"{contrast.group.label} − {contrast.baseline.label}",
+        str(found.n),
+        points(found.difference.mean, sign=True),
+        interval(found.difference, sign=True),
+        optional(found.t, 2),
+        probability(found.p),
+        probability(found.p_adjusted) if found.family > 1 else DASH,
+        probability(found.p_permutation),
+    )
+
+
+def curves(study: Study) -> Section:
+    """Return the curves of all recipes together, then of each."""
+    if not any(run.epochs for group in study.groups for run in group.runs):
+        return Section("curves", "Curves", (Text("The runs hold no metrics, so that there are no curves to draw."),))
+    blocks = [
+        Figure(f"{group.label}: loss and accuracy, mean over seeds", figures.recipe_curves(study, group))
+        for group in study.groups
+    ]
+    if len(blocks) > 1:
+        blocks.insert(0, Figure("All recipes: loss and accuracy, mean over seeds", figures.all_curves(study)))
+    return Section("curves", "Curves", tuple(blocks))
+
+
+def cost(study: Study) -> Section:
+    """Return seconds an epoch and images a second; a run counts by its median epoch, which a pause does not move."""
+    rows, seconds = [], {}
+    for group in study.groups:
+        timed = [run.epochs for run in group.runs if run.epochs]
+        if not timed:
+            continue
+        found = estimate(median(epoch.train_seconds for epoch in epochs) for epochs in timed)
+        speed = estimate(median(epoch.images_per_second for epoch in epochs) for epochs in timed)
+        seconds[group.label] = found.mean
+        total = estimate(run.result.train_seconds for run in group.runs)
+        baseline = seconds.get(study.baseline.label) if study.baseline else None
+        ratio = f"{found.mean / baseline:.2f}" if baseline else DASH
+        rows.append((group.label, mean_sd(found), mean_sd(speed, digits=0), ratio, duration(total.mean)))
+    header = ("recipe", "seconds an epoch", "images a second", "time, to baseline", "training a run")
+    series = tuple(number for number, group in enumerate(study.groups) if group.label in seconds)
+    table = Table(
+        "Time in training, without evaluation: mean ± standard deviation over seeds", header, tuple(rows), series=series
+    )
+    return Section("cost", "Cost", (table,))
+
+
+def mistakes(study: Study) -> Section:
+    """Return each recipe's misclassified test images with the highest confidence over its seeds."""
+    galleries = [gallery for number, group in enumerate(study.groups) if (gallery := _gallery(number, group))]
+    text = Text("Test images that the last epoch's network got wrong, with the confidence it gave to the wrong class.")
+    none = Text("No misclassified image was recorded.")
+    return Section("mistakes", "The surest mistakes", (text, *galleries) if galleries else (none,))
+
+
+def _gallery(number: int, group: Group) -> Gallery | None:
+    classes = group.runs[0].environment.classes
+    surest = sorted(
+        ((mistake, run.config.seed) for run in group.runs for mistake in run.result.mistakes),
+        key=lambda pair: (-pair[0].confidence, pair[0].index, pair[1]),
+    )
+    once = {mistake.index: (mistake, seed) for mistake, seed in reversed(surest)}
+    chosen = [pair for pair in surest if once[pair[0].index] == pair][:SHOWN_MISTAKES]
+    pictures = tuple(
+        Picture(
+            name=f"mistake-{number}-{mistake.index}",
+            alt=f"test image {mistake.index}",
+            png=mistake.png,
+            lines=(
+                f"is {classes[mistake.label]}",
+                f"taken for {classes[mistake.predicted]}",
+                f"{_confidence(mistake.confidence)}, seed {seed}",
+            ),
+        )
+        for mistake, seed in chosen
+    )
+    return Gallery(f"{group.label}: the surest mistakes of {len(group.runs)} run(s)", pictures) if pictures else None
+
+
+def _confidence(value: float) -> str:
+    """Never rounded up to certainty."""
+    return f"{min(100 * value, 99.99):.2f} %" if value < 1 else "100 %"

@@ -1,0 +1,1 @@
+"""The study: which runs, where they execute, and the statistics over them."""

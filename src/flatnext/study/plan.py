@@ -1,0 +1,56 @@
+"""Which runs a study is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flatnext.config import Config
+from flatnext.errors import InputError
+from flatnext.files import write_json
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run: its config and its folder inside the study's."""
+
+    config: Config
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Recipes x seeds, in the order in which they run: all recipes with the first seed, then with the next."""
+
+    configs: tuple[Config, ...]
+    seeds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Check that there is something to run, once each."""
+        names = [config.recipe for config in self.configs]
+        if not names or not self.seeds:
+            raise InputError("a study needs at least one recipe and one seed")
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"recipe {name} is given twice: name each once")
+
+    def runs(self, output: Path) -> list[PlannedRun]:
+        """Return the runs; a study that is cut short has complete pairs of the seeds that it reached."""
+        return [
+            PlannedRun(replace(config, seed=seed), output / config.recipe / f"seed-{seed}")
+            for seed in self.seeds
+            for config in self.configs
+        ]
+
+    def write(self, output: Path, command: str) -> None:
+        """Write `study.json`: what was planned, and by which command."""
+        recipes = [config.recipe for config in self.configs]
+        write_json(output / "study.json", {"command": command, "recipes": recipes, "seeds": list(self.seeds)})
+
+
+def make_plan(configs: Sequence[Config], seeds: int, first_seed: int = 0) -> Plan:
+    """Return the plan of all `configs` with `seeds` seeds, counted up from `first_seed`."""
+    if seeds < 1:
+        raise InputError(f"seeds is {seeds}: give at least 1")
+    return Plan(tuple(configs), tuple(range(first_seed, first_seed + seeds)))

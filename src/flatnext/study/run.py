@@ -1,0 +1,75 @@
+"""Carrying a plan out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from flatnext.errors import InputError
+from flatnext.study.plan import Plan, PlannedRun
+from flatnext.training import RunFolder, Silent, Stopped, train
+from flatnext.training.progress import duration
+
+
+def run_study(
+    plan: Plan,
+    output: Path,
+    *,
+    data_dir: Path | str = ".data",
+    device: str = "auto",
+    download: bool = True,
+    overwrite: bool = False,
+    progress: Silent | None = None,
+    command: str = "",
+) -> list[str]:
+    """Run what is not finished, going on with what is half-finished; return a line for each run that failed.
+
+    Every run's folder is checked before the first one starts. A run that fails does not keep the others from running.
+
+    Raises:
+        InputError: a run is there with other settings (give `overwrite`, or another output), or cannot be started.
+        Stopped: Ctrl-C or a termination signal came; the same command goes on.
+    """
+    progress = progress or Silent()
+    runs = plan.runs(output)
+    for run in runs:
+        RunFolder(run.folder).check(run.config, resume=True, overwrite=overwrite)
+    output.mkdir(parents=True, exist_ok=True)
+    plan.write(output, command)
+    failures, seconds = [], dict[str, list[float]]()
+    for number, run in enumerate(runs, start=1):
+        label = f"run {number} of {len(runs)}: {run.config.recipe}, seed {run.config.seed}"
+        if RunFolder(run.folder).finished() and not overwrite:
+            progress.say(f"{label}: finished before")
+            continue
+        progress.say(label + _time_left(runs[number - 1 :], seconds))
+        began = time.monotonic()
+        try:
+            train(
+                run.config,
+                run.folder,
+                data_dir=data_dir,
+                device=device,
+                download=download,
+                resume=not overwrite,
+                overwrite=overwrite,
+                progress=progress,
+                command=command,
+            )
+        except Stopped as error:
+            raise Stopped(f"stopped in {label}; the same command goes on from there") from error
+        except InputError as error:
+            if not (run.folder / "failure.json").is_file():
+                raise
+            progress.say(f"{label}: failed: {error}")
+            failures.append(f"{run.folder}: {error}")
+        seconds.setdefault(run.config.recipe, []).append(time.monotonic() - began)
+    return failures
+
+
+def _time_left(runs: list[PlannedRun], seconds: dict[str, list[float]]) -> str:
+    """Return a phrase on the time that `runs` will take, once this session has timed a run of each recipe."""
+    if any(run.config.recipe not in seconds for run in runs):
+        return ""
+    left = sum(sum(seconds[run.config.recipe]) / len(seconds[run.config.recipe]) for run in runs)
+    return f" (the study needs about {duration(left)} more)"

@@ -1,0 +1,61 @@
+"""Checkpoints: weights as safetensors that anybody can read, and beside them what a run needs to go on.
+
+`last.safetensors` holds the weights; its metadata names the file of the optimizer's state that belongs to it. That file
+is written first under a name of its own, so that replacing `last.safetensors` is the one moment at which the checkpoint
+changes: a kill before it leaves the old pair, a kill after it the new one.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from flatnext.errors import InputError
+from flatnext.files import write_atomically
+from flatnext.models import load_weights
+
+
+def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, str]) -> None:
+    """Write the model's parameters and buffers under their own names, with `metadata`, atomically."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_atomically(path, safetensors.torch.save(tensors, dict(metadata)))
+
+
+def save_checkpoint(
+    folder: Path, model: nn.Module, state: dict[str, Any], step: int, metadata: Mapping[str, str]
+) -> None:
+    """Write `last.safetensors` and the state that goes with it. `state` may hold tensors and plain values only."""
+    name = f"state-{step:09d}.pt"
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(folder / name, buffer.getvalue())
+    save_weights(folder / "last.safetensors", model, {**metadata, "state": name})
+    remove_states(folder, keep=name)
+
+
+def load_checkpoint(folder: Path, model: nn.Module, device: torch.device) -> dict[str, Any] | None:
+    """Load the weights of the last checkpoint into `model` and return its state, or None if there is none yet."""
+    path = folder / "last.safetensors"
+    if not path.exists():
+        return None
+    metadata = load_weights(path, model)
+    state = folder / metadata.get("state", "")
+    try:
+        return torch.load(state, map_location=device, weights_only=True)
+    except Exception as error:  # torch.load raises many kinds on a damaged file
+        raise InputError(
+            f"cannot read {state}: it is damaged or missing; start the run anew with --overwrite"
+        ) from error
+
+
+def remove_states(folder: Path, keep: str = "") -> None:
+    """Delete the optimizer states in a run folder but the one named `keep`."""
+    for path in folder.glob("state-*.pt"):
+        if path.name != keep:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,48 @@
+"""The optimizer and its learning rate."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from flatnext import config
+
+
+def make_optimizer(model: nn.Module, settings: config.Optimizer) -> torch.optim.SGD:
+    """Return SGD over the model's parameters; tensors of one dimension are not decayed unless `decay_all` is set.
+
+    Those are batch norm's weights and biases and the linear layer's bias.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if settings.decay_all or p.ndim > 1]
+    others = [p for p in trained if not settings.decay_all and p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=settings.learning_rate,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+    )
+
+
+def learning_rate(peak: float, schedule: config.Schedule, step: int, steps_per_epoch: int, epochs: int) -> float:
+    """Return the learning rate of a step, counted from 0 over the whole run.
+
+    A linear warm-up reaches `peak` with its last step. The cosine then falls to zero where `t_max` epochs (by default
+    all of them) are over, the warm-up included; past `t_max` it rises again, as torch's does.
+    """
+    warmup = round(schedule.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    if schedule.per_epoch:
+        step = step // steps_per_epoch * steps_per_epoch
+    if schedule.schedule == "cosine":
+        half_period = (schedule.t_max or epochs) * steps_per_epoch - warmup
+        return peak * (1 + math.cos(math.pi * (step - warmup) / max(half_period, 1))) / 2
+    if schedule.schedule == "steps":
+        assert schedule.milestones is not None  # Schedule checked it
+        assert schedule.gamma is not None
+        return peak * schedule.gamma ** sum(step >= m * steps_per_epoch for m in schedule.milestones)
+    return peak

@@ -1,0 +1,148 @@
+"""What a run leaves on disk: its config, where it ran, what was measured, and how it ended."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flatnext.config import Config
+from flatnext.data import Partition
+from flatnext.device import device_name
+from flatnext.errors import InputError
+from flatnext.files import read_json, write_atomically, write_json
+
+CONFIG, ENVIRONMENT, METRICS, RESULT, FAILURE = (
+    "config.json",
+    "environment.json",
+    "metrics.jsonl",
+    "result.json",
+    "failure.json",
+)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder. `config.json` is there from the start, `result.json` once the run has finished."""
+
+    path: Path
+
+    def check(self, config: Config, *, resume: bool, overwrite: bool) -> None:
+        """Raise `InputError` if a run with this config cannot be made or taken up here. Changes nothing.
+
+        It cannot if the path is something else than a run folder, if it holds a run and neither `resume` nor
+        `overwrite` says what to do with it, or if the run to resume has another config.
+        """
+        path = self.path
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return
+        if not (path / CONFIG).is_file():
+            raise InputError(f"{path} exists and is not a run folder: choose another --output")
+        if overwrite:
+            return
+        if not resume:
+            raise InputError(f"{path} holds a run: choose another --output, go on with --resume, or give --overwrite")
+        different = _differences(self.config().to_json(), config.to_json())
+        if different:
+            raise InputError(
+                f"{path} was made with {different[0]}: choose another --output, give --overwrite, "
+                "or give it the same settings"
+            )
+
+    def create(self, config: Config, *, overwrite: bool) -> None:
+        """Make the folder with its config, unless it is there; with `overwrite`, empty it first."""
+        try:
+            if overwrite and self.path.exists():
+                shutil.rmtree(self.path)
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot make {self.path}: {error.strerror}; choose another --output") from error
+        if not (self.path / CONFIG).is_file():
+            write_json(self.path / CONFIG, config.to_json())
+        (self.path / FAILURE).unlink(missing_ok=True)
+
+    def config(self) -> Config:
+        """Return the run's config."""
+        if not (self.path / CONFIG).is_file():
+            raise InputError(f"{self.path} is not a run folder: it has no {CONFIG}")
+        return Config.from_json(read_json(self.path / CONFIG))
+
+    def finished(self) -> bool:
+        """Return whether the run has its result."""
+        return (self.path / RESULT).is_file()
+
+    def read_result(self) -> dict[str, Any]:
+        """Return what `write_result` wrote."""
+        return read_json(self.path / RESULT)
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write how the run ended; from then on it counts as finished."""
+        write_json(self.path / RESULT, result)
+
+    def write_failure(self, failure: dict[str, Any]) -> None:
+        """Write why the run could not go on."""
+        write_json(self.path / FAILURE, failure)
+
+    def add_metrics(self, line: dict[str, Any]) -> None:
+        """Add the line of a finished epoch."""
+        write_atomically(self.path / METRICS, self._metrics_text() + json.dumps(line, allow_nan=False) + "\n")
+
+    def keep_metrics(self, epochs: int) -> None:
+        """Drop the lines after the first `epochs` ones: those that a resumed run will measure again."""
+        lines = self._metrics_text().splitlines(keepends=True)
+        if len(lines) > epochs:
+            write_atomically(self.path / METRICS, "".join(lines[:epochs]))
+
+    def _metrics_text(self) -> str:
+        path = self.path / METRICS
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+    def add_session(self, facts: dict[str, Any], command: str, from_step: int) -> None:
+        """Write where the run runs, and add this start of it to the list of its sessions."""
+        path = self.path / ENVIRONMENT
+        sessions = read_json(path)["sessions"] if path.is_file() else []
+        session = {
+            "command": command,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "from_step": from_step,
+        }
+        write_json(path, {**facts, "sessions": [*sessions, session]})
+
+
+def environment(device: torch.device, precision: str, parameters: int, partition: Partition) -> dict[str, Any]:
+    """Return what a figure needs beside it to be believed: versions, device, and how many images there were."""
+    return {
+        "flatnext": version("flatnext"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "platform": platform.platform(),
+        "device": str(device),
+        "device_name": device_name(device),
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "parameters": parameters,
+        "train_images": len(partition.train),
+        "validation_images": len(partition.validation) if partition.validation is not None else 0,
+        "test_images": len(partition.test),
+        "classes": list(partition.classes),
+    }
+
+
+def _differences(there: Any, wanted: Any, name: str = "") -> list[str]:
+    """Return a phrase for each setting in which two configs, as JSON, differ."""
+    if isinstance(there, dict) and isinstance(wanted, dict):
+        keys = [*there, *(key for key in wanted if key not in there)]
+        return [
+            phrase
+            for key in keys
+            for phrase in _differences(there.get(key), wanted.get(key), f"{name}.{key}" if name else key)
+        ]
+    return [] if there == wanted else [f"{name} = {there}, not {wanted}"]

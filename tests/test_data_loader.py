@@ -1,0 +1,236 @@
+"""Augmentation against a slow oracle that treats one image at a time, and the loader's promises."""
+
+import time
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flatnext.data import Loader, Split, batches
+from flatnext.data.augment import cutout, horizontal_flip, normalize, random_crop
+from flatnext.data.loader import mix
+from flatnext.errors import InputError
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+
+
+def make_split(count=37, height=9, width=7):
+    """Return a split whose labels are the images' numbers."""
+    images = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (count, 3, height, width), dtype=np.uint8))
+    return Split(images, torch.arange(count))
+
+
+def make_loader(split, **changes):
+    settings = {"batch_size": 8, "mean": MEAN, "std": STD, "seed": 5, "crop_padding": 2, "flip": True, "cutout": 4}
+    return Loader(split, **{**settings, **changes})
+
+
+def augment_slowly(image, padding=0, offset=(0, 0), mirror=False, centre=(0, 0), size=0):
+    """Return one image, cropped, flipped, normalised and cut out, pixel by pixel in double precision."""
+    _, height, width = image.shape
+    result = np.zeros(image.shape)
+    for y in range(height):
+        for x in range(width):
+            from_y = y + offset[0] - padding
+            from_x = (width - 1 - x if mirror else x) + offset[1] - padding
+            inside = 0 <= from_y < height and 0 <= from_x < width
+            covered = all(0 <= at - (mid - size // 2) < size for at, mid in zip((y, x), centre, strict=True))
+            for channel in range(3):
+                value = image[channel, from_y, from_x] if inside else 0
+                result[channel, y, x] = 0 if covered else (value / 255 - MEAN[channel]) / STD[channel]
+    return result
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_augmentation_equals_the_slow_oracle(data):
+    height, width, padding, size = (data.draw(st.integers(*bounds)) for bounds in ((1, 6), (1, 6), (0, 4), (0, 5)))
+    split = make_split(3, height, width)
+    number = st.integers(0, 2 * padding)
+    offsets = [(data.draw(number), data.draw(number)) for _ in range(3)]
+    mirrored = [data.draw(st.booleans()) for _ in range(3)]
+    centres = [(data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))) for _ in range(3)]
+    layout = data.draw(st.sampled_from([torch.contiguous_format, torch.channels_last]))
+    images = split.images.contiguous(memory_format=layout)
+    images = horizontal_flip(random_crop(images, torch.tensor(offsets), padding), torch.tensor(mirrored))
+    pixels = cutout(normalize(images, MEAN, STD, torch.float64), torch.tensor(centres), size)
+    for at in range(3):
+        expected = augment_slowly(split.images[at].numpy(), padding, offsets[at], mirrored[at], centres[at], size)
+        np.testing.assert_allclose(pixels[at].numpy(), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("function", [random_crop, horizontal_flip, cutout])
+def test_augmentation_leaves_its_input_alone(function):
+    images = make_split(2).images.float()
+    before = images.clone()
+    arguments = {
+        random_crop: (torch.tensor([[0, 1], [2, 2]]), 1),
+        horizontal_flip: (torch.tensor([True, False]),),
+        cutout: (torch.tensor([[0, 1], [2, 2]]), 3),
+    }[function]
+    assert not torch.equal(function(images, *arguments), before)
+    assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_loader_equals_the_slow_oracle(dtype, channels_last):
+    split = make_split()
+    loader = make_loader(split, dtype=dtype, channels_last=channels_last)
+    order, offsets, mirrored, centres = (draw.numpy() for draw in loader._draw(1))
+    at = 0
+    for images, labels in loader.epoch(1):
+        assert images.dtype == dtype
+        assert images.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        for image, label in zip(images, labels.tolist(), strict=True):
+            assert label == order[at]
+            expected = augment_slowly(split.images[label].numpy(), 2, offsets[at], mirrored[at], centres[at], 4)
+            exact = torch.from_numpy(expected)
+            tolerance = {torch.float32: 1e-6, torch.float64: 1e-12, torch.bfloat16: 2**-8}[dtype]
+            torch.testing.assert_close(image.double(), exact, rtol=tolerance, atol=tolerance)
+            at += 1
+    assert at == len(split)
+
+
+def test_draws_use_their_whole_range_evenly():
+    order, offsets, mirrored, centres = make_loader(make_split(7000, 4, 6))._draw(0)
+    assert torch.equal(order.sort().values, torch.arange(7000))
+    for draw, kinds in [(offsets[:, 0], 5), (offsets[:, 1], 5), (centres[:, 0], 4), (centres[:, 1], 6), (mirrored, 2)]:
+        counts = torch.bincount(draw.long())
+        assert len(counts) == kinds
+        # Five standard deviations of a binomial count.
+        assert (counts - 7000 / kinds).abs().max() < 5 * (7000 / kinds * (1 - 1 / kinds)) ** 0.5
+
+
+def collect(iterator):
+    images, labels = zip(*iterator, strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+def test_every_image_comes_once_an_epoch():
+    loader = make_loader(make_split())
+    assert len(loader) == 5
+    assert [len(labels) for _, labels in loader.epoch(0)] == [8, 8, 8, 8, 5]
+    _, labels = collect(loader.epoch(3))
+    assert sorted(labels.tolist()) == list(range(37))
+
+
+def test_drop_last_drops_the_small_batch_alone():
+    loader = make_loader(make_split(), drop_last=True)
+    assert len(loader) == 4
+    images, labels = collect(loader.epoch(0))
+    assert len(images) == 32
+    assert torch.equal(labels, collect(make_loader(make_split()).epoch(0))[1][:32])
+
+
+def test_same_seed_and_epoch_same_bits_and_others_differ():
+    def batch(seed, epoch):
+        return next(make_loader(make_split(), seed=seed).epoch(epoch))
+
+    first, again = batch(1, 2), batch(1, 2)
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    # (2, 1) and (1, 2) have the same sum.
+    others = [batch(seed, epoch) for seed, epoch in ((2, 1), (1, 3), (2, 2))]
+    assert not any(torch.equal(first[1], other[1]) for other in others)
+
+
+def test_draws_do_not_depend_on_or_touch_the_global_generator():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    first = collect(make_loader(make_split()).epoch(0))
+    torch.manual_seed(1)
+    second = collect(make_loader(make_split()).epoch(0))
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(torch.rand(3), expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(start=st.integers(0, 5), epoch=st.integers(0, 10**6))
+def test_an_epoch_can_be_entered_at_any_step(start, epoch):
+    loader = make_loader(make_split())
+    full = list(islice(loader.epoch(epoch), start, None))
+    resumed = list(make_loader(make_split()).epoch(epoch, start))
+    assert len(resumed) == len(full) == 5 - start
+    for (images, labels), (expected_images, expected_labels) in zip(resumed, full, strict=True):
+        assert torch.equal(images, expected_images)
+        assert torch.equal(labels, expected_labels)
+
+
+def test_one_augmentation_changes_neither_order_nor_the_others():
+    split = make_split()
+    plain = make_loader(split, crop_padding=0, flip=False, cutout=0)
+    order, _, mirrored, _ = plain._draw(0)
+    changed = make_loader(split, crop_padding=4, cutout=3)._draw(0)
+    assert torch.equal(order, changed[0])
+    assert torch.equal(mirrored, changed[2])
+    images, labels = collect(plain.epoch(0))
+    assert torch.equal(images, normalize(split.images[labels], MEAN, STD))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**70), st.integers(0, 2**40)), min_size=2, max_size=30, unique=True))
+def test_seeds_of_epochs_do_not_collide(pairs):
+    assert len({mix(seed, epoch) for seed, epoch in pairs}) == len(pairs)
+
+
+def test_long_seeds_do_not_run_into_the_epoch():
+    assert mix(2**32, 0) != mix(0, 1)
+    assert mix(0, 0) != mix(0, 1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 37, 100])
+def test_evaluation_batches_are_all_images_in_order(batch_size):
+    split = make_split()
+    found = list(batches(split, batch_size=batch_size, mean=MEAN, std=STD, dtype=torch.float64))
+    assert [len(labels) for _, labels in found][:-1] == [batch_size] * (len(found) - 1)
+    images, labels = collect(found)
+    assert torch.equal(labels, split.labels)
+    expected = (split.images.double().numpy() / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
+    np.testing.assert_allclose(images.numpy(), expected, rtol=0, atol=1e-12)
+    assert found[0][0].is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"batch_size": 0}, "batch_size"),
+        ({"seed": -1}, "seed"),
+        ({"crop_padding": -1}, "crop_padding"),
+        ({"cutout": -2}, "cutout"),
+        ({"batch_size": 38, "drop_last": True}, "batch_size"),
+    ],
+)
+def test_bad_settings_are_named(changes, word):
+    with pytest.raises(InputError, match=word):
+        make_loader(make_split(), **changes)
+
+
+@pytest.mark.parametrize(("epoch", "start"), [(-1, 0), (0, -1), (0, 6)])
+def test_bad_steps_are_refused_at_once(epoch, start):
+    with pytest.raises(InputError, match="start"):
+        make_loader(make_split()).epoch(epoch, start)
+
+
+def test_is_not_slow():
+    split = make_split(4096, 32, 32)
+    loader = make_loader(split, batch_size=128, crop_padding=4, cutout=0)
+    seconds = []
+    for epoch in range(3):
+        began = time.process_time()
+        collected = sum(len(labels) for _, labels in loader.epoch(epoch))
+        seconds.append(time.process_time() - began)
+    assert collected / min(seconds) > 10_000  # a tenth of what it does, for busy machines
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_sees_what_a_cpu_sees():
+    for (images, labels), (expected, numbers) in zip(
+        make_loader(make_split(), device="cuda").epoch(1), make_loader(make_split()).epoch(1), strict=True
+    ):
+        assert images.is_cuda
+        assert labels.is_cuda
+        assert torch.equal(labels.cpu(), numbers)
+        torch.testing.assert_close(images.cpu(), expected, rtol=0, atol=1e-6)

@@ -1,0 +1,167 @@
+"""Splits: checked when made, stratified exactly, the same for the same seed."""
+
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flatnext import config
+from flatnext.data import Dataset, Split, load, partition
+from flatnext.data.dataset import channel_statistics, stratified
+from flatnext.errors import InputError
+
+
+def make_dataset(labels, name="some"):
+    """Return a data set whose training images hold their own number."""
+    count = len(labels)
+    images = torch.arange(count)[:, None, None, None].to(torch.uint8).expand(count, 3, 4, 4).contiguous()
+    train = Split(images, torch.tensor(labels))
+    classes = tuple(f"class {label}" for label in range(max(labels) + 1))
+    return Dataset(name=name, classes=classes, train=train, test=train, mean=(0.5,) * 3, std=(0.2,) * 3)
+
+
+def numbers(split):
+    return split.images[:, 0, 0, 0].tolist()
+
+
+LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=60)
+
+
+@settings(deadline=None)
+@given(labels=LABELS, seed=st.integers(0, 2**31), data=st.data())
+def test_strata_have_their_share(labels, seed, data):
+    count = data.draw(st.integers(0, len(labels)))
+    labels = torch.tensor(labels)
+    chosen, rest = stratified(labels, count, torch.Generator().manual_seed(seed))
+    assert len(chosen) == count
+    assert sorted(chosen.tolist() + rest.tolist()) == list(range(len(labels)))
+    for label in labels.unique():
+        share = Fraction(count * int((labels == label).sum()), len(labels))
+        assert abs(int((labels[chosen] == label).sum()) - share) < 1
+
+
+def test_largest_remainders_decide():
+    labels = torch.tensor([0] * 5 + [1] * 3 + [2] * 2)  # of 4: 2.0, 1.2, 0.8
+    chosen, _ = stratified(labels, 4, torch.Generator())
+    assert torch.bincount(labels[chosen]).tolist() == [2, 1, 1]
+
+
+@settings(max_examples=30, deadline=None)
+@given(labels=st.lists(st.integers(0, 3), min_size=6, max_size=60), data=st.data())
+def test_validation_does_not_depend_on_train_images(labels, data):
+    dataset = make_dataset(labels)
+    validation = data.draw(st.integers(1, len(labels) - 2))
+    kept = data.draw(st.integers(1, len(labels) - validation))
+    whole = partition(dataset, config.Data(validation=validation))
+    part = partition(dataset, config.Data(validation=validation, train_images=kept))
+    assert numbers(part.validation) == numbers(whole.validation)
+    assert len(part.train) == kept
+    assert set(numbers(part.train)) <= set(numbers(whole.train))
+    assert sorted(numbers(whole.train) + numbers(whole.validation)) == list(range(len(labels)))
+
+
+def test_the_split_seed_decides():
+    dataset = make_dataset([0, 1] * 50)
+
+    def held_out(seed):
+        torch.manual_seed(seed + 17)  # the global generator has no say
+        return numbers(partition(dataset, config.Data(validation=20, split_seed=seed)).validation)
+
+    assert held_out(1) == held_out(1)
+    assert held_out(1) != held_out(2)
+
+
+def test_without_validation_all_images_train():
+    dataset = make_dataset([0, 1, 1])
+    result = partition(dataset, config.Data(validation=0))
+    assert result.validation is None
+    assert result.train is dataset.train
+    assert result.test is dataset.test
+    assert (result.name, result.classes, result.mean, result.std) == ("some", dataset.classes, (0.5,) * 3, (0.2,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"validation": 10}, "validation is 10: some has 10 training images, so give at most 9"),
+        ({"validation": 4, "train_images": 7}, "train_images is 7: some has 6 beside 4 for validation.* at most 6"),
+    ],
+)
+def test_asking_for_too_many_says_how_many_there_are(settings, message):
+    with pytest.raises(InputError, match=message):
+        partition(make_dataset([0, 1] * 5), config.Data(**settings))
+
+
+def test_ill_made_splits_are_refused():
+    images, labels = torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
+    for bad in ((images.float(), labels), (images[:, :1], labels), (images, labels[:3]), (images, labels.int())):
+        with pytest.raises(InputError, match="give torch"):
+            Split(*bad)
+    good = Split(images, labels)
+    fields = {"name": "x", "classes": ("a",), "train": good, "test": good, "mean": (0.0,) * 3, "std": (1.0,) * 3}
+    for change in (
+        {"train": good.select(torch.tensor([], dtype=torch.int64))},
+        {"test": Split(images, labels + 1)},
+        {"test": Split(torch.zeros(4, 3, 3, 3, dtype=torch.uint8), labels)},
+        {"std": (1.0, 0.0, 1.0)},
+    ):
+        with pytest.raises(InputError, match="x has"):
+            Dataset(**{**fields, **change})
+
+
+def test_statistics_are_those_of_all_pixels():
+    images = torch.randint(0, 256, (7, 3, 5, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean, std = channel_statistics(images)
+    pixels = images.double() / 255
+    torch.testing.assert_close(torch.tensor(mean), pixels.mean((0, 2, 3)).float())
+    torch.testing.assert_close(torch.tensor(std), pixels.std((0, 2, 3), correction=0).float())
+
+
+def test_digits_are_scikit_learns(tmp_path):
+    from sklearn.datasets import load_digits
+
+    dataset = load("digits", tmp_path / "nowhere")
+    assert (len(dataset.train), len(dataset.test)) == (1437, 360)
+    assert dataset.classes == tuple("0123456789")
+    assert dataset.train.images.shape[1:] == (3, 8, 8)
+    assert not (tmp_path / "nowhere").exists()
+    source = load_digits()
+    expected = sorted(
+        (label, *(int(v * 255 / 16 + 0.5) for v in grey)) for grey, label in zip(source.data, source.target)
+    )
+    together = Split(
+        torch.cat([dataset.train.images, dataset.test.images]), torch.cat([dataset.train.labels, dataset.test.labels])
+    )
+    for channel in range(3):
+        flat = together.images[:, channel].flatten(1).tolist()
+        assert sorted((label, *grey) for grey, label in zip(flat, together.labels.tolist(), strict=True)) == expected
+    shares = torch.bincount(dataset.test.labels) / torch.bincount(together.labels)
+    assert (shares - 360 / 1797).abs().max() < 1 / 170  # less than one image of the smallest class, of 174
+    assert torch.equal(load("digits", tmp_path).test.images, dataset.test.images)
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_image_size_resizes(tmp_path, size):
+    dataset, original = load("digits", tmp_path, image_size=size), load("digits", tmp_path)
+    assert dataset.train.images.shape == (1437, 3, size, size)
+    assert dataset.test.images.shape == (360, 3, size, size)
+    assert torch.equal(dataset.train.labels, original.train.labels)
+    levels = (original.train.images.double().mean(), dataset.train.images.double().mean())
+    assert abs(levels[0] - levels[1]) < 12
+
+
+def test_resizing_is_pillows(tmp_path):
+    from PIL import Image
+
+    dataset, original = load("digits", tmp_path, image_size=4), load("digits", tmp_path)
+    for small, image in zip(dataset.test.images[:50], original.test.images[:50], strict=True):
+        grey = Image.fromarray(image[0].numpy()).resize((4, 4), Image.Resampling.BILINEAR)
+        assert (small[0].int() - torch.tensor(list(grey.get_flattened_data())).view(4, 4)).abs().max() <= 1
+
+
+@pytest.mark.parametrize(("arguments", "word"), [(("mnist",), "mnist.*cifar10"), (("digits", 0), "image_size")])
+def test_unknown_names_and_sizes_are_refused(tmp_path, arguments, word):
+    with pytest.raises(InputError, match=word):
+        load(arguments[0], tmp_path, image_size=arguments[1] if len(arguments) > 1 else None)
