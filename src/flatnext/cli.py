@@ -35,9 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"flatnext: error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # somebody closed the pipe that this writes to, as `| head` does
-        sys.stderr.close()
-        return 0
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # somebody closed the pipe that this writes to, as `| head` does
+            sys.stderr.close()
+            return 0
+        print(f"flatnext: error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt as error:
         print(f"flatnext: {error or 'interrupted'}", file=sys.stderr)
         return 130
@@ -114,7 +117,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from importlib.metadata import version
 
-        parser.exit(0, f"flatnext {version('flatnext')}\n")
+        print(f"flatnext {version('flatnext')}")
+        parser.exit(0)
 
 
 def _add_places(parser: argparse.ArgumentParser) -> None:

@@ -221,7 +221,7 @@ class Config:
         changed: dict[str, Any] = {}
         for item in fields(config):
             part = getattr(config, item.name)
-            if is_dataclass(part):
+            if is_dataclass(part) and not isinstance(part, type):
                 own = {f.name: settings.pop(f.name) for f in fields(part) if f.name in settings}
                 if own:
                     changed[item.name] = replace(part, **own)

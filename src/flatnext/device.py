@@ -7,6 +7,7 @@ import platform
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from flatnext.errors import InputError
 
@@ -49,6 +50,13 @@ def cpu_has_bf16() -> bool:
 def dtype(precision: str) -> torch.dtype:
     """Return the type of weights and inputs; under bf16 they stay float32, and autocast chooses what to narrow."""
     return torch.float64 if precision == "fp64" else torch.float32
+
+
+def place(model: nn.Module, device: torch.device, precision: str, *, channels_last: bool) -> None:
+    """Move a model to the device, in the type and memory layout in which it is to run."""
+    model.to(device, dtype(precision))
+    if channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:

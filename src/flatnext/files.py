@@ -30,6 +30,12 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def remove_temporaries(folder: Path) -> None:
+    """Delete what a write that was killed has left in a folder."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically. A number that is not finite is an error, since JSON has none."""
     write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")

@@ -12,7 +12,14 @@ from typing import Any, Literal
 from flatnext.config import METHODS, Config, Data, Model, Optimizer, Schedule
 from flatnext.recipes import MODELS, model
 
-PARTS = {"run": Config, "data": Data, "model": Model, "optimizer": Optimizer, "schedule": Schedule, "method": None}
+PARTS: dict[str, tuple[Any, ...]] = {
+    "run": (Config,),
+    "data": (Data,),
+    "model": (Model,),
+    "optimizer": (Optimizer,),
+    "schedule": (Schedule,),
+    "method": tuple(METHODS.values()),
+}
 
 
 def add_setting_flags(parser: argparse.ArgumentParser, *parts: str, without: Collection[str] = ()) -> None:
@@ -25,7 +32,7 @@ def add_setting_flags(parser: argparse.ArgumentParser, *parts: str, without: Col
             )
         if title == "method":
             group.add_argument("--method", choices=METHODS, default=argparse.SUPPRESS, help="gradient rule")
-        for kind in METHODS.values() if title == "method" else [PARTS[title]]:
+        for kind in PARTS[title]:
             hints = typing.get_type_hints(kind)
             for item in fields(kind):
                 if item.metadata and item.name not in without:

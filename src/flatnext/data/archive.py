@@ -36,7 +36,7 @@ def fetch(archive: Archive, data_dir: Path, *, base_url: str | None = None, prog
     """
     import pooch  # brings `requests`, which only a download needs
 
-    logging.getLogger("pooch").setLevel(logging.WARNING)
+    pooch.get_logger().setLevel(logging.WARNING)
     url = (BASE_URL if base_url is None else base_url) + archive.name
     remedy = f"put {archive.name} into {data_dir} yourself, or give a data_dir that has it"
     with _named(url, remedy), _workspace(data_dir) as space, _progress_bar(archive.name, progress) as bar:
@@ -86,7 +86,10 @@ def _named(source: str, remedy: str) -> Iterator[None]:
         raise InputError(f"{source} is damaged ({type(error).__name__}): {remedy}") from None
     except OSError as error:  # of the disk, with an errno; or of `requests`, with or without a response
         response = getattr(error, "response", None)
-        reason = error.strerror or (f"HTTP status {response.status_code}" if response else type(error).__name__)
+        reason = error.strerror or type(error).__name__
+        if response is not None:
+            reason = f"HTTP status {response.status_code}"
+            response.close()
         raise InputError(f"{source} could not be fetched or unpacked ({reason}): {remedy}") from None
 
 

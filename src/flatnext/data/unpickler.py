@@ -30,7 +30,7 @@ class _ByteType:
 class _Array:
     """In place of `numpy.ndarray` and of the function that makes one; `value` is the checked array (uint8)."""
 
-    value: np.ndarray
+    value = np.empty(0, np.uint8)
 
     def __init__(self, *_: Any) -> None:
         """Ignore the empty shape that NumPy's function is called with; the real one follows in the state."""

@@ -7,12 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-
 from flatnext import data, models
 from flatnext.config import Config
-from flatnext.device import dtype, resolve_device, resolve_precision
+from flatnext.device import place, resolve_device, resolve_precision
 from flatnext.errors import InputError
 from flatnext.evaluation.metrics import predict, score
 
@@ -43,7 +40,7 @@ def evaluate(
         InputError: the file, the data or the split is not there, or the weights are of another model.
     """
     weights = _weights_file(Path(path), checkpoint)
-    metadata = _metadata(weights)
+    state, metadata = models.read_weights(weights)
     config = Config.from_json(json.loads(metadata["config"])) if "config" in metadata else Config(recipe="unknown")
     config = config.override(overrides or {})
     dataset = data.load(
@@ -56,10 +53,8 @@ def evaluate(
     where = resolve_device(device)
     precision = resolve_precision(config.precision, where)
     model = models.build(config.model, len(partition.classes))
-    models.load_weights(weights, model)
-    model = model.to(device=where, dtype=dtype(precision))
-    if config.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+    models.assign_weights(model, state, weights)
+    place(model, where, precision, channels_last=config.channels_last)
     logits = predict(
         model,
         images,
@@ -82,12 +77,3 @@ def _weights_file(path: Path, checkpoint: str) -> Path:
     if not file.is_file():
         raise InputError(f"{path} has no {file.name}: is it a run folder with a {checkpoint} checkpoint?")
     return file
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    """Return what a run wrote beside its weights; nothing for other kinds of file, which `load_weights` reads."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (OSError, SafetensorError):
-        return {}

@@ -9,14 +9,16 @@ from flatnext.config import Model
 from flatnext.errors import InputError
 from flatnext.models.resnext import ResNeXt, resnext29
 from flatnext.models.summary import format_summary, summarize, table1
-from flatnext.models.weights import load_weights
+from flatnext.models.weights import assign_weights, load_weights, read_weights
 
 __all__ = [
     "ResNeXt",
+    "assign_weights",
     "build",
     "format_summary",
     "load_weights",
     "parameter_count",
+    "read_weights",
     "resnext29",
     "summarize",
     "table1",

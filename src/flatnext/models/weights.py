@@ -29,10 +29,13 @@ def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:
 
     `InputError`: the file is missing or damaged, holds more than data, or is of another model, which is then unchanged.
     """
-    path = Path(path)
-    state, metadata = _read(path)
-    if state and all(name.startswith(DATA_PARALLEL_PREFIX) for name in state):
-        state = {name.removeprefix(DATA_PARALLEL_PREFIX): value for name, value in state.items()}
+    state, metadata = read_weights(path)
+    assign_weights(model, state, path)
+    return metadata
+
+
+def assign_weights(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
+    """Load what `read_weights` read from `path` into `model`; `InputError` if it is of another, left unchanged."""
     own = model.state_dict()
     _require_same_entries(path, own, state)
     try:
@@ -41,11 +44,18 @@ def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:
     except RuntimeError as error:
         raise InputError(f"{path}: holds tensors without plain values (sparse or meta): save dense ones") from error
     model.load_state_dict(converted)
-    return metadata
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors by name, on the CPU, and what else the file says. For kinds and errors see `load_weights`."""
+    path = Path(path)
+    state, metadata = _read(path)
+    if state and all(name.startswith(DATA_PARALLEL_PREFIX) for name in state):
+        state = {name.removeprefix(DATA_PARALLEL_PREFIX): value for name, value in state.items()}
+    return state, metadata
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors by name, on the CPU, and the metadata."""
     try:
         with path.open("rb") as file:
             head = file.read(9)
@@ -80,7 +90,7 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, metadata
 
 
-def _require_same_entries(path: Path, own: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+def _require_same_entries(path: str | Path, own: dict[str, Tensor], state: dict[str, Tensor]) -> None:
     differences = {
         "missing": [name for name in own if name not in state],
         "unexpected": [repr(name) for name in state if name not in own],

@@ -21,7 +21,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose first column names the row. With `numeric`, the other columns are numbers.
+    """A table whose first column names the row; with `numeric`, the others hold numbers. `header` may be empty.
 
     `series` gives each row the number of the recipe it belongs to, for its colour. `heat` holds a shade from 0 to 1 for
     each cell but the first of a row; negative for a cell that is right, as on the diagonal of a confusion matrix.

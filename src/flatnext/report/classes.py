@@ -27,8 +27,12 @@ def classes(study: Study) -> Section:
         blocks.append(
             Text("The intervals by class are not corrected for the number of classes: some miss zero by chance.")
         )
-    for number, group in enumerate(study.groups):
-        blocks += _confusion_picture(number, group, names) if len(names) > FEW else [_confusion_table(group, names)]
+    if len(names) > FEW:
+        for number, group in enumerate(study.groups):
+            blocks += _confusion_picture(number, group, names)
+    else:
+        darkest = max(map(_largest_error, study.groups))  # one scale for all recipes
+        blocks += [_confusion_table(group, names, darkest) for group in study.groups]
     return Section("classes", "Classes", tuple(blocks))
 
 
@@ -37,16 +41,17 @@ def matrices(group: Group) -> dict[int, np.ndarray]:
     return {seed: np.array(c.test.confusion) for seed, c in group.checkpoints().items()}
 
 
-def _recall(group: Group, index: int) -> dict[int, float]:
+def _recall(by_seed: dict[int, np.ndarray], index: int) -> dict[int, float]:
     """Return by seed the share of the class's test images that were recognised; no seed where it has no images."""
-    counted = {seed: (matrix[index, index], matrix[index].sum()) for seed, matrix in matrices(group).items()}
+    counted = {seed: (matrix[index, index], matrix[index].sum()) for seed, matrix in by_seed.items()}
     return {seed: float(right / total) for seed, (right, total) in counted.items() if total}
 
 
 def _by_class(study: Study, names: tuple[str, ...]) -> Table:
     rows = []
+    counts = {group.label: matrices(group) for group in study.groups}
     for index, name in enumerate(names):
-        recalls = {group.label: _recall(group, index) for group in study.groups}
+        recalls = {label: _recall(by_seed, index) for label, by_seed in counts.items()}
         means = [points(estimate(by_seed.values()).mean) if by_seed else DASH for by_seed in recalls.values()]
         rows.append((name, *means, *(cell for contrast in study.contrasts for cell in _difference(contrast, recalls))))
     header = ["class", *(group.label for group in study.groups)]
@@ -73,15 +78,19 @@ def _share(matrix: np.ndarray) -> np.ndarray:
     return matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
 
 
-def _confusion_table(group: Group, names: tuple[str, ...]) -> Table:
+def _confusion_table(group: Group, names: tuple[str, ...], darkest: float) -> Table:
     total = _total(group)
     share = _share(total)
-    largest = max(float((share - np.diag(np.diag(share))).max()), 1e-9)
-    heat = np.sqrt(share / largest)
+    heat = np.sqrt(share / darkest)  # most confusions are rare: the root keeps them visible
     np.fill_diagonal(heat, -np.diag(share))
     rows = tuple((name, *map(str, total[index])) for index, name in enumerate(names))
     caption = f"{group.label}: test images by true class (row) and predicted class (column), {_seeds(group)}"
     return Table(caption, ("true class", *names), rows, heat=tuple(map(tuple, heat.tolist())))
+
+
+def _largest_error(group: Group) -> float:
+    share = _share(_total(group))
+    return max(float((share - np.diag(np.diag(share))).max()), 1e-9)
 
 
 def _confusion_picture(number: int, group: Group, names: tuple[str, ...]) -> list[Block]:
@@ -89,13 +98,15 @@ def _confusion_picture(number: int, group: Group, names: tuple[str, ...]) -> lis
     share = _share(total)
     errors = [(i, j) for i in range(len(names)) for j in range(len(names)) if i != j and total[i, j]]
     errors.sort(key=lambda pair: (-share[pair], pair))
-    rows = tuple((names[i], names[j], str(total[i, j]), points(float(share[i, j]))) for i, j in errors[:LISTED])
+    rows = tuple(
+        (f"{names[i]} taken for {names[j]}", str(total[i, j]), points(float(share[i, j]))) for i, j in errors[:LISTED]
+    )
     alt = f"Confusion matrix of {group.label}, {len(names)} classes, as shades"
     figure = Figure(
         f"{group.label}: what is taken for what, {_seeds(group)}; classes are numbered from 0 in the data set's order",
         (figures.confusion(f"confusion-{number}", alt, share),),
     )
-    header = ("true class", "taken for", "images", "of the true class (%)")
+    header = ("error", "images", "of the true class (%)")
     return [figure, Table(f"{group.label}: the most frequent errors, {_seeds(group)}", header, rows)]
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -27,7 +30,7 @@ Curve = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def curve(group: Group, field: str) -> Curve | None:
-    """Return epochs, and mean, smallest and largest value over the seeds, of a field of `Epoch`; None if it has none."""
+    """Return epochs, and mean, smallest and largest value over seeds, of a field of `Epoch`; None if it has none."""
     values: dict[int, list[float]] = {}
     for run in group.runs:
         for epoch in run.epochs:
@@ -75,8 +78,9 @@ def _held_out(groups: Sequence[Group]) -> tuple[str, str]:
     return ("test", "the test set") if tested else ("validation", "the validation split")
 
 
-def _draw_recipe(axes: Axes, study: Study, group: Group, quantity: str, color: str) -> None:
+def _draw_recipe(axes: Axes, study: Study, group: Group, quantity: str) -> None:
     split, _ = _held_out([group])
+    color = _color(study, group)
     _draw(axes, group, f"{split}_{quantity}", color=color, label=split, band=True)
     _draw(axes, group, f"train_{quantity}", color=QUIET, linestyle=(0, (4, 2)), label="training", band=True)
     _limit(axes, study.groups, quantity)
@@ -84,20 +88,20 @@ def _draw_recipe(axes: Axes, study: Study, group: Group, quantity: str, color: s
 
 def _draw_all(axes: Axes, study: Study, quantity: str) -> None:
     split, _ = _held_out(study.groups)
-    for number, group in enumerate(study.groups):
-        color = SERIES[number % len(SERIES)]
+    for group in study.groups:
+        color = _color(study, group)
         _draw(axes, group, f"train_{quantity}", color=color, linestyle=(0, (1.5, 1.5)), linewidth=1.1)
         _draw(axes, group, f"{split}_{quantity}", color=color, label=f"{group.label}, {split}", band=True)
     axes.plot([], [], color=QUIET, linestyle=(0, (1.5, 1.5)), linewidth=1.1, label="dotted: training")
     _limit(axes, study.groups, quantity)
 
 
-def _draw(axes: Axes, group: Group, field: str, *, color: str, band: bool = False, **style: object) -> None:
+def _draw(axes: Axes, group: Group, field: str, *, color: str, band: bool = False, **style: Any) -> None:
     if (found := curve(group, field)) is None:
         return
     epochs, mean, low, high = found
     scale = QUANTITIES[field.split("_")[1]][1]
-    marker = {"marker": "o", "markersize": 3} if len(epochs) <= FEW else {}
+    marker: dict[str, Any] = {"marker": "o", "markersize": 3} if len(epochs) <= FEW else {}
     axes.plot(epochs, scale * mean, color=color, **marker, **style)
     if band and len(group.runs) > 1:
         axes.fill_between(epochs, scale * low, scale * high, color=color, alpha=0.18, linewidth=0)
@@ -133,7 +137,7 @@ def seeds(study: Study) -> Panel:
             axes.scatter([place] * len(values), [100 * v for v in values.values()], color=color, s=22, zorder=2)
             mean = 100 * float(np.mean(list(values.values())))
             axes.plot([place - 0.14, place + 0.14], [mean, mean], color=INK, linewidth=1.6, zorder=3)
-        axes.set_xticks(range(len(labels)), labels)
+        axes.set_xticks(range(len(labels)), [_wrapped(label, max(8, 44 // len(labels))) for label in labels])
         axes.set_xlim(-0.5, len(labels) - 0.5)
         axes.grid(visible=False, axis="x")
         axes.margins(y=0.12)
@@ -149,14 +153,16 @@ def differences(study: Study) -> Panel:
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=INK, linewidth=0.8)
         for place, (contrast, comparison) in enumerate(shown):
-            color, mean = SERIES[study.groups.index(contrast.group) % len(SERIES)], comparison.difference
+            color, mean = _color(study, contrast.group), comparison.difference
             seeds = [100 * d for d in comparison.differences]
             axes.scatter(seeds, [place + 0.22] * len(seeds), edgecolor=color, facecolor=PAPER, s=16, linewidth=1)
             if mean.low is not None and mean.high is not None:
                 axes.plot([100 * mean.low, 100 * mean.high], [place, place], color=color, linewidth=2)
+            label = f"{points(mean.mean, sign=True)}"
+            axes.annotate(label, (100 * mean.mean, place), (0, 7), textcoords="offset points", ha="center", color=INK)
             axes.scatter([100 * mean.mean], [place], color=color, s=36, zorder=3)
-        axes.set_yticks(range(len(shown)), [c.group.label for c, _ in shown])
-        axes.set_ylim(len(shown) - 0.4, -0.6)
+        axes.set_yticks(range(len(shown)), [_wrapped(c.group.label, 14) for c, _ in shown])
+        axes.set_ylim(len(shown) - 0.3, -0.7)
         axes.grid(visible=False, axis="y")
         axes.margins(x=0.1)
         axes.set_xlabel("percentage points; right of 0 is better")
@@ -181,7 +187,15 @@ def confusion(name: str, alt: str, share: np.ndarray) -> Panel:
         axes.set_ylabel("true class (number)")
         axes.grid(visible=False)
 
-    return _panel(name, alt, "Errors, darker where more frequent", draw, size=(4.0, 4.0))
+    return _panel(name, alt, "Errors, stronger where more frequent", draw, size=(4.0, 4.0))
+
+
+def _color(study: Study, group: Group) -> str:
+    return SERIES[study.groups.index(group) % len(SERIES)]
+
+
+def _wrapped(label: str, width: int) -> str:
+    return textwrap.fill(label, width, break_long_words=False)
 
 
 def _panel(name: str, alt: str, title: str, draw: Callable[[Axes], None], size: tuple[float, float] = SIZE) -> Panel:

@@ -59,8 +59,9 @@ def _block(block: Block) -> str:
 
 
 def _table(table: Table) -> str:
-    align = ["---", *(["---:" if table.numeric else "---"] * (len(table.header) - 1))]
-    rows = [table.header, tuple(align), *table.rows]
+    header = table.header or ("", "")
+    align = ("---", *("---:" if table.numeric else "---" for _ in header[1:]))
+    rows = (header, align, *table.rows)
     cells = [[cell if number == 1 else escape(cell) for cell in row] for number, row in enumerate(rows)]
     return f"*{escape(table.caption)}*\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in cells)
 

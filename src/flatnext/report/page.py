@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -11,6 +12,11 @@ from flatnext.report.blocks import Report
 from flatnext.report.svg import SERIES, theme
 
 FOLDER = Path(__file__).parent
+
+
+def bound(text: str) -> str:
+    """Return the text with no line break between a number and its unit or sign."""
+    return re.sub(r"(?<=\d) (?=[%±])|(?<=[±=<−]) (?=[\d.])|(?<=\bp) (?=[<=])", "\u00a0", text)
 
 
 def page(report: Report) -> str:
@@ -23,6 +29,7 @@ def page(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["svg"] = Markup
+    environment.filters["bound"] = bound
     environment.filters["kind"] = lambda block: type(block).__name__
     style = theme() + (FOLDER / "page.css").read_text(encoding="utf-8")
     return environment.get_template("report.html.j2").render(report=report, style=Markup(style), colors=len(SERIES))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from flatnext.report.blocks import Code, Details, Section, Table, Text
-from flatnext.report.numbers import duration, listing
+from flatnext.report.numbers import duration, listing, moment
 from flatnext.study.statistics import DRAWS, EXACT_UP_TO
 from flatnext.study.table import Study, setting_text
 
@@ -42,6 +42,13 @@ def remarks(study: Study) -> tuple[str, ...]:
         )
     if study.contrasts:
         found.append(_beside_the_method(study))
+    machines = {
+        (e.device_name, e.precision, e.torch) for group in study.groups for e in (run.environment for run in group.runs)
+    }
+    if len(machines) > 1:
+        found.append(
+            "The runs were not all made with the same device, precision and version of torch; see What was run."
+        )
     if study.left_out:
         number = len(study.left_out)
         found.append(f"{number} run{'s are' if number > 1 else ' is'} not in the statistics; see Runs left out.")
@@ -49,18 +56,15 @@ def remarks(study: Study) -> tuple[str, ...]:
 
 
 def _beside_the_method(study: Study) -> str:
-    methods = {group.config.method.name for group in study.groups}
-    everywhere = set.intersection(*(set(group.config.to_json()["method"]) for group in study.groups))
-    own = {name for group in study.groups for name in group.config.to_json()["method"]} - (everywhere - {"name"})
-    besides = [name for name in differing(study) if name != "method" and name not in own]
+    methods = [group.config.to_json()["method"] for group in study.groups]
+    several = len({method["name"] for method in methods}) > 1
+    own = {"method", *(name for method in methods for name in method)} if several else set()
+    besides = [name for name in differing(study) if name not in own]
     if not besides:
-        return (
-            "The recipes differ in the method alone." if len(methods) > 1 else "The recipes differ in their settings."
-        )
-    settings = listing(besides)
-    if len(methods) == 1:
-        return f"The recipes use one method and differ in {settings}."
-    return f"The recipes differ in {settings} as well as in the method: the comparison is of recipes, not of methods alone."
+        return "The recipes differ in the method and its settings alone."
+    if not several:
+        return f"The recipes differ in {listing(besides)}."
+    return f"The recipes differ in {listing(besides)} too: the comparison is of recipes, not of methods alone."
 
 
 def protocol(study: Study) -> Section:
@@ -77,7 +81,7 @@ def protocol(study: Study) -> Section:
         blocks.append(Table("Settings that differ between the recipes", ("setting", *labels), rows, numeric=False))
     rows = tuple((name, value) for name, value in common)
     summary = f"The {len(rows)} settings that all recipes share" if len(labels) > 1 else f"The {len(rows)} settings"
-    blocks.append(Details(summary, (Table("Settings of all recipes", ("setting", "value"), rows, numeric=False),)))
+    blocks.append(Details(summary, (Table("Settings of all recipes", (), rows, numeric=False),)))
     blocks.append(_environment(study))
     return Section("protocol", "What was run", tuple(blocks))
 
@@ -92,11 +96,14 @@ def _environment(study: Study) -> Table:
         many = len(counts) > 1
         return "; ".join(f"{text} ({count} of {len(runs)} runs)" if many else text for text, count in counts.items())
 
-    started = sorted(time for environment in environments for time in environment.started if time)
+    started = sorted(moment(time) for environment in environments for time in environment.started if time)
     dates = " to ".join(dict.fromkeys((started[0], started[-1]))) if started else "not recorded"
     training = sum(run.result.train_seconds for run in runs)
     evaluating = sum(epoch.evaluation_seconds for run in runs for epoch in run.epochs)
-    seeds = "; ".join(f"{g.label}: {', '.join(str(run.config.seed) for run in g.runs)}" for g in study.groups)
+    by_group = {group.label: ", ".join(str(run.config.seed) for run in group.runs) for group in study.groups}
+    seeds = "; ".join(f"{label}: {text}" for label, text in by_group.items())
+    if len(set(by_group.values())) == 1:
+        seeds = next(iter(by_group.values()))
     rows = (
         ("seeds", seeds),
         ("images for training", values([f"{e.train_images:,}" for e in environments])),
@@ -111,10 +118,10 @@ def _environment(study: Study) -> Table:
         ("torch", values([e.torch for e in environments])),
         ("numpy", values([e.numpy for e in environments])),
         ("python", values([e.python for e in environments])),
-        ("started (first and last session)", dates),
+        ("first and last start", dates),
         ("time, all runs together", f"{duration(training)} in training, {duration(evaluating)} in evaluation"),
     )
-    return Table("Data, machine and versions", ("", "value"), rows, numeric=False)
+    return Table("Data, machine and versions", (), rows, numeric=False)
 
 
 def left_out(study: Study) -> Section:
@@ -127,18 +134,19 @@ def left_out(study: Study) -> Section:
 def reading(study: Study) -> Section:
     """Return how the figures came about."""
     texts = [
-        "Last is the network after the last epoch. Best is the network after the epoch with the highest accuracy on the "
-        "validation split, which is held out of the training set. The test set chose nothing: test curves were only drawn.",
-        "Recipes are compared within a seed, on the test accuracy of the last epoch: a seed gives both the same initial "
-        "weights and the same order of images. The verdict and the 95 % interval are those of the paired t-test; ± is the "
-        "standard deviation between seeds (n − 1). The statistics are about seeds: another split or another test set "
-        "is another source of chance, which they do not see.",
+        "Last is the network after the last epoch. Best is the network after the epoch with the highest accuracy on "
+        "the validation split, which is held out of the training set. The test set chose nothing: test curves were "
+        "only drawn.",
+        "Recipes are compared within a seed, on the test accuracy of the last epoch: with the same model and data a "
+        "seed gives both the same initial weights and the same order of images. The verdict and the 95 % interval are "
+        "those of the paired t-test; ± is the standard deviation between seeds (n − 1). The statistics are about "
+        "seeds: another split or another test set is another source of chance, which they do not see.",
         "The sign-flip test is a permutation test on the same differences, two-sided: it goes through all patterns of "
         f"signs up to {EXACT_UP_TO} seeds and draws {DRAWS:,} beyond. With n seeds its p cannot be below 2 / 2ⁿ, so "
         "that fewer than 6 seeds cannot bring it below 0.05.",
-        "Training curves are means over an epoch while the weights change, on augmented images and with label smoothing "
-        "where the recipe has it; test curves are taken after the epoch. Lines are means over seeds, bands reach from the "
-        "smallest to the largest.",
+        "Training curves are means over an epoch while the weights change, on augmented images and with label "
+        "smoothing where the recipe has it; test curves are taken after the epoch. Lines are means over seeds, bands "
+        "reach from the smallest to the largest.",
     ]
     if len(study.contrasts) > 1:
         texts.append(

@@ -7,14 +7,14 @@ from statistics import median
 from flatnext.report import figures
 from flatnext.report.blocks import Block, Figure, Gallery, Picture, Section, Table, Text
 from flatnext.report.numbers import DASH, duration, interval, mean_sd, optional, probability, span
-from flatnext.study.statistics import estimate, points
+from flatnext.study.statistics import Comparison, Estimate, estimate, points
 from flatnext.study.table import Contrast, Group, Study
 
 SHOWN_MISTAKES = 12
 
 
 def accuracy(study: Study) -> Section:
-    """Return test accuracy and loss of the last epoch and of the one that was best on the validation split, and seeds."""
+    """Return test accuracy and loss of the last epoch, of the best on the validation split, and of each seed."""
     blocks: list[Block] = [_scores(study, "last", "Last epoch")]
     if any(group.checkpoints("best") for group in study.groups):
         blocks.append(_scores(study, "best", "Best epoch on the validation split"))
@@ -68,28 +68,29 @@ def _by_seed(study: Study) -> Table:
 
 def comparison(study: Study) -> Section:
     """Return the paired differences with their tests, drawn and in a table."""
-    compared = [contrast for contrast in study.contrasts if contrast.comparison is not None]
+    compared = [(contrast, c) for contrast in study.contrasts if (c := contrast.comparison) is not None]
+    apart = [Text(contrast.sentence) for contrast in study.contrasts if contrast.comparison is None]
     if not compared:
-        return Section("comparison", "Comparison", tuple(Text(contrast.sentence) for contrast in study.contrasts))
-    caption = "Each seed's pair of runs, and the paired differences. Open dots are seeds, the bar is the 95 % interval."
+        return Section("comparison", "Comparison", tuple(apart))
+    figure = Figure(
+        "Each seed's runs, and their differences: open dots are seeds, the filled one is the mean with its interval",
+        (figures.seeds(study), figures.differences(study)),
+    )
+    corrected = max(found.family for _, found in compared) > 1
+    header = ("recipes", "n", "difference (points)", "95 % interval", "t", "p, t-test", "p, sign flips")
     table = Table(
         "Paired differences in test accuracy, last epoch",
-        ("recipes", "n", "difference (points)", "95 % interval", "t", "p, t-test", "p, Holm", "p, sign flips"),
-        tuple(row for contrast in compared if (row := _test_row(contrast))),
-        series=tuple(study.groups.index(contrast.group) for contrast in compared),
+        (*header, "p, t-test, Holm") if corrected else header,
+        tuple(_test_row(contrast, found, corrected) for contrast, found in compared),
+        series=tuple(study.groups.index(contrast.group) for contrast, _ in compared),
     )
-    pairs = min(c.comparison.n for c in compared if c.comparison is not None)
-    notes = [Text(contrast.sentence) for contrast in study.contrasts]
-    if 1 < pairs < 6:
-        smallest = 2 / 2**pairs
-        notes.append(Text(f"With {pairs} seeds the sign-flip test cannot give a p below {smallest:g}."))
-    figure = Figure(caption, (figures.seeds(study), figures.differences(study)))
-    return Section("comparison", "Comparison", (figure, table, *notes))
+    pairs = min(found.n for _, found in compared)
+    note = f"With {pairs} seeds the sign-flip test cannot give a p below {2 / 2**pairs:g}, whatever the difference."
+    notes = [Text(note)] if 1 < pairs < 6 else []
+    return Section("comparison", "Comparison", (figure, table, *notes, *apart))
 
 
-def _test_row(contrast: Contrast) -> tuple[str, ...]:
-    if (found := contrast.comparison) is None:
-        return ()
+def _test_row(contrast: Contrast, found: Comparison, corrected: bool) -> tuple[str, ...]:
     return (
         f"{contrast.group.label} − {contrast.baseline.label}",
         str(found.n),
@@ -97,8 +98,8 @@ def _test_row(contrast: Contrast) -> tuple[str, ...]:
         interval(found.difference, sign=True),
         optional(found.t, 2),
         probability(found.p),
-        probability(found.p_adjusted) if found.family > 1 else DASH,
         probability(found.p_permutation),
+        *((probability(found.p_adjusted),) if corrected else ()),
     )
 
 
@@ -117,24 +118,22 @@ def curves(study: Study) -> Section:
 
 def cost(study: Study) -> Section:
     """Return seconds an epoch and images a second; a run counts by its median epoch, which a pause does not move."""
-    rows, seconds = [], {}
+    rows = []
+    baseline = _median(study.baseline, "train_seconds") if study.baseline else None
     for group in study.groups:
-        timed = [run.epochs for run in group.runs if run.epochs]
-        if not timed:
-            continue
-        found = estimate(median(epoch.train_seconds for epoch in epochs) for epochs in timed)
-        speed = estimate(median(epoch.images_per_second for epoch in epochs) for epochs in timed)
-        seconds[group.label] = found.mean
+        seconds, speed = _median(group, "train_seconds"), _median(group, "images_per_second")
         total = estimate(run.result.train_seconds for run in group.runs)
-        baseline = seconds.get(study.baseline.label) if study.baseline else None
-        ratio = f"{found.mean / baseline:.2f}" if baseline else DASH
-        rows.append((group.label, mean_sd(found), mean_sd(speed, digits=0), ratio, duration(total.mean)))
-    header = ("recipe", "seconds an epoch", "images a second", "time, to baseline", "training a run")
-    series = tuple(number for number, group in enumerate(study.groups) if group.label in seconds)
-    table = Table(
-        "Time in training, without evaluation: mean ± standard deviation over seeds", header, tuple(rows), series=series
-    )
-    return Section("cost", "Cost", (table,))
+        ratio = f"{seconds.mean / baseline.mean:.2f}" if seconds and baseline else DASH
+        cells = (mean_sd(seconds) if seconds else DASH, mean_sd(speed, digits=1) if speed else DASH)
+        rows.append((group.label, *cells, ratio, duration(total.mean)))
+    header = ("recipe", "seconds an epoch", "images a second", "time, × baseline", "training a run")
+    caption = "Time in training, without evaluation: mean ± standard deviation over seeds"
+    return Section("cost", "Cost", (Table(caption, header, tuple(rows), series=tuple(range(len(rows)))),))
+
+
+def _median(group: Group, field: str) -> Estimate | None:
+    medians = [median(getattr(epoch, field) for epoch in run.epochs) for run in group.runs if run.epochs]
+    return estimate(medians) if medians else None
 
 
 def mistakes(study: Study) -> Section:
@@ -166,7 +165,8 @@ def _gallery(number: int, group: Group) -> Gallery | None:
         )
         for mistake, seed in chosen
     )
-    return Gallery(f"{group.label}: the surest mistakes of {len(group.runs)} run(s)", pictures) if pictures else None
+    runs = "one run" if len(group.runs) == 1 else f"{len(group.runs)} runs"
+    return Gallery(f"{group.label}: the surest mistakes of {runs}", pictures) if pictures else None
 
 
 def _confidence(value: float) -> str:

@@ -24,6 +24,7 @@ STYLE = {
     "svg.hashsalt": "flatnext",  # the same figure gives the same bytes
     "font.family": "DejaVu Sans",
     "font.size": 9,
+    "text.parse_math": False,  # a dollar in a recipe's name is a dollar
     "text.color": INK,
     "axes.edgecolor": QUIET,
     "axes.labelcolor": QUIET,
@@ -50,7 +51,7 @@ STYLE = {
 
 
 def to_svg(figure: Figure, name: str, alt: str) -> str:
-    """Return the figure as an `<svg>` element with `alt` as its title, its ids starting with `name`, which is unique."""
+    """Return the figure as an `<svg>` element with `alt` as its title; its ids start with `name`, which is unique."""
     buffer = io.StringIO()
     with mpl.rc_context(STYLE):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

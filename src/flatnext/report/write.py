@@ -18,8 +18,8 @@ OURS = ("curves-*.svg", "seeds.svg", "differences.svg", "confusion-*.svg", "mist
 def write_report(study: Study, output: Path) -> None:
     """Write `report.html`, `report.md` and its `figures/` to the folder `output`, each file whole or not at all.
 
-    The same study gives the same bytes. Figures of an earlier report that this one lacks are removed. Raises `InputError`
-    where the folder cannot be written.
+    The same study gives the same bytes. Figures of an earlier report that this one lacks are removed. Raises
+    `InputError` where the folder cannot be written.
     """
     report = content(study)
     figures = files(report)

@@ -173,9 +173,9 @@ def sentence(comparison: Comparison, name: str, baseline: str) -> str:
     worse = comparison.verdict == "lower"
     low, high = (-difference.high, -difference.low) if worse else (difference.low, difference.high)
     evidence = f"95 % interval {points(low)} to {points(high)}, {comparison.n} seeds, p {p_text(comparison.p_adjusted)}"
-    evidence += ", paired t-test"
     if comparison.family > 1:
-        evidence += f", p after Holm's correction for {comparison.family} comparisons"
+        evidence += f" after Holm's correction for {comparison.family} comparisons"
+    evidence += ", paired t-test"
     mean = points(-difference.mean if worse else difference.mean)
     if comparison.verdict == "open":
         return f"No difference shown between {name} and {baseline}: {name} − {baseline} is {mean} points ({evidence})."

@@ -17,7 +17,7 @@ from flatnext.config import Config
 from flatnext.data import Partition
 from flatnext.device import device_name
 from flatnext.errors import InputError
-from flatnext.files import read_json, write_atomically, write_json
+from flatnext.files import read_json, remove_temporaries, write_atomically, write_json
 
 CONFIG, ENVIRONMENT, METRICS, RESULT, FAILURE = (
     "config.json",
@@ -41,7 +41,7 @@ class RunFolder:
         `overwrite` says what to do with it, or if the run to resume has another config.
         """
         path = self.path
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        if not path.exists() or (path.is_dir() and all(p.match(".*.tmp") for p in path.iterdir())):
             return
         if not (path / CONFIG).is_file():
             raise InputError(f"{path} exists and is not a run folder: choose another --output")
@@ -64,6 +64,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot make {self.path}: {error.strerror}; choose another --output") from error
+        remove_temporaries(self.path)
         if not (self.path / CONFIG).is_file():
             write_json(self.path / CONFIG, config.to_json())
         (self.path / FAILURE).unlink(missing_ok=True)

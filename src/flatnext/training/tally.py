@@ -42,6 +42,10 @@ class Tally:
             raise NonFiniteLossError(bad)
         return float(self.loss) / max(self.count, 1), float(self.correct) / max(self.count, 1)
 
+    def rate(self) -> float:
+        """Return images a second."""
+        return self.count / max(self.seconds, 1e-9)
+
     def state(self) -> dict[str, Any]:
         """Return plain values for a checkpoint."""
         return {"loss": self.loss.cpu(), "correct": self.correct.cpu(), "count": self.count, "seconds": self.seconds}

@@ -1,0 +1,42 @@
+# The verbs that people and CI share. `make` alone lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+DATA   ?= digits
+SEEDS  ?= 5
+ARGS   ?=
+BIN    := $(VENV)/bin
+
+help:            ## list the verbs
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
+
+env: $(VENV)/ready  ## make the pinned environment in .venv
+# torch comes first and pinned: asked for by another package, pip might take a build for another device.
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+study: env       ## SGD against AMP with statistics, on the digits; DATA=cifar10, SEEDS=n, ARGS='--epochs 3' change it
+	$(BIN)/flatnext study --dataset $(DATA) --seeds $(SEEDS) $(ARGS)
+
+test: env        ## the tests
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: env   ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: env        ## linter, formatter, type checker
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: env      ## format the code
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+clean:           ## remove the environment and caches, not data and runs
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist src/*.egg-info
+
+.DEFAULT_GOAL := help
+.PHONY: help env study test test-slow lint format clean

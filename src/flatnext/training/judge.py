@@ -1,0 +1,61 @@
+"""What a run's weights are worth, on the images held out for choosing and on those for judging."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from flatnext import evaluation
+from flatnext.data import Partition, Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge:
+    """Scores a model on the splits of its data: the validation set chooses, the test set only judges."""
+
+    model: nn.Module
+    partition: Partition
+    device: torch.device
+    precision: str
+    channels_last: bool
+
+    def predict(self, split: Split) -> torch.Tensor:
+        """Return the logits of a split's images."""
+        return evaluation.predict(
+            self.model,
+            split,
+            mean=self.partition.mean,
+            std=self.partition.std,
+            device=self.device,
+            precision=self.precision,
+            channels_last=self.channels_last,
+        )
+
+    def validation(self) -> evaluation.Scores | None:
+        """Return the scores on the validation set, if there is one."""
+        split = self.partition.validation
+        return None if split is None else evaluation.score(self.predict(split), split.labels)
+
+    def test(self) -> evaluation.Scores:
+        """Return the scores on the test set."""
+        return evaluation.score(self.predict(self.partition.test), self.partition.test.labels)
+
+    def final(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Return, as JSON, the scores of the present weights on both sets, and the mistakes they were surest of."""
+        validation, test = self.validation(), self.partition.test
+        logits = self.predict(test)
+        scores = {
+            "validation": validation and validation.to_json(confusion=False),
+            "test": evaluation.score(logits, test.labels).to_json(),
+        }
+        return scores, evaluation.surest_mistakes(logits, test)
+
+
+def better(new: evaluation.Scores, old: dict[str, Any] | None) -> bool:
+    """Return whether accuracy is higher than in `old` (scores as JSON), or as high with a lower loss."""
+    if old is None or new.accuracy != old["accuracy"]:
+        return old is None or new.accuracy > old["accuracy"]
+    return old["loss"] is None or new.loss < old["loss"]

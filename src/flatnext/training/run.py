@@ -1,0 +1,112 @@
+"""The state of a run under way, and its checkpoint."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+
+from flatnext import data, models
+from flatnext.config import Config
+from flatnext.device import dtype, place, resolve_precision
+from flatnext.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from flatnext.training.optimizer import learning_rate, make_optimizer
+from flatnext.training.run_folder import RunFolder
+from flatnext.training.tally import NonFiniteLossError, Tally
+
+
+class Run:
+    """Model, optimizer, loader, and how far they have come: a function of the config and the steps done."""
+
+    def __init__(self, config: Config, folder: RunFolder, partition: data.Partition, device: torch.device) -> None:
+        self.config, self.folder, self.partition, self.device = config, folder, partition, device
+        self.precision = resolve_precision(config.precision, device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model = models.build(config.model, len(partition.classes))
+        place(self.model, device, self.precision, channels_last=config.channels_last)
+        self.optimizer = make_optimizer(self.model, config.optimizer)
+        self.loader = data.Loader(
+            partition.train,
+            batch_size=config.batch_size,
+            mean=partition.mean,
+            std=partition.std,
+            seed=config.seed,
+            crop_padding=config.data.crop_padding,
+            flip=config.data.flip,
+            cutout=config.data.cutout,
+            device=device,
+            dtype=dtype(self.precision),
+            channels_last=config.channels_last,
+        )
+        self.epoch = 0  # epochs finished
+        self.step_in_epoch = 0
+        self.tally = Tally(device)
+        self.best: dict[str, Any] | None = None  # {"epoch", "validation": scores}
+        self.train_seconds = 0.0
+
+    @property
+    def step(self) -> int:
+        """Steps done since the start of the run."""
+        return self.epoch * len(self.loader) + self.step_in_epoch
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.config.epochs * len(self.loader)
+
+    def set_learning_rate(self) -> None:
+        """Give the optimizer the rate of the step to come."""
+        config = self.config
+        rate = learning_rate(
+            config.optimizer.learning_rate, config.schedule, self.step, len(self.loader), config.epochs
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def load(self) -> None:
+        """Take up the folder's last checkpoint, if there is one."""
+        state = load_checkpoint(self.folder.path, self.model, self.device)
+        if state is None:
+            return
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.precision = state["precision"]
+        self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
+        self.best, self.train_seconds = state["best"], state["train_seconds"]
+        self.tally.load(state["tally"])
+
+    def save(self) -> None:
+        """Write a checkpoint; if the loss or a weight is not finite, raise `NonFiniteLossError` and keep the last one."""
+        self.tally.read()
+        if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
+            raise NonFiniteLossError(self.step)
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.precision,
+            "epoch": self.epoch,
+            "step_in_epoch": self.step_in_epoch,
+            "best": self.best,
+            "train_seconds": self.train_seconds,
+            "tally": self.tally.state(),
+        }
+        save_checkpoint(self.folder.path, self.model, state, self.step, self.metadata())
+
+    def save_best(self) -> None:
+        """Write `best.safetensors`."""
+        save_weights(self.folder.path / "best.safetensors", self.model, self.metadata())
+
+    def load_best(self) -> None:
+        """Put the weights of `best.safetensors` into the model."""
+        models.load_weights(self.folder.path / "best.safetensors", self.model)
+
+    def metadata(self) -> dict[str, str]:
+        """Return what somebody needs who finds the weights alone."""
+        return {
+            "format": "pt",
+            "config": json.dumps(self.config.to_json()),
+            "classes": json.dumps(self.partition.classes),
+            "mean": json.dumps(self.partition.mean),
+            "std": json.dumps(self.partition.std),
+            "step": str(self.step),
+        }

@@ -1,0 +1,177 @@
+"""The command: its conventions, and that bad input is one line and exit status 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from flatnext import cli
+from flatnext.models import resnext29
+from tiny import TINY
+
+FLAGS = [
+    *("--epochs", "1", "--batch-size", "32", "--train-images", "100", "--validation", "40", "--blocks", "1,1"),
+    *("--cardinality", "2", "--stem", "8", "--lr", "0.02", "--precision", "fp32"),
+]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Return a function that runs the command in an empty folder and gives its status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        try:
+            status = cli.main([str(argument) for argument in arguments])
+        except SystemExit as error:
+            status = error.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("verb", ["", "study", "train", "evaluate", "report", "summary", "data"])
+def test_help_comes_without_torch(verb):
+    code = (
+        f"import sys; sys.argv = ['flatnext', *{verb.split()!r}, '--help']\n"
+        "from flatnext.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as e: assert e.code == 0\n"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    began = time.monotonic()
+    assert "usage: flatnext" in python(code)
+    assert time.monotonic() - began < 10  # 0.1 s where nothing else runs
+
+
+def test_module_and_version():
+    done = subprocess.run([sys.executable, "-m", "flatnext", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("flatnext 0.")
+
+
+def test_train_evaluate_and_use_the_config_again(run, tmp_path):
+    status, out, err = run("train", "--recipe", "quick-amp", *FLAGS)
+    assert status == 0, err
+    folder = tmp_path / "runs" / "quick-amp-seed-0"
+    assert out.splitlines()[-1] == "runs/quick-amp-seed-0"
+    config = json.loads((folder / "config.json").read_text())
+    assert config["method"]["name"] == "amp"
+    assert config["optimizer"]["learning_rate"] == TINY["learning_rate"]
+    status, out, _ = run("evaluate", folder, "--json")
+    assert status == 0
+    scores = json.loads(out)
+    assert scores["confusion"] == json.loads((folder / "result.json").read_text())["last"]["test"]["confusion"]
+    assert run("evaluate", folder / "best.safetensors", "--split", "validation")[0] == 0
+    status, out, err = run("train", "--config", folder / "config.json", "--seed", 1, "--output", "again")
+    assert status == 0, err
+    assert json.loads((tmp_path / "again" / "config.json").read_text()) == {**config, "seed": 1}
+    assert run("train", "--resume", "again")[0] == 0
+
+
+def test_study_and_report(run, tmp_path):
+    status, out, err = run("study", "--dataset", "digits", "--seeds", 2, *FLAGS)
+    assert status == 0, err
+    report = tmp_path / "studies" / "digits" / "report.md"
+    assert out.split() == ["studies/digits/report.html", "studies/digits/report.md"]
+    assert "flatnext study --dataset digits --seeds 2" in report.read_text()
+    before = report.read_text()
+    (report.parent / "quick" / "seed-1" / "result.json").unlink()
+    assert run("report", report.parent)[0] == 0
+    assert report.read_text() != before
+
+
+def test_a_failed_run_is_status_1(run):
+    flags = [flag if flag != "0.02" else "1e30" for flag in FLAGS]
+    status, _, err = run("study", "--recipes", "quick", "--seeds", 1, *flags)
+    assert status == 1
+    assert "not finite" in err
+
+
+def test_the_reports_checkpoint_is_evaluated(run, tmp_path):
+    torch.manual_seed(0)
+    torch.save({"model": resnext29().state_dict(), "acc": 10.0, "epoch": 3}, tmp_path / "ckpt.pth")
+    flags = ["--dataset", "digits", "--validation", "0"]
+    status, out, err = run("evaluate", "ckpt.pth", *flags, "--json")
+    assert status == 0, err
+    assert json.loads(out)["count"] == 360
+
+
+def test_summary_is_the_reports_figure_2(run):
+    status, out, _ = run("summary")
+    assert status == 0
+    for line in ("Total params: 4,761,770", "size (MB): 64.50", "Params size (MB): 18.16", "Total Size (MB): 82.68"):
+        assert line in out
+    assert "25.56 x 10^6" in run("summary", "--table1")[1]
+    assert "4,761,770" not in run("summary", "--model", "resnext11")[1]
+
+
+def test_data_shows_the_digits(run, tmp_path):
+    status, out, err = run("data", "--dataset", "digits", "--samples", "samples.png")
+    assert status == 0, err
+    assert "1,437" in out
+    assert "360" in out
+    assert (tmp_path / "samples.png").read_bytes().startswith(b"\x89PNG")
+
+
+BAD = [
+    (["train", "--recipe", "best-ever"], "best-ever"),
+    (["study", "--recipes", "best-ever"], "unknown recipe 'best-ever'"),
+    (["train", "--method", "amp", "--epsilon", "-1"], "epsilon is -1.0"),
+    (["train", "--epsilon", "0.1"], "method sgd has no setting 'epsilon'"),
+    (["train", "--epochs", "many"], "'many' is not N"),
+    (["train", "--epoch", "3"], "--epoch"),
+    (["study", "--seed", "3"], "--seed"),
+    (["study", "--seeds", "0", "--dataset", "digits"], "seeds is 0"),
+    (["train", "--recipe", "quick", "--stem", "4000", "--blocks", "9,9,9"], "parameter_budget"),
+    (["train", "--recipe", "quick", "--device", "abacus"], "abacus"),
+    (["train", "--no-download", "--data-dir", "nowhere"], "nowhere"),
+    (["train", "--resume", "nowhere"], "nowhere/config.json"),
+    (["train", "--resume", "nowhere", "--lr", "1"], "--resume"),
+    (["train", "--config", "broken.json"], "broken.json"),
+    (["train", "--config", "other.json"], "'epoch'"),
+    (["train", "--recipe", "quick", *FLAGS, "--output", "broken.json/run"], "broken.json/run"),
+    (["evaluate", "nowhere"], "nowhere"),
+    (["evaluate", "broken.json"], "broken.json"),
+    (["evaluate", "."], "last.safetensors"),
+    (["report", "nowhere"], "nowhere"),
+    (["data", "--dataset", "folder", "--data-dir", "nowhere"], "nowhere"),
+    (["summary", "--image-size", "30"], "30"),
+    ([], "VERB"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
+def test_bad_input_is_one_line_and_status_2(run, tmp_path, arguments, message):
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "other.json").write_text('{"epoch": 3}')
+    before = sorted(tmp_path.rglob("*"))
+    status, out, err = run(*arguments)
+    assert status == 2
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert message in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_ctrl_c_ends_without_a_traceback(tmp_path):
+    code = (
+        "import os, signal, sys, threading\n"
+        "threading.Timer(2.5, os.kill, [os.getpid(), signal.SIGINT]).start()\n"
+        "from flatnext.cli import main\n"
+        "sys.exit(main(['train', '--recipe', 'quick', '--epochs', '500', '--output', sys.argv[1]]))"
+    )
+    arguments = [sys.executable, "-c", code, str(tmp_path / "run")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr

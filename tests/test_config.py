@@ -1,0 +1,130 @@
+"""Configs, recipes and flags."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import fields, is_dataclass, replace
+
+import pytest
+
+from flatnext.config import METHODS, Amp, Config, Data, Model, Optimizer, Schedule, Sgd
+from flatnext.errors import InputError
+from flatnext.flags import add_setting_flags, setting_overrides
+from flatnext.recipes import MODELS, RECIPES, recipe
+
+
+def parse(*arguments):
+    parser = argparse.ArgumentParser()
+    add_setting_flags(parser)
+    return setting_overrides(vars(parser.parse_args(arguments)))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_survives_json(name):
+    config = recipe(name)
+    assert config.recipe == name
+    assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_report_recipes_are_what_the_reports_code_ran():
+    sgd, amp, text = recipe("report-sgd"), recipe("report-amp"), recipe("report-text-sgd")
+    for config in (sgd, amp, text):
+        assert (config.epochs, config.batch_size, config.data.validation) == (100, 64, 0)
+        assert config.model == Model()
+    assert (sgd.optimizer.learning_rate, sgd.optimizer.momentum, sgd.optimizer.weight_decay) == (0.001, 0.9, 5e-4)
+    assert (text.optimizer.learning_rate, text.optimizer.momentum, text.optimizer.weight_decay) == (0.001, 0.0, 1e-4)
+    assert (amp.optimizer.learning_rate, amp.optimizer.momentum, amp.optimizer.weight_decay) == (0.1, 0.9, 0.0)
+    assert amp.method == Amp(epsilon=0.5, inner_lr=1.0, inner_iter=1, ball="tensor")
+    assert sgd.schedule == amp.schedule == Schedule(t_max=200, per_epoch=True)
+    assert sgd.optimizer.decay_all
+
+
+@pytest.mark.parametrize("pair", [("sgd", "amp"), ("quick", "quick-amp")])
+def test_a_pair_differs_in_the_method_alone(pair):
+    plain, perturbed = map(recipe, pair)
+    assert replace(perturbed, recipe=plain.recipe, method=Sgd()) == plain
+
+
+@pytest.mark.parametrize(
+    ("make", "setting"),
+    [
+        (lambda: Amp(epsilon=-0.1), "epsilon"),
+        (lambda: Amp(epsilon=float("nan")), "epsilon"),
+        (lambda: Amp(inner_iter=-1), "inner_iter"),
+        (lambda: Optimizer(learning_rate=0.0), "learning_rate"),
+        (lambda: Optimizer(momentum=1.0), "momentum"),
+        (lambda: Optimizer(momentum=0.0), "nesterov"),
+        (lambda: Optimizer(clip_norm=0.0), "clip_norm"),
+        (lambda: Schedule(schedule="steps"), "milestones"),
+        (lambda: Schedule(schedule="steps", milestones=(5, 3), gamma=0.1), "milestones"),
+        (lambda: Schedule(gamma=0.1), "gamma"),
+        (lambda: Schedule(schedule="constant", t_max=5), "t_max"),
+        (lambda: Data(image_size=30), "image_size"),
+        (lambda: Data(validation=-1), "validation"),
+        (lambda: Model(blocks=()), "blocks"),
+        (lambda: Model(cardinality=0), "cardinality"),
+        (lambda: Config(epochs=0), "epochs"),
+        (lambda: Config(label_smoothing=1.0), "label_smoothing"),
+        (lambda: recipe("best-ever"), "unknown recipe"),
+    ],
+)
+def test_bad_settings_are_named_in_one_line(make, setting):
+    with pytest.raises(InputError, match=setting) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epoch": 3}, "config has no setting 'epoch'"),
+        ({"data": {"flips": True}}, "config.data has no setting 'flips'"),
+        ({"epochs": "3"}, "config.epochs is '3'"),
+        ({"epochs": True}, "config.epochs is True"),
+        ({"method": {"name": "amp", "radius": 1}}, "config.method has no setting 'radius'"),
+        ({"method": {"name": "sgd", "epsilon": 1}}, "config.method has no setting 'epsilon'"),
+        ({"method": {"name": "sam"}}, "config.method: unknown method 'sam'"),
+        ({"method": 3}, "config.method is 3"),
+        ({"precision": "fp8"}, "config.precision is 'fp8'"),
+        ({"model": {"blocks": 3}}, "config.model.blocks is 3"),
+    ],
+)
+def test_json_that_is_not_a_config_is_refused(change, message):
+    with pytest.raises(InputError) as caught:
+        Config.from_json({**Config().to_json(), **change})
+    assert str(caught.value).startswith(message)
+
+
+def test_overrides_reach_their_part_and_leave_nothing_unused():
+    config = recipe("sgd").override({"learning_rate": 0.2, "epochs": 3, "stem": 64, "method": "amp", "epsilon": 0.1})
+    assert (config.optimizer.learning_rate, config.epochs, config.model.stem) == (0.2, 3, 64)
+    assert config.method == Amp(epsilon=0.1)
+    with pytest.raises(InputError, match="method sgd has no setting 'epsilon': it belongs to method amp"):
+        recipe("sgd").override({"epsilon": 0.1})
+    assert recipe("amp").override({"epsilon": 0.1}).method == Amp(epsilon=0.1)
+    assert recipe("amp").override({"method": "amp"}) == recipe("amp")
+
+
+def test_changing_the_schedule_drops_the_settings_of_the_old_one():
+    changed = recipe("report-sgd").override({"schedule": "constant"})
+    assert changed.schedule == Schedule(schedule="constant", per_epoch=True)
+
+
+def test_every_setting_has_a_flag_and_names_are_unique():
+    parts = [Config, *(type(v) for v in vars(Config()).values() if is_dataclass(v)), *METHODS.values()]
+    names = [f.name for part in dict.fromkeys(parts) for f in fields(part) if f.metadata]
+    assert len(names) == len(set(names))
+    assert parse("--lr", "0.5", "--no-nesterov", "--milestones", "2,4", "--t-max", "none", "--ball", "global") == {
+        "learning_rate": 0.5,
+        "nesterov": False,
+        "milestones": (2, 4),
+        "t_max": None,
+        "ball": "global",
+    }
+    assert parse() == {}
+
+
+def test_the_model_flag_names_a_model_that_other_flags_change():
+    given = parse("--model", "resnext11", "--stem", "16")
+    assert Config().override(given).model == replace(MODELS["resnext11"], stem=16)

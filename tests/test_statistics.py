@@ -1,0 +1,198 @@
+"""The study's statistics against scipy's, and in words."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from flatnext.errors import InputError
+from flatnext.study.statistics import (
+    EXACT_UP_TO,
+    adjust,
+    compare_paired,
+    estimate,
+    holm,
+    p_text,
+    points,
+    sentence,
+    sign_flip_p,
+)
+
+SGD = {0: 0.941, 1: 0.939, 2: 0.944, 3: 0.940, 4: 0.942}
+AMP = {0: 0.948, 1: 0.949, 2: 0.950, 3: 0.9495, 4: 0.951}
+
+fractions = st.integers(0, 10_000).map(lambda count: count / 10_000)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(fractions, min_size=2, max_size=12))
+def test_an_estimate_is_the_t_interval(values: list[float]) -> None:
+    found = estimate(values)
+    assert found.mean == pytest.approx(np.mean(values))
+    assert found.sd == pytest.approx(np.std(values, ddof=1), abs=1e-12)
+    if len(set(values)) == 1:
+        assert (found.low, found.high) == (None, None)
+    else:
+        low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+        assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_an_estimate_from_one_value_claims_no_spread() -> None:
+    found = estimate([0.5])
+    assert (found.n, found.mean, found.sd, found.low, found.high) == (1, 0.5, None, None, None)
+
+
+def test_an_estimate_needs_a_value() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        estimate([])
+
+
+def test_an_estimate_of_a_loss_that_is_not_finite_has_no_interval() -> None:
+    found = estimate([1.0, math.inf])
+    assert math.isinf(found.mean)
+    assert found.low is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(fractions, fractions), min_size=2, max_size=10))
+def test_the_paired_t_test_is_scipys(pairs: list[tuple[float, float]]) -> None:
+    a, b = ({seed: pair[side] for seed, pair in enumerate(pairs)} for side in (0, 1))
+    found = compare_paired(a, b)
+    if len({round(x - y, 10) for x, y in pairs}) == 1:
+        assert (found.t, found.p, found.difference.low) == (None, None, None)
+        return
+    oracle = stats.ttest_rel([x for x, _ in pairs], [y for _, y in pairs])
+    interval = oracle.confidence_interval(0.95)
+    assert found.t == pytest.approx(oracle.statistic, rel=1e-6, abs=1e-9)
+    assert found.p == pytest.approx(oracle.pvalue, rel=1e-6)
+    assert (found.difference.low, found.difference.high) == pytest.approx((interval.low, interval.high), abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-20, 20).map(lambda count: count / 1000), min_size=2, max_size=8))
+def test_the_sign_flip_test_counts_all_patterns(differences: list[float]) -> None:
+    counts = [round(1000 * d) for d in differences]
+    sums = [abs(sum(s * c for s, c in zip(signs, counts, strict=True))) for signs in _patterns(len(counts))]
+    expected = sum(value >= abs(sum(counts)) for value in sums) / len(sums)
+    assert sign_flip_p(differences) == expected
+
+
+def _patterns(n: int) -> list[tuple[int, ...]]:
+    return list(itertools.product((1, -1), repeat=n))
+
+
+def test_the_sign_flip_test_is_scipys_permutation_test() -> None:
+    differences = [AMP[seed] - SGD[seed] for seed in SGD]
+    oracle = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert sign_flip_p(differences) == pytest.approx(oracle.pvalue)
+
+
+def test_the_sign_flip_test_draws_where_there_are_too_many_patterns() -> None:
+    few = np.random.default_rng(3).normal(0.4, 1.0, EXACT_UP_TO)
+    many = [*few, 0.0]  # a zero changes neither the sum nor the share
+    assert sign_flip_p(many) == pytest.approx(sign_flip_p(few.tolist()), abs=0.005)
+    assert sign_flip_p(many) == sign_flip_p(many)
+    assert sign_flip_p([1.0] * 30) > 0
+
+
+def test_the_smallest_p_of_five_pairs() -> None:
+    found = compare_paired(AMP, SGD)
+    assert found.p_permutation == found.smallest_permutation_p == 0.0625
+
+
+def test_only_seeds_of_both_are_compared() -> None:
+    found = compare_paired({0: 0.9, 1: 0.8, 7: 0.1}, {1: 0.7, 0: 0.6, 8: 0.2})
+    assert found.seeds == (0, 1)
+    assert found.differences == (0.3, 0.1)
+
+
+def test_no_seed_in_common_is_an_error() -> None:
+    with pytest.raises(InputError, match="same seeds"):
+        compare_paired({0: 0.9}, {1: 0.9})
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_holm_leaves_out_what_has_no_test() -> None:
+    tested, untested = compare_paired(AMP, SGD), compare_paired({0: 0.9}, {0: 0.8})
+    first, second, third = adjust([tested, untested, tested])
+    assert first.family == third.family == 2
+    assert first.p_adjusted == pytest.approx(2 * tested.p)
+    assert second == untested
+
+
+def test_a_difference_in_words() -> None:
+    found = compare_paired(AMP, SGD)
+    assert sentence(found, "AMP", "SGD") == (
+        "AMP is better than SGD by 0.83 points (95 % interval 0.62 to 1.04, 5 seeds, p < 0.001, paired t-test)."
+    )
+    assert sentence(compare_paired(SGD, AMP), "SGD", "AMP") == (
+        "SGD is worse than AMP by 0.83 points (95 % interval 0.62 to 1.04, 5 seeds, p < 0.001, paired t-test)."
+    )
+
+
+def test_no_difference_in_words() -> None:
+    found = compare_paired({0: 0.90, 1: 0.92, 2: 0.91}, {0: 0.91, 1: 0.91, 2: 0.90})
+    text = sentence(found, "amp", "sgd")
+    assert text.startswith(
+        "No difference shown between amp and sgd: amp − sgd is 0.33 points (95 % interval −2.54 to 3.20"
+    )
+
+
+def test_one_seed_in_words() -> None:
+    found = compare_paired({3: 0.95}, {3: 0.94})
+    assert (found.p, found.p_permutation, found.verdict) == (None, None, "open")
+    assert sentence(found, "amp", "sgd") == (
+        "amp is 1.00 points above sgd with one seed: no statement about chance is possible."
+    )
+
+
+def test_the_same_difference_in_all_seeds_is_no_proof() -> None:
+    found = compare_paired({0: 0.95, 1: 0.85, 2: 0.75}, {0: 0.94, 1: 0.84, 2: 0.74})
+    assert (found.t, found.p, found.difference.sd, found.verdict) == (None, None, 0.0, "open")
+    assert found.p_permutation == 0.25
+    assert "in each of 3 seeds" in sentence(found, "amp", "sgd")
+    assert sentence(compare_paired(SGD, SGD), "amp", "sgd").startswith("amp and sgd are equal in each of 5 seeds")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(fractions, fractions), min_size=2, max_size=6))
+def test_the_verdict_is_the_intervals(pairs: list[tuple[float, float]]) -> None:
+    a, b = ({seed: pair[side] for seed, pair in enumerate(pairs)} for side in (0, 1))
+    found = compare_paired(a, b)
+    low, high = found.difference.low, found.difference.high
+    excludes_zero = low is not None and high is not None and (low > 0 or high < 0)
+    assert (found.verdict != "open") == excludes_zero
+
+
+def test_holms_p_decides_where_there_are_several() -> None:
+    a = {0: 0.905, 1: 0.912, 2: 0.903, 3: 0.909}
+    b = {0: 0.902, 1: 0.904, 2: 0.900, 3: 0.905}
+    alone = compare_paired(a, b)
+    assert alone.verdict == "higher"
+    corrected = adjust([alone] * 4)[0]
+    assert corrected.verdict == "open"
+    assert "after Holm's correction for 4 comparisons" in sentence(corrected, "a", "b")
+
+
+def test_numbers_in_words() -> None:
+    assert [points(0.008), points(-0.008), points(0.008, sign=True), points(-1e-9)] == [
+        "0.80",
+        "−0.80",
+        "+0.80",
+        "0.00",
+    ]
+    assert [p_text(0.0004), p_text(0.0123), p_text(0.0497), p_text(0.04999)] == [
+        "< 0.001",
+        "= 0.012",
+        "= 0.04970",
+        "= 0.04999",
+    ]

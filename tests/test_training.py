@@ -1,0 +1,291 @@
+"""Runs: what they leave, and that a run that was cut short ends as one that was not."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from flatnext import files
+from flatnext.config import Optimizer, Schedule
+from flatnext.errors import InputError
+from flatnext.recipes import recipe
+from flatnext.training import RunFolder, Stopped, learning_rate, make_optimizer, train
+from flatnext.training import checkpoint as checkpoint_module
+from flatnext.training import run_folder as run_folder_module
+from tiny import AtStep, tiny
+
+CONFIGS = [tiny(), tiny("quick-amp"), tiny("quick-amp", inner_iter=2, precision="bf16", clip_norm=1.0, cutout=4)]
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(folder / f"{name}.safetensors")
+
+
+def measured(folder: Path) -> list[dict]:
+    """Return the lines of metrics without the times."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if "seconds" not in k and k != "images_per_second"} for line in lines]
+
+
+def assert_same_run(left: Path, right: Path) -> None:
+    for name in ("last", "best"):
+        a, b = weights(left, name), weights(right, name)
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in a)
+    assert measured(left) == measured(right)
+    results = [json.loads((folder / "result.json").read_text()) for folder in (left, right)]
+    for key in ("last", "best", "mistakes"):
+        assert results[0][key] == results[1][key]
+
+
+@pytest.fixture(scope="module", params=CONFIGS, ids=lambda c: c.recipe + c.precision)
+def whole(request, tmp_path_factory):
+    """Return a config and the folder of its run, never stopped."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(request.param, folder)
+    return request.param, folder
+
+
+def test_a_run_leaves_its_folder(whole):
+    config, folder = whole
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "result.json",
+        "last.safetensors",
+        "best.safetensors",
+        "tensorboard",
+    }
+    assert RunFolder(folder).config() == config
+    lines = measured(folder)
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert [line["step"] for line in lines] == [4, 8]
+    result = json.loads((folder / "result.json").read_text())
+    assert result["last"]["epoch"] == 2
+    assert result["last"]["test"]["accuracy"] == lines[-1]["test_accuracy"]
+    assert result["last"]["validation"]["accuracy"] == lines[-1]["validation_accuracy"]
+    best = max(lines, key=lambda line: (line["validation_accuracy"], -line["validation_loss"]))
+    assert result["best"]["epoch"] == best["epoch"]
+    assert result["best"]["test"]["accuracy"] == best["test_accuracy"]
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["train_images"] == 100
+    assert environment["test_images"] == 360
+    assert list((folder / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("number", [1, 3, 4, 5, 8])
+def test_stopped_by_a_signal_and_resumed_ends_the_same(whole, tmp_path, number):
+    config, folder = whole
+    with pytest.raises(Stopped, match="--resume"):
+        train(config, tmp_path / "run", progress=AtStep(number, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    rest = AtStep(0, None)
+    train(config, tmp_path / "run", resume=True, progress=rest)
+    assert rest.steps == 8 - number  # nothing is done twice
+    assert_same_run(folder, tmp_path / "run")
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def kill_at_write(monkeypatch, number: int) -> None:
+    """Let the process end in the middle of the write of this number, counted from 0."""
+    count = -1
+
+    def write(path, content):
+        nonlocal count
+        count += 1
+        if count == number:
+            path.with_name(f".{path.name}.tmp").write_bytes(b"half")
+            raise Killed
+        real(path, content)
+
+    real = files.write_atomically
+    for module in (files, checkpoint_module, run_folder_module):
+        monkeypatch.setattr(module, "write_atomically", write)
+
+
+@pytest.mark.parametrize("write", range(10))  # config, session, two epochs, result
+def test_killed_at_any_write_and_resumed_ends_the_same(tmp_path, write):
+    config, folder, whole = CONFIGS[1], tmp_path / "run", tmp_path / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at_write(patch, write)
+        with pytest.raises(Killed):
+            train(config, folder)
+    train(config, folder, resume=True)
+    train(config, whole)
+    assert_same_run(folder, whole)
+
+
+def test_killed_between_checkpoints_goes_on_from_the_last_one(tmp_path):
+    def die() -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(CONFIGS[0], tmp_path / "run", progress=AtStep(6, die))
+    rest = AtStep(0, None)
+    train(CONFIGS[0], tmp_path / "run", resume=True, progress=rest)
+    assert rest.steps == 4
+    train(CONFIGS[0], tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_finished_run_is_returned_and_not_repeated(whole):
+    config, folder = whole
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert train(config, folder, resume=True) == json.loads((folder / "result.json").read_text())
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_a_run_folder_is_not_overwritten_unasked(whole, tmp_path):
+    config, folder = whole
+    with pytest.raises(InputError, match="--overwrite"):
+        train(config, folder)
+    with pytest.raises(InputError, match=r"optimizer\.learning_rate = 0\.02, not 0\.5"):
+        train(config.override({"learning_rate": 0.5}), folder, resume=True)
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(InputError, match="not a run folder"):
+        train(config, tmp_path, overwrite=True)
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+def test_overwrite_begins_anew(tmp_path):
+    train(tiny(), tmp_path / "run")
+    train(tiny("quick-amp", epochs=1), tmp_path / "run", overwrite=True)
+    assert len(measured(tmp_path / "run")) == 1
+
+
+def test_bad_input_leaves_nothing(tmp_path):
+    with pytest.raises(InputError, match="parameter_budget"):
+        train(tiny(parameter_budget=1000), tmp_path / "run")
+    with pytest.raises(InputError, match="train_images"):
+        train(tiny(train_images=10**6), tmp_path / "run")
+    with pytest.raises(InputError, match="device"):
+        train(tiny(), tmp_path / "run", device="abacus")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+    config = tiny(learning_rate=1e30, warmup_epochs=0, epochs=3, schedule="steps", milestones=(1,), gamma=1e-3)
+    with pytest.raises(InputError, match=r"not finite at step \d+ \(epoch \d\).*--lr"):
+        train(config, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "failure.json").read_text())["step"] < 12
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_the_last_checkpoint_before_a_failure_is_finite(tmp_path):
+    config = tiny(epochs=3)
+
+    folder = tmp_path / "run"
+    calls = []
+
+    def fake(logits, labels, **options):
+        calls.append(1)
+        return real(logits, labels, **options) * (math.nan if len(calls) == 8 else 1.0)
+
+    real = nn.functional.cross_entropy
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.nn.functional.cross_entropy", fake)
+        with pytest.raises(InputError, match=r"step 5 \(epoch 2\)"):
+            train(config, folder)
+    assert all(bool(torch.isfinite(value).all()) for value in weights(folder).values() if value.is_floating_point())
+    train(config, folder, resume=True)
+    assert not (folder / "failure.json").exists()
+    train(config, tmp_path / "whole")
+    assert_same_run(folder, tmp_path / "whole")
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_checkpoint(tmp_path, monkeypatch):
+    config, folder = tiny(), tmp_path / "run"
+
+    def full(descriptor):
+        if (folder / "last.safetensors").exists():
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"cannot write .*No space left"):
+        train(config, folder)
+    assert not list(folder.glob(".*"))
+    assert weights(folder)
+
+
+def test_the_weights_are_a_function_of_the_config_and_not_of_global_state(tmp_path):
+    torch.manual_seed(123)
+    train(tiny(), tmp_path / "a")
+    torch.rand(7)
+    state = torch.get_rng_state()
+    train(tiny(), tmp_path / "b")
+    assert torch.equal(state, torch.get_rng_state())
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    train(tiny(seed=1), tmp_path / "c")
+    assert not torch.equal(weights(tmp_path / "a")["conv1.weight"], weights(tmp_path / "c")["conv1.weight"])
+
+
+def test_no_validation_split_means_no_best(tmp_path):
+    result = train(tiny(validation=0, test_curve=False), tmp_path / "run")
+    assert result["best"] is None
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+    assert measured(tmp_path / "run")[0]["test_accuracy"] is None
+
+
+def test_learning_rates_equal_torch_schedulers():
+    steps_per_epoch, epochs = 5, 12
+    parameter = nn.Parameter(torch.zeros(1))
+
+    def by_torch(make, every):
+        optimizer = torch.optim.SGD([parameter], lr=0.1)
+        scheduler = make(optimizer)
+        rates = []
+        for step in range(steps_per_epoch * epochs):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            if (step + 1) % every == 0:
+                scheduler.step()
+        return rates
+
+    cosine, steps = torch.optim.lr_scheduler.CosineAnnealingLR, torch.optim.lr_scheduler.MultiStepLR
+    cases = [
+        (Schedule(t_max=20, per_epoch=True), by_torch(lambda o: cosine(o, T_max=20), steps_per_epoch)),
+        (Schedule(), by_torch(lambda o: cosine(o, T_max=60), 1)),
+        (
+            Schedule(schedule="steps", milestones=(4, 8), gamma=0.1),
+            by_torch(lambda o: steps(o, [4, 8], 0.1), steps_per_epoch),
+        ),
+        (Schedule(schedule="constant"), [0.1] * 60),
+    ]
+    for schedule, expected in cases:
+        rates = [learning_rate(0.1, schedule, step, steps_per_epoch, epochs) for step in range(60)]
+        assert rates == pytest.approx(expected, rel=1e-9)
+
+
+def test_warm_up_is_linear_and_reaches_the_peak():
+    schedule = Schedule(warmup_epochs=2.0)
+    rates = [learning_rate(0.4, schedule, step, 5, 10) for step in range(50)]
+    assert rates[:10] == pytest.approx([0.04 * (i + 1) for i in range(10)])
+    assert rates[10] == pytest.approx(0.4)
+    assert rates[30] == pytest.approx(0.2)
+    assert 0 < rates[-1] < 0.001
+
+
+def test_the_reports_rate_never_gets_below_half():
+    config = recipe("report-amp")
+    last = learning_rate(config.optimizer.learning_rate, config.schedule, 99 * 782, 782, config.epochs)
+    assert 0.05 < last < 0.0508
+
+
+def test_batch_norm_and_biases_are_not_decayed_unless_asked():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    groups = make_optimizer(model, Optimizer()).param_groups
+    assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(2, 5e-4), (3, 0.0)]
+    groups = make_optimizer(model, Optimizer(decay_all=True)).param_groups
+    assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(5, 5e-4)]

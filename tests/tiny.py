@@ -1,0 +1,37 @@
+"""A run that takes a fraction of a second: a small sibling on some of the digits."""
+
+from __future__ import annotations
+
+from flatnext.config import Config
+from flatnext.recipes import recipe
+from flatnext.training import Silent
+
+TINY = {
+    "epochs": 2,
+    "batch_size": 32,
+    "train_images": 100,
+    "validation": 40,
+    "blocks": (1, 1),
+    "cardinality": 2,
+    "stem": 8,
+    "learning_rate": 0.02,
+    "precision": "fp32",
+}
+
+
+def tiny(name: str = "quick", **changes: object) -> Config:
+    """Return a recipe on the digits with everything made small: 4 steps an epoch."""
+    return recipe(name).override({**TINY, **changes})
+
+
+class AtStep(Silent):
+    """Calls a function when the run asks, after a step, whether to show it; counts the steps of this session."""
+
+    def __init__(self, number: int, action: object) -> None:
+        self.steps, self.number, self.action = 0, number, action
+
+    def wants_step(self) -> bool:
+        self.steps += 1
+        if self.steps == self.number:
+            self.action()
+        return True
