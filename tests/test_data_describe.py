@@ -100,6 +100,15 @@ def test_picture_shows_the_images_themselves(tmp_path):
         assert shown[:, middle:].sum() > 20_000
 
 
+@pytest.mark.parametrize("change", [{"crop_padding": 2}, {"flip": True}, {"cutout": 3}])
+def test_picture_shows_each_augmentation(tmp_path, change):
+    dataset = make_dataset(count=6)
+    sample_grid(dataset, PLAIN, tmp_path / "plain.png")
+    sample_grid(dataset, replace(PLAIN, **change), tmp_path / "augmented.png")
+    plain, augmented = read(tmp_path / "plain.png"), read(tmp_path / "augmented.png")
+    assert (plain != augmented)[130:].any(axis=2).sum() > 1000
+
+
 def test_picture_of_many_classes_stops_at_twenty(tmp_path):
     sample_grid(make_dataset(25, 50), PLAIN, tmp_path / "many.png")
     sample_grid(make_dataset(20, 40), PLAIN, tmp_path / "twenty.png")

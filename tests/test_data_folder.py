@@ -89,6 +89,13 @@ def test_other_modes_become_rgb(tmp_path, mode):
     assert load("folder", tmp_path).test.images.shape == (1, 3, 32, 32)
 
 
+def test_16_bits_become_8(tmp_path):
+    paint_classes(tmp_path / "train", 1)
+    (tmp_path / "test" / "red").mkdir(parents=True)
+    Image.fromarray(np.full((32, 32), 40_000, np.uint16)).save(tmp_path / "test" / "red" / "grey.png")
+    assert load("folder", tmp_path).test.images.unique().tolist() == [40_000 // 256]
+
+
 def test_the_shorter_side_is_fitted_and_the_middle_kept(tmp_path):
     paint_classes(tmp_path / "train", 1)
     pixels = np.zeros((20, 60, 3), np.uint8)  # black, with a middle third of red

@@ -158,9 +158,13 @@ def test_resizing_is_pillows(tmp_path):
     from PIL import Image
 
     dataset, original = load("digits", tmp_path, image_size=4), load("digits", tmp_path)
-    for small, image in zip(dataset.test.images[:50], original.test.images[:50], strict=True):
-        grey = Image.fromarray(image[0].numpy()).resize((4, 4), Image.Resampling.BILINEAR)
-        assert (small[0].int() - torch.from_numpy(np.array(grey, dtype=np.int32))).abs().max() <= 1
+    shrunk = [
+        np.array(Image.fromarray(image[0].numpy()).resize((4, 4), Image.Resampling.BILINEAR), dtype=int)
+        for image in original.test.images
+    ]
+    difference = dataset.test.images[:, 0].numpy() - np.stack(shrunk)
+    assert abs(difference).max() <= 1
+    assert abs(difference.mean()) < 0.25  # rounded, not cut off; Pillow rounds halves up, after each of two passes
 
 
 @pytest.mark.parametrize(("arguments", "word"), [(("mnist",), "mnist.*cifar10"), (("digits", 0), "image_size")])

@@ -213,6 +213,19 @@ def test_curves_are_means_of_the_metrics(study: Path) -> None:
     assert np.allclose([mean, low, high], [values.mean(0), values.min(0), values.max(0)])
 
 
+def test_an_early_outlier_does_not_flatten_the_loss(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, seeds=(0,), epochs=4)
+    file = folder / "sgd/seed-0/metrics.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[0]["test_loss"] = 1e10
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    study = read_study([folder])
+    for group in study.groups:
+        loss, _ = figures.recipe_curves(study, group)
+        ticks = [float(number) for number in re.findall(r">([\d.]+)</text>", loss.svg)]
+        assert 1 < max(ticks) <= 4
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_figures_of_an_earlier_report_are_removed_and_no_other_file(tmp_path: Path) -> None:
     folder = write_study(tmp_path, recipes=("sgd", "amp", "report-amp"), seeds=(0,), epochs=2)

@@ -73,10 +73,16 @@ def _read_image(path: Path, size: int) -> np.ndarray:
     """Return an image as H x W x 3 bytes, `size` pixels a side."""
     try:
         with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
+            upright = _as_rgb(ImageOps.exif_transpose(image))
             return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS))
     except Exception as error:  # Pillow's readers raise many kinds, SyntaxError and DecompressionBombError among them
         raise InputError(f"{path} cannot be read as an image ({type(error).__name__}): repair or remove it") from None
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # Pillow would turn all of 16-bit grey above 255 into white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def _divide(whole: Split) -> tuple[Split, Split]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -108,11 +109,13 @@ def _draw(axes: Axes, group: Group, field: str, *, color: str, band: bool = Fals
 
 
 def _limit(axes: Axes, groups: Sequence[Group], quantity: str) -> None:
-    """Give the figures of all recipes the same scale; a first epoch that is far off does not set it."""
+    """Give the figures of all recipes the same scale."""
     found = [curve(group, f"{split}_{quantity}") for group in groups for split in ("train", "test", "validation")]
     curves = [c for c in found if c is not None]
-    later = np.concatenate([part[1:] if len(part) > FEW else part for _, _, *band in curves for part in band])
-    low, high = float(later.min()), float(later.max())
+    low = min(float(smallest.min()) for _, _, smallest, _ in curves)
+    high = max(float(largest.max()) for *_, largest in curves)
+    if quantity == "loss":
+        high = min(high, _ceiling(curves, len(groups[0].runs[0].environment.classes)))
     margin = 0.04 * (high - low) or 0.05
     scale = QUANTITIES[quantity][1]
     axes.set_ylim(scale * max(0, low - margin), scale * (high + margin))
@@ -121,6 +124,15 @@ def _limit(axes: Axes, groups: Sequence[Group], quantity: str) -> None:
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
     axes.legend(loc="upper right" if quantity == "loss" else "lower right")
+
+
+def _ceiling(curves: Sequence[Curve], classes: int) -> float:
+    """Return where the scale of a loss ends: half above a guess, or above where a curve ends.
+
+    Batch norm's running statistics can be far off in the first epochs, and a test loss of millions then would flatten
+    all that follows.
+    """
+    return max(1.5 * math.log(classes), *(float(largest[-1]) for *_, largest in curves))
 
 
 def seeds(study: Study) -> Panel:

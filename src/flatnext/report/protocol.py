@@ -146,7 +146,8 @@ def reading(study: Study) -> Section:
         "that fewer than 6 seeds cannot bring it below 0.05.",
         "Training curves are means over an epoch while the weights change, on augmented images and with label "
         "smoothing where the recipe has it; test curves are taken after the epoch. Lines are means over seeds, bands "
-        "reach from the smallest to the largest.",
+        "reach from the smallest to the largest. A loss far above that of a guess, as the first epochs may have, runs "
+        "out of its panel at the top.",
     ]
     if len(study.contrasts) > 1:
         texts.append(

@@ -77,7 +77,7 @@ class Run:
         self.tally.load(state["tally"])
 
     def save(self) -> None:
-        """Write a checkpoint; if the loss or a weight is not finite, raise `NonFiniteLossError` and keep the last one."""
+        """Write a checkpoint; if a loss or weight is not finite, raise `NonFiniteLossError` and keep the last one."""
         self.tally.read()
         if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
             raise NonFiniteLossError(self.step)
