@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from flatnext.errors import InputError
-from flatnext.study.plan import make_plan
+from flatnext.study.plan import make_plan, override_each
 from flatnext.study.run import run_study
 from flatnext.training import Silent, Stopped
 from tiny import AtStep, tiny
@@ -47,6 +47,14 @@ def test_seeds_come_first_so_that_pairs_are_complete(tmp_path):
 def test_a_plan_without_sense_is_refused(configs, seeds, match):
     with pytest.raises(InputError, match=match):
         make_plan(configs, seeds)
+
+
+def test_settings_of_a_method_go_to_its_recipes():
+    plain, perturbed = override_each(PAIR, {"epsilon": 0.25, "epochs": 3})
+    assert (plain.epochs, perturbed.epochs, perturbed.method.epsilon) == (3, 3, 0.25)
+    assert override_each(PAIR, {"method": "amp", "epsilon": 0.25})[0].method.epsilon == 0.25
+    with pytest.raises(InputError, match="'epsilon'"):
+        override_each(PAIR[:1], {"epsilon": 0.25})
 
 
 def test_finished_runs_are_skipped_and_half_finished_ones_go_on(tmp_path):

@@ -134,15 +134,13 @@ def _study(options: argparse.Namespace) -> int:
     overrides = setting_overrides(vars(options))
     dataset = overrides.get("dataset", "cifar10")
     names = options.recipes or (["quick", "quick-amp"] if dataset == "digits" else ["sgd", "amp"])
-    configs = [recipe(name).override(overrides) for name in names]
     output = options.output or Path("studies") / dataset
 
-    from flatnext.report import write_report
-    from flatnext.study.plan import make_plan
+    from flatnext.study.plan import make_plan, override_each
     from flatnext.study.run import run_study
-    from flatnext.study.table import read_study
     from flatnext.training import make_progress
 
+    configs = override_each([recipe(name) for name in names], overrides)
     failures = run_study(
         make_plan(configs, options.seeds, options.first_seed),
         output,
@@ -153,8 +151,7 @@ def _study(options: argparse.Namespace) -> int:
         progress=make_progress(),
         command=options.command,
     )
-    write_report(read_study([output]), output)
-    print(f"{output / 'report.html'}\n{output / 'report.md'}")
+    _write_report([output], output)
     for failure in failures:
         print(f"flatnext: error: {failure}", file=sys.stderr)
     return 1 if failures else 0
@@ -229,13 +226,18 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    _write_report(options.folders, options.output or options.folders[0])
+    return 0
+
+
+def _write_report(folders: Sequence[Path], output: Path) -> None:
     from flatnext.report import write_report
     from flatnext.study.table import read_study
 
-    output = options.output or options.folders[0]
-    write_report(read_study(options.folders), output)
-    print(f"{output / 'report.html'}\n{output / 'report.md'}")
-    return 0
+    study = read_study(folders)
+    write_report(study, output)
+    for line in (*study.verdict, output / "report.html", output / "report.md"):
+        print(line)
 
 
 def _summary(options: argparse.Namespace) -> int:

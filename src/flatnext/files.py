@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -27,7 +28,8 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; free the disk or choose another folder") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from flatnext.config import Amp, Config, Data, Model, Optimizer, Schedule, Sgd
+from flatnext.config import Amp, Config, Data, Model, Optimizer, Schedule
 from flatnext.errors import InputError
 
 T = TypeVar("T")
@@ -76,20 +76,26 @@ def amp() -> Config:
 
 
 def quick() -> Config:
-    """Plain SGD on scikit-learn's handwritten digits (8x8 pixels, no download): the report's model, in seconds."""
+    """Plain SGD on scikit-learn's handwritten digits (8x8 pixels, no download): the report's model, in seconds.
+
+    200 steps in all. The rate was chosen on the validation split.
+    """
     return Config(
         recipe="quick",
         data=Data(dataset="digits", validation=180, crop_padding=1, flip=False),
-        method=Sgd(),
+        optimizer=Optimizer(learning_rate=0.02),
         schedule=Schedule(warmup_epochs=1.0),
-        epochs=6,
-        batch_size=64,
+        epochs=5,
+        batch_size=32,
     )
 
 
 def quick_amp() -> Config:
-    """The recipe `quick` with AMP."""
-    return replace(quick(), recipe="quick-amp", method=Amp())
+    """The recipe `quick` with AMP.
+
+    The radius was chosen on the validation split: in 200 steps from scratch AMP does not train with the authors' 0.5.
+    """
+    return replace(quick(), recipe="quick-amp", method=Amp(epsilon=0.01))
 
 
 RECIPES: dict[str, Callable[[], Config]] = {

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
-from flatnext.config import Config
+from flatnext.config import METHODS, Config
 from flatnext.errors import InputError
 from flatnext.files import write_json
 
@@ -47,6 +48,21 @@ class Plan:
         """Write `study.json`: what was planned, and by which command."""
         recipes = [config.recipe for config in self.configs]
         write_json(output / "study.json", {"command": command, "recipes": recipes, "seeds": list(self.seeds)})
+
+
+def override_each(configs: Sequence[Config], settings: Mapping[str, Any]) -> list[Config]:
+    """Return the configs with these settings changed. A setting of a method changes the configs with that method.
+
+    Raises `InputError` if no config has the setting.
+    """
+    owned = {item.name for kind in METHODS.values() for item in fields(kind)}
+    shared = {name: value for name, value in settings.items() if name not in owned}
+    special = {name: value for name, value in settings.items() if name in owned}
+    changed = [config.override(shared) for config in configs]
+    for name in special:
+        if not any(hasattr(config.method, name) for config in changed):
+            raise InputError(f"none of the recipes {', '.join(c.recipe for c in changed)} has a setting {name!r}")
+    return [c.override({n: v for n, v in special.items() if hasattr(c.method, n)}) for c in changed]
 
 
 def make_plan(configs: Sequence[Config], seeds: int, first_seed: int = 0) -> Plan:
