@@ -74,6 +74,12 @@ def test_the_split_seed_decides():
     assert held_out(1) != held_out(2)
 
 
+def test_a_tenth_is_held_out_by_default():
+    dataset = make_dataset([0, 1] * 17)
+    assert len(partition(dataset, config.Data()).validation) == 3
+    assert partition(make_dataset([0, 1, 1]), config.Data()).validation is None
+
+
 def test_without_validation_all_images_train():
     dataset = make_dataset([0, 1, 1])
     result = partition(dataset, config.Data(validation=0))

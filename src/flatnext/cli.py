@@ -28,7 +28,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status: 0 done, 1 a run failed, 2 bad input, 130 stopped."""
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     options.command = shlex.join(["flatnext", *(sys.argv[1:] if arguments is None else arguments)])
     try:
         return options.run(options)
@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
     parser = _Parser(
         prog="flatnext", description="Train small image classifiers into flat minima, and know if it helped."
     )

@@ -34,7 +34,9 @@ class Data:
     dataset: Literal["cifar10", "cifar100", "digits", "folder"] = setting("cifar10", "data set")
     image_size: int | None = setting(None, "resize images to this many pixels a side (default: no; folder: 32)")
     train_images: int | None = setting(None, "train on this many images only, the same share of each class")
-    validation: int = setting(5000, "images held out of the training set, the same share of each class, for choices")
+    validation: int | None = setting(
+        None, "training images held out for choices, the same share of each class; 0: none (default: a tenth)"
+    )
     split_seed: int = setting(0, "seed of the split, shared by all seeds of a study")
     crop_padding: int = setting(4, "random crop after padding by this many pixels; 0: no crop")
     flip: bool = setting(True, "random horizontal flip")
@@ -51,7 +53,8 @@ class Data:
             f"train_images is {self.train_images}: give at least 1, or leave it out for all",
         )
         for name in ("validation", "split_seed", "crop_padding", "cutout"):
-            _require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it cannot be negative")
+            value = getattr(self, name)
+            _require(value is None or value >= 0, f"{name} is {value}: it cannot be negative")
 
 
 @dataclass(frozen=True, kw_only=True)

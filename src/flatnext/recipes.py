@@ -82,7 +82,7 @@ def quick() -> Config:
     """
     return Config(
         recipe="quick",
-        data=Data(dataset="digits", validation=180, crop_padding=1, flip=False),
+        data=Data(dataset="digits", crop_padding=1, flip=False),
         optimizer=Optimizer(learning_rate=0.02),
         schedule=Schedule(warmup_epochs=1.0),
         epochs=5,

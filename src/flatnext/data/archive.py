@@ -118,7 +118,9 @@ def _progress_bar(title: str, wanted: bool) -> Iterator[Any]:
     from rich.console import Console
 
     columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.DownloadColumn())
-    with progress.Progress(*columns, progress.TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+    with progress.Progress(
+        *columns, progress.TimeRemainingColumn(), console=Console(stderr=True), transient=True
+    ) as bar:
         yield _Bar(bar, bar.add_task(title, total=None))
 
 

@@ -78,26 +78,27 @@ class Partition:
 
 
 def partition(dataset: Dataset, settings: config.Data) -> Partition:
-    """Hold `settings.validation` training images out, and keep `settings.train_images` of the rest.
+    """Hold `settings.validation` training images out (None: a tenth), and keep `settings.train_images` of the rest.
 
     Both draws are stratified and seeded by `settings.split_seed` alone, so all seeds of a study share them; the
     validation images are the same whatever `train_images` is. Raises `InputError` where there are too few images.
     """
     generator = torch.Generator().manual_seed(settings.split_seed)
     train, validation = dataset.train, None
-    if settings.validation:
-        if settings.validation >= len(train):
+    count = len(train) // 10 if settings.validation is None else settings.validation
+    if count:
+        if count >= len(train):
             raise InputError(
-                f"validation is {settings.validation}: {dataset.name} has {len(train)} training images, "
+                f"validation is {count}: {dataset.name} has {len(train)} training images, "
                 f"so give at most {len(train) - 1}"
             )
-        held_out, rest = stratified(train.labels, settings.validation, generator)
+        held_out, rest = stratified(train.labels, count, generator)
         train, validation = train.select(rest), train.select(held_out)
     if settings.train_images is not None:
         if settings.train_images > len(train):
             raise InputError(
                 f"train_images is {settings.train_images}: {dataset.name} has {len(train)} "
-                f"beside {settings.validation} for validation, so give at most {len(train)}"
+                f"beside {count} for validation, so give at most {len(train)}"
             )
         kept, _ = stratified(train.labels, settings.train_images, generator)
         train = train.select(kept)

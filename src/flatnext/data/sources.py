@@ -22,7 +22,12 @@ NAMES = (*LAYOUTS, "digits", "folder")
 
 
 def load(
-    name: str, data_dir: Path, *, image_size: int | None = None, download: bool = True, progress: bool = False
+    name: str,
+    data_dir: Path | str = ".data",
+    *,
+    image_size: int | None = None,
+    download: bool = True,
+    progress: bool = False,
 ) -> Dataset:
     """Return the data set `name`: cifar10, cifar100, digits, or folder (of images, in `data_dir`).
 
