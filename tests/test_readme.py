@@ -22,7 +22,7 @@ def test_example_runs(code, tmp_path, monkeypatch):
     names = {}
     exec(compile(code, "README.md", "exec"), names)
     if "loss" in names:
-        assert 0 < names["loss"].item() < 5
+        assert 0 < names["loss"].item() < 100
 
 
 @pytest.mark.parametrize("command", COMMANDS)
