@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -33,17 +34,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options)
     except InputError as error:
-        print(f"flatnext: error: {error}", file=sys.stderr)
+        _complain(f"error: {error}")
         return 2
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # somebody closed the pipe that this writes to, as `| head` does
             sys.stderr.close()
             return 0
-        print(f"flatnext: error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        _complain(f"error: {error.filename or 'a file'}: {error.strerror or error}")
         return 2
     except KeyboardInterrupt as error:
-        print(f"flatnext: {error or 'interrupted'}", file=sys.stderr)
+        _complain(str(error) or "interrupted")
         return 130
+
+
+def _first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _complain(message: str) -> None:
+    if _first_process():
+        print(f"flatnext: {message}", file=sys.stderr)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -132,6 +142,8 @@ def _add_places(parser: argparse.ArgumentParser) -> None:
 
 
 def _study(options: argparse.Namespace) -> int:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InputError("a study runs in one process: use torchrun with train, then flatnext report")
     overrides = setting_overrides(vars(options))
     dataset = overrides.get("dataset", "cifar10")
     names = options.recipes or (["quick", "quick-amp"] if dataset == "digits" else ["sgd", "amp"])
@@ -175,6 +187,8 @@ def _train(options: argparse.Namespace) -> int:
         progress=make_progress(),
         command=options.command,
     )
+    if not _first_process():
+        return 0
     for name in ("last", "best"):
         if result[name] is not None:
             test = result[name]["test"]

@@ -32,10 +32,12 @@ def add_setting_flags(parser: argparse.ArgumentParser, *parts: str, without: Col
             )
         if title == "method":
             group.add_argument("--method", choices=METHODS, default=argparse.SUPPRESS, help="gradient rule")
+        seen = set(without)  # methods share settings
         for kind in PARTS[title]:
             hints = typing.get_type_hints(kind)
             for item in fields(kind):
-                if item.metadata and item.name not in without:
+                if item.metadata and item.name not in seen:
+                    seen.add(item.name)
                     _add_flag(group, item, hints[item.name])
 
 

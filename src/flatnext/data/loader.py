@@ -19,7 +19,9 @@ class Loader:
     The order and every augmentation of an epoch depend on (seed, epoch) alone: they are drawn on the CPU for the
     whole epoch when it begins, so a run that is resumed in the middle of an epoch sees what it would have seen, and
     a GPU sees what a CPU sees. `mean` and `std` are in units of [0, 1] pixels, a channel each; `crop_padding` and
-    `cutout` are in pixels. `len(loader)` is the number of steps an epoch. Raises `InputError` for a bad setting.
+    `cutout` are in pixels. `len(loader)` is the number of steps an epoch. With several processes each gives its `rank`
+    out of `ranks` and gets its share of every batch: together they see what one alone would see. Raises `InputError`
+    for a bad setting.
     """
 
     def __init__(
@@ -37,6 +39,8 @@ class Loader:
         dtype: torch.dtype = torch.float32,
         channels_last: bool = True,
         drop_last: bool = False,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         for name, value, least in (
             ("batch_size", batch_size, 1),
@@ -57,9 +61,18 @@ class Loader:
         self._steps = len(split) // batch_size if drop_last else -(-len(split) // batch_size)
         if self._steps == 0:
             raise InputError(f"batch_size is {batch_size}: there are {len(split)} images, so an epoch has no step")
+        self.rank, self.ranks = rank, ranks
+        if (least := min(self.batch_count(0), self.batch_count(self._steps - 1))) < ranks:
+            raise InputError(
+                f"batch_size is {batch_size}: a batch of an epoch has {least} images for {ranks} processes: change it"
+            )
 
     def __len__(self) -> int:
         return self._steps
+
+    def batch_count(self, step: int) -> int:
+        """Return the number of images in the batch of a step of an epoch, over all processes."""
+        return min(self.batch_size, len(self.split) - step * self.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of an epoch (counted from 0) from step `start` on, on the device.
@@ -74,7 +87,8 @@ class Loader:
     def _batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         draws = [draw.to(self.split.images.device) for draw in self._draw(epoch)]
         for step in range(start, len(self)):
-            here = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            first = step * self.batch_size
+            here = slice(first + self.rank, first + self.batch_size, self.ranks)
             order, offsets, mirrored, centres = (draw[here] for draw in draws)
             yield self._augment(self.split.images[order], offsets, mirrored, centres), self.split.labels[order]
 

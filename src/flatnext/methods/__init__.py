@@ -7,22 +7,27 @@ In a loop of your own::
     optimizer.step()
 """
 
-from __future__ import annotations
-
-import functools
-from collections.abc import Callable
-from dataclasses import asdict
-
-from flatnext import config
+from flatnext.methods.adversarial import adversarial
 from flatnext.methods.amp import amp
+from flatnext.methods.bound import METHODS, BoundMethod, norm_parameters
+from flatnext.methods.momentum_amp import momentum_amp
+from flatnext.methods.optimizer import AMP
+from flatnext.methods.rmp import rmp
 from flatnext.methods.rule import Rule
+from flatnext.methods.sam import asam, sam
 from flatnext.methods.sgd import sgd
 
-__all__ = ["METHODS", "Rule", "amp", "build", "sgd"]
-
-METHODS: dict[type[config.Method], Callable] = {config.Sgd: sgd, config.Amp: amp}
-
-
-def build(settings: config.Method) -> Rule:
-    """Return the gradient rule with the settings of a config."""
-    return functools.partial(METHODS[type(settings)], **asdict(settings))
+__all__ = [
+    "AMP",
+    "METHODS",
+    "BoundMethod",
+    "Rule",
+    "adversarial",
+    "amp",
+    "asam",
+    "momentum_amp",
+    "norm_parameters",
+    "rmp",
+    "sam",
+    "sgd",
+]

@@ -5,13 +5,13 @@ Zheng, Zhang and Mao, Regularizing Neural Networks via Adversarial Model Perturb
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from flatnext.methods.rule import restored
+from flatnext.methods.perturb import clip, move, restored
 
 T = TypeVar("T")
 
@@ -21,8 +21,8 @@ def amp(
     parameters: Iterable[Tensor],
     buffers: Iterable[Tensor],
     *,
-    epsilon: float,
-    inner_lr: float = 1.0,
+    epsilon: float | Sequence[float],
+    inner_lr: float | Sequence[float] = 1.0,
     inner_iter: int = 1,
     ball: Literal["tensor", "global"] = "tensor",
 ) -> T:
@@ -32,43 +32,45 @@ def amp(
     clip scales a vector down to the norm epsilon if it is longer and leaves it alone if it is shorter: a small gradient
     gives a small perturbation (SAM, in contrast, always goes to the edge).
 
+    Cost: 1 + inner_iter passes a step.
+
     Args:
         closure: zeroes the gradients, runs forward and backward, returns anything.
-        parameters: the weights; one without a gradient after the first pass is not perturbed.
+        parameters: the weights to perturb; one without a gradient after the first pass is left alone.
         buffers: tensors that a forward pass changes and that should count the batch once, such as batch norm's.
-        epsilon: radius of the ball, in the units of the weights; 0 is plain training.
-        inner_lr: step length of the perturbation; the authors lower it, with epsilon, as augmentation grows stronger.
-        inner_iter: perturbation steps, one pass each; 0 is plain training.
+        epsilon: radius of the ball, in the units of the weights; 0 is plain training. With ball "tensor" it may be a
+            number for each of `parameters`.
+        inner_lr: step length of the perturbation, one number or one for each of `parameters`; the authors lower it,
+            with epsilon, as augmentation grows stronger.
+        inner_iter: perturbation steps; 0 is plain training.
         ball: "tensor", the authors' code: each parameter tensor is clipped to epsilon by itself; "global", their
             paper: all of delta is clipped to epsilon.
 
     Returns:
         What the first call of `closure`, at theta, returned.
     """
-    parameters, buffers = list(parameters), list(buffers)
     result = closure()
-    weights = [p for p in parameters if p.grad is not None]
-    if not weights or 0 in (epsilon, inner_lr, inner_iter):
+    everything = list(parameters)
+    active = [i for i, p in enumerate(everything) if p.grad is not None]
+    if not active or inner_iter == 0 or _zero(epsilon) or _zero(inner_lr):
         return result
+    weights = [everything[i] for i in active]
+    radius, lengths = _each(epsilon, active), _each(inner_lr, active)
     delta = [torch.zeros_like(p) for p in weights]
-    with restored(weights, buffers) as theta:
+    with restored(weights, list(buffers)) as theta:
         for _ in range(inner_iter):
-            with torch.no_grad():
-                for d, p in zip(delta, weights, strict=True):
-                    if p.grad is not None:
-                        d.add_(p.grad, alpha=inner_lr)
-                _clip(delta, epsilon, ball)
-                for p, t, d in zip(weights, theta, delta, strict=True):
-                    torch.add(t, d, out=p)
+            for d, p, length in zip(delta, weights, lengths, strict=True):
+                if p.grad is not None:
+                    d.add_(p.grad, alpha=length)
+            clip(delta, torch.tensor(radius, dtype=delta[0].dtype, device=delta[0].device), ball)
+            move(weights, theta, delta)
             closure()
     return result
 
 
-def _clip(delta: list[Tensor], epsilon: float, ball: str) -> None:
-    """Scale `delta` in place into the ball of radius epsilon. The 1e-12 is the authors'."""
-    norms = torch.stack([torch.linalg.vector_norm(d) for d in delta])
-    if ball == "global":
-        norms = torch.linalg.vector_norm(norms).expand_as(norms)
-    scales = (epsilon / (norms + 1e-12)).clamp(max=1.0)
-    for d, scale in zip(delta, scales, strict=True):
-        d.mul_(scale)
+def _zero(value: float | Sequence[float]) -> bool:
+    return value == 0 if isinstance(value, (int, float)) else not any(value)
+
+
+def _each(value: float | Sequence[float], active: list[int]) -> list[float]:
+    return [value] * len(active) if isinstance(value, (int, float)) else [value[i] for i in active]

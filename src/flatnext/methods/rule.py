@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
 T = TypeVar("T")
@@ -16,29 +14,15 @@ class Rule(Protocol):
     """A gradient rule: calls `closure` as often as the method needs and leaves the gradient to use in `p.grad`.
 
     `closure()` zeroes the gradients, runs forward and backward over the whole batch (all its micro-batches, if it is
-    accumulated), clips if one clips, and returns whatever the caller wants to know of the pass, such as the loss. The
-    rule returns what the first call returned: the pass at the unperturbed weights.
+    accumulated), clips if one clips, averages over processes if there are several, and returns whatever the caller
+    wants to know of the pass, such as the loss. The rule returns what the first call returned.
 
-    When the rule is done, `parameters` are to the bit what they were, also if `closure` raised, and `buffers` (batch
-    norm's running statistics) are as the first pass left them: a batch counts once. The rule keeps no state. An
-    ordinary torch optimizer takes the step, and owns momentum, weight decay and the learning rate.
+    `parameters` are the tensors that the rule may perturb: all of a model's, or some. `buffers` are tensors that a
+    forward pass changes and that should count a batch once: batch norm's running statistics. Both are read after the
+    first call. When the rule is done, `parameters` are to the bit what they were, also if `closure` raised, and
+    `buffers` are as the first call left them. A rule keeps no state: an ordinary torch optimizer takes the step, and
+    owns momentum, weight decay and the learning rate.
     """
 
     def __call__(self, closure: Callable[[], T], parameters: Iterable[Tensor], buffers: Iterable[Tensor]) -> T:
         """Compute the gradient."""
-
-
-@contextmanager
-def restored(parameters: Sequence[Tensor], buffers: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Put `parameters` and `buffers` back as they are now, to the bit, when the block ends; yield the saved parameters.
-
-    They are copied back, since adding a perturbation and subtracting it again does not give the same bits.
-    """
-    saved = [p.detach().clone() for p in parameters]
-    saved_buffers = [b.detach().clone() for b in buffers]
-    try:
-        yield saved
-    finally:
-        with torch.no_grad():
-            for tensor, value in zip([*parameters, *buffers], [*saved, *saved_buffers], strict=True):
-                tensor.copy_(value)

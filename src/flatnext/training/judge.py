@@ -10,6 +10,7 @@ from torch import nn
 
 from flatnext import evaluation
 from flatnext.data import Partition, Split
+from flatnext.processes import ALONE, Processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,18 +22,26 @@ class Judge:
     device: torch.device
     precision: str
     channels_last: bool
+    processes: Processes = ALONE
 
     def predict(self, split: Split) -> torch.Tensor:
-        """Return the logits of a split's images."""
-        return evaluation.predict(
+        """Return the logits of a split's images. Each process works on its share; all get the whole."""
+        own = self.processes.share(torch.arange(len(split)))
+        part = evaluation.predict(
             self.model,
-            split,
+            split.select(own) if self.processes.count > 1 else split,
             mean=self.partition.mean,
             std=self.partition.std,
             device=self.device,
             precision=self.precision,
             channels_last=self.channels_last,
         )
+        if self.processes.count == 1:
+            return part
+        whole = torch.zeros(len(split), part.shape[1], dtype=part.dtype, device=self.device)
+        whole[own.to(self.device)] = part.to(self.device)
+        self.processes.sum([whole])
+        return whole.cpu()
 
     def validation(self) -> evaluation.Scores | None:
         """Return the scores on the validation set, if there is one."""

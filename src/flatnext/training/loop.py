@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flatnext import data, methods, models
+from flatnext import data, models
 from flatnext.config import Config
 from flatnext.device import autocast, resolve_device
 from flatnext.errors import InputError
+from flatnext.processes import join_processes, restarted
 from flatnext.training.checkpoint import remove_states
 from flatnext.training.events import EventLog
 from flatnext.training.judge import Judge, better
@@ -24,6 +25,7 @@ from flatnext.training.stop import Stopped, stop_on_signal
 from flatnext.training.tally import NonFiniteLossError, Tally
 
 CHECKPOINT_SECONDS = 300.0  # within an epoch; the end of an epoch always writes one
+CHECK_STEPS = 50  # between looks at whether the loss is finite, for which a GPU must be waited for
 
 
 def train(
@@ -55,94 +57,111 @@ def train(
         progress: a display; none by default.
         command: what to note as the command of this session; by default the process's own.
 
+    Started by torchrun, the processes train the run together, and one of them writes. They must all see the folders.
+
     Raises:
         InputError: anything that the user can mend, among it a loss that is not finite.
         Stopped: Ctrl-C or a termination signal came; a checkpoint has been written.
     """
-    folder, progress = RunFolder(Path(output)), progress or Silent()
-    folder.check(config, resume=resume, overwrite=overwrite)
-    if folder.finished() and not overwrite:
-        return folder.read_result()
-    partition = data.partition(
-        data.load(
-            config.data.dataset,
-            Path(data_dir),
-            image_size=config.data.image_size,
-            download=download,
-            progress=type(progress) is not Silent,
-        ),
-        config.data,
-    )
-    run = Run(config, folder, partition, resolve_device(device))
-    folder.create(config, overwrite=overwrite)
-    run.load()
-    folder.keep_metrics(run.epoch)
-    facts = environment(run.device, run.precision, models.parameter_count(run.model), partition)
-    folder.add_session(facts, command or " ".join(["flatnext", *sys.argv[1:]]), run.step)
-    judge = Judge(
-        model=run.model,
-        partition=partition,
-        device=run.device,
-        precision=run.precision,
-        channels_last=config.channels_last,
-    )
-    _run_epochs(run, judge, progress)
-    return _finish(run, judge)
+    folder = RunFolder(Path(output))
+    with join_processes(device) as (processes, own_device):
+        progress = progress if progress and processes.first else Silent()
+        resume, overwrite = resume or restarted(), overwrite and not restarted()
+        processes.on_first(lambda: folder.check(config, resume=resume, overwrite=overwrite))
+        result = processes.on_first(lambda: folder.read_result() if folder.finished() and not overwrite else None)
+        if result is not None:
+            return result
+        dataset = processes.first_then_others(
+            lambda: data.load(
+                config.data.dataset,
+                Path(data_dir),
+                image_size=config.data.image_size,
+                download=download,
+                progress=type(progress) is not Silent,
+            )
+        )
+        run = Run(config, folder, data.partition(dataset, config.data), resolve_device(own_device), processes)
+        processes.on_first(lambda: folder.create(config, overwrite=overwrite))
+        run.load()
+        judge = Judge(
+            model=run.model,
+            partition=run.partition,
+            device=run.device,
+            precision=run.precision,
+            channels_last=config.channels_last,
+            processes=processes,
+        )
+        if processes.first:
+            folder.keep_metrics(run.epoch)
+            facts = environment(run.device, run.precision, models.parameter_count(run.model), run.partition)
+            folder.add_session({**facts, "processes": processes.count}, command or _own_command(), run.step)
+        _run_epochs(run, judge, progress)
+        return _finish(run, judge)
+
+
+def _own_command() -> str:
+    return " ".join(["flatnext", *sys.argv[1:]])
 
 
 def _run_epochs(run: Run, judge: Judge, progress: Silent) -> None:
     """Train to the last epoch, or raise what ended the run before."""
-    events = EventLog(run.folder.path / "tensorboard", run.step)
+    events = EventLog(run.folder.path / "tensorboard", run.step) if run.processes.first else None
     progress.start(f"{run.config.recipe} seed {run.config.seed}", run.total_steps, run.step)
     with stop_on_signal() as stop_requested:
         try:
             while run.epoch < run.config.epochs:
                 _train_epoch(run, progress, stop_requested)
                 line = _finish_epoch(run, judge)
-                events.add(line)
+                if events:
+                    events.add(line)
                 progress.epoch(line)
         except NonFiniteLossError as error:
             raise _failure(run, error) from error
         finally:
             progress.close()
-            events.close()
+            if events:
+                events.close()
 
 
 def _train_epoch(run: Run, progress: Silent, stop_requested: Callable[[], bool]) -> None:
     """Take the steps of the current epoch that are left."""
     take_step = Step(
         model=run.model,
-        rule=methods.build(run.config.method),
-        optimizer=run.optimizer,
+        method=run.method,
         autocast=functools.partial(autocast, run.precision, run.device),
         label_smoothing=run.config.label_smoothing,
         clip_norm=run.config.optimizer.clip_norm,
+        accumulate=run.config.accumulate,
+        processes=run.processes,
     )
     run.model.train()
     tally = run.tally
     clock = saved = time.monotonic()
     for images, labels in run.loader.epoch(run.epoch, run.step_in_epoch):
         run.set_learning_rate()
-        tally.add(take_step(images, labels), run.step)
+        tally.add(take_step(images, labels, run.step, run.loader.batch_count(run.step_in_epoch)), run.step)
         run.step_in_epoch += 1
         now = time.monotonic()
         tally.seconds += now - clock
         clock = now
+        if run.step % CHECK_STEPS == 0:
+            tally.check(run.processes)
         if progress.wants_step():
-            progress.step(run.epoch + 1, run.step, tally.rate(), *tally.read())
-        if stop_requested():
-            run.save()
-            raise Stopped(f"stopped at step {run.step:,}; go on with: flatnext train --resume {run.folder.path}")
-        if now - saved >= CHECKPOINT_SECONDS:
+            progress.step(run.epoch + 1, run.step, *tally.own())
+        stop, save = run.processes.any([stop_requested(), now - saved >= CHECKPOINT_SECONDS])
+        if stop or save:
             run.save()
             saved = clock = time.monotonic()
+        if stop:
+            raise Stopped(f"stopped at step {run.step:,}; go on with: flatnext train --resume {run.folder.path}")
 
 
 def _finish_epoch(run: Run, judge: Judge) -> dict[str, Any]:
     """Evaluate, keep the weights if they are the best so far, write a checkpoint; return the line of metrics."""
     began = time.monotonic()
-    loss, accuracy = run.tally.read()
-    run.tally.seconds += time.monotonic() - began  # a GPU ends its steps only when it is asked for their sums
+    run.tally.check(run.processes)
+    run.tally.seconds += time.monotonic() - began  # a GPU ends its steps only when it is asked for something
+    loss, accuracy, rate = run.tally.total(run.processes)
     began = time.monotonic()
     validation = judge.validation()
     test = judge.test() if run.config.test_curve else None
@@ -154,7 +173,7 @@ def _finish_epoch(run: Run, judge: Judge) -> dict[str, Any]:
         "train_accuracy": accuracy,
         "train_seconds": run.tally.seconds,
         "evaluation_seconds": time.monotonic() - began,
-        "images_per_second": run.tally.rate(),
+        "images_per_second": rate,
     }
     for split, scores in (("validation", validation), ("test", test)):
         content = scores.to_json() if scores else {"loss": None, "accuracy": None}
@@ -164,7 +183,8 @@ def _finish_epoch(run: Run, judge: Judge) -> dict[str, Any]:
     if validation is not None and better(validation, run.best and run.best["validation"]):
         run.best = {"epoch": run.epoch, "validation": validation.to_json(confusion=False)}
         run.save_best()
-    run.folder.add_metrics(line)
+    if run.processes.first:
+        run.folder.add_metrics(line)
     run.save()
     return line
 
@@ -175,7 +195,8 @@ def _failure(run: Run, error: NonFiniteLossError) -> InputError:
         f"the loss is not finite at step {error.step} (epoch {error.step // len(run.loader) + 1}): lower --lr, give a "
         f"longer --warmup-epochs or a --clip-norm; the last good checkpoint, if there is one, is in {run.folder.path}"
     )
-    run.folder.write_failure({"error": message, "epoch": run.epoch, "step": error.step})
+    if run.processes.first:
+        run.folder.write_failure({"error": message, "epoch": run.epoch, "step": error.step})
     return InputError(message)
 
 
@@ -192,6 +213,7 @@ def _finish(run: Run, judge: Judge) -> dict[str, Any]:
     if run.best is not None and run.best["epoch"] != run.epoch:
         run.load_best()
         result["best"]["test"] = judge.test().to_json()
-    run.folder.write_result(result)
-    remove_states(run.folder.path)
+    if run.processes.first:
+        run.folder.write_result(result)
+        remove_states(run.folder.path)
     return result

@@ -16,7 +16,7 @@ class Silent:
     def start(self, title: str, total_steps: int, done_steps: int) -> None:
         """Begin a run of `total_steps`, `done_steps` of which an earlier session has done."""
 
-    def step(self, epoch: int, done_steps: int, rate: float, loss: float, accuracy: float) -> None:
+    def step(self, epoch: int, done_steps: int, loss: float, accuracy: float, rate: float) -> None:
         """Show the position, images a second, and the epoch's mean loss and accuracy so far."""
 
     def wants_step(self) -> bool:
@@ -55,7 +55,7 @@ class Lines(Silent):
         """See `Silent`."""
         return time.monotonic() - self.shown >= self.interval
 
-    def step(self, epoch: int, done_steps: int, rate: float, loss: float, accuracy: float) -> None:
+    def step(self, epoch: int, done_steps: int, loss: float, accuracy: float, rate: float) -> None:
         """See `Silent`."""
         self.shown = time.monotonic()
         self._show(

@@ -10,6 +10,8 @@ import torch
 from flatnext import data, models
 from flatnext.config import Config
 from flatnext.device import dtype, place, resolve_precision
+from flatnext.methods import BoundMethod
+from flatnext.processes import ALONE, Processes
 from flatnext.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from flatnext.training.optimizer import learning_rate, make_optimizer
 from flatnext.training.run_folder import RunFolder
@@ -19,8 +21,16 @@ from flatnext.training.tally import NonFiniteLossError, Tally
 class Run:
     """Model, optimizer, loader, and how far they have come: a function of the config and the steps done."""
 
-    def __init__(self, config: Config, folder: RunFolder, partition: data.Partition, device: torch.device) -> None:
-        self.config, self.folder, self.partition, self.device = config, folder, partition, device
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        partition: data.Partition,
+        device: torch.device,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.config, self.folder, self.partition = config, folder, partition
+        self.device, self.processes = device, processes
         self.precision = resolve_precision(config.precision, device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -39,6 +49,17 @@ class Run:
             device=device,
             dtype=dtype(self.precision),
             channels_last=config.channels_last,
+            rank=processes.rank,
+            ranks=processes.count,
+        )
+        self.method = BoundMethod(
+            settings=config.method,
+            model=self.model,
+            optimizer=self.optimizer,
+            total_steps=self.total_steps,
+            seed=config.seed,
+            mean=partition.mean,
+            std=partition.std,
         )
         self.epoch = 0  # epochs finished
         self.step_in_epoch = 0
@@ -74,11 +95,11 @@ class Run:
         self.precision = state["precision"]
         self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
         self.best, self.train_seconds = state["best"], state["train_seconds"]
-        self.tally.load(state["tally"])
+        self.tally.load(state["tally"], self.processes)
 
     def save(self) -> None:
         """Write a checkpoint; if a loss or weight is not finite, raise `NonFiniteLossError` and keep the last one."""
-        self.tally.read()
+        self.tally.check(self.processes)
         if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
             raise NonFiniteLossError(self.step)
         state = {
@@ -88,13 +109,15 @@ class Run:
             "step_in_epoch": self.step_in_epoch,
             "best": self.best,
             "train_seconds": self.train_seconds,
-            "tally": self.tally.state(),
+            "tally": self.tally.state(self.processes),
         }
-        save_checkpoint(self.folder.path, self.model, state, self.step, self.metadata())
+        if self.processes.first:
+            save_checkpoint(self.folder.path, self.model, state, self.step, self.metadata())
 
     def save_best(self) -> None:
         """Write `best.safetensors`."""
-        save_weights(self.folder.path / "best.safetensors", self.model, self.metadata())
+        if self.processes.first:
+            save_weights(self.folder.path / "best.safetensors", self.model, self.metadata())
 
     def load_best(self) -> None:
         """Put the weights of `best.safetensors` into the model."""

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flatnext.methods import Rule
+from flatnext.methods import BoundMethod
+from flatnext.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
 class StepStats:
-    """Sums over the images of one step, as 0-dimensional tensors on the device: reading them is left to the caller."""
+    """Sums over this process's images of one step, as 0-dimensional tensors on the device: the caller may read them."""
 
     loss: Tensor
     correct: Tensor
@@ -24,30 +25,60 @@ class StepStats:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """Computes a batch's gradient by the rule and lets the optimizer take the step."""
+    """Computes a batch's gradient by the method and lets the optimizer take the step.
+
+    The gradient is that of the mean loss over the whole batch, whatever the number of micro-batches (`accumulate`) and
+    processes. With several processes the gradient of every pass is summed over them, and so is the perturbation made
+    from it the same in all; with the method's `per_rank` each perturbs by its own images, and only the gradient that
+    the step is taken with is summed. Batch norm sees a process's micro-batch; its running statistics are averaged.
+    """
 
     model: nn.Module
-    rule: Rule
-    optimizer: torch.optim.Optimizer
+    method: BoundMethod
     autocast: Callable[[], AbstractContextManager[object]]
     label_smoothing: float = 0.0
     clip_norm: float | None = None
+    accumulate: int = 1
+    processes: Processes = ALONE
 
-    def __call__(self, images: Tensor, labels: Tensor) -> StepStats:
-        """Train on images (B x 3 x H x W) with labels (B); return the statistics at the weights as they were."""
+    def __call__(self, images: Tensor, labels: Tensor, number: int, batch_count: int) -> StepStats:
+        """Take step `number` on this process's images (B x 3 x H x W) and labels (B) of a batch of `batch_count`.
+
+        Returns the statistics of the pass at the unchanged weights.
+        """
+        weight = len(labels) / batch_count
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        apart = self.method.per_rank
 
         def closure() -> StepStats:
-            self.optimizer.zero_grad(set_to_none=True)
-            with self.autocast():
-                logits = self.model(images)
-            logits = logits.to(images.dtype)  # the loss in full precision
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-            loss.backward()
+            self.method.optimizer.zero_grad(set_to_none=True)
+            stats = self._passes(images, labels, 1.0 if apart else weight)
+            if not apart:
+                self.processes.sum(p.grad for p in parameters if p.grad is not None)
             if self.clip_norm is not None:
-                nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
-            correct = (logits.detach().argmax(dim=1) == labels).sum()
-            return StepStats(loss.detach() * len(labels), correct, len(labels))
+                nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+            return stats
 
-        stats = self.rule(closure, self.model.parameters(), self.model.buffers())
-        self.optimizer.step()
+        stats = self.method(closure, images, number)
+        if self.processes.count > 1:
+            if apart:
+                for p in parameters:
+                    if p.grad is not None:
+                        p.grad.mul_(weight)
+                self.processes.sum(p.grad for p in parameters if p.grad is not None)
+            self.processes.average(b for b in self.model.buffers() if b.is_floating_point())
+        self.method.optimizer.step()
         return stats
+
+    def _passes(self, images: Tensor, labels: Tensor, weight: float) -> StepStats:
+        """Run forward and backward over the micro-batches; the gradient is `weight` times that of the mean loss."""
+        loss_sum, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
+        for x, y in zip(images.chunk(self.accumulate), labels.chunk(self.accumulate), strict=True):
+            with self.autocast():
+                logits = self.model(x)
+            logits = logits.to(images.dtype)  # the loss in full precision
+            loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+            (loss * (weight * len(y) / len(labels))).backward()
+            loss_sum = loss_sum + loss.detach() * len(y)
+            correct = correct + (logits.detach().argmax(dim=1) == y).sum()
+        return StepStats(loss_sum, correct, len(labels))

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from flatnext.processes import Processes
 from flatnext.training.step import StepStats
 
 
@@ -18,40 +19,50 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class Tally:
-    """Adds up the statistics of steps on the device; only `read` waits for it."""
+    """Adds up a process's statistics of steps on the device; only reading them waits for it."""
 
     def __init__(self, device: torch.device) -> None:
-        self.loss = torch.zeros((), device=device)
-        self.correct = torch.zeros((), device=device, dtype=torch.int64)
+        # loss, correct images, images
+        self.sums = torch.zeros(3, device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
         self.first_bad_step = torch.full((), -1, device=device, dtype=torch.int64)
-        self.count = 0
         self.seconds = 0.0
 
     def add(self, stats: StepStats, step: int) -> None:
         """Add a step's sums, and remember the first step whose loss was not finite."""
         bad = ~torch.isfinite(stats.loss) & (self.first_bad_step < 0)
         self.first_bad_step = torch.where(bad, step, self.first_bad_step)
-        self.loss = self.loss + stats.loss
-        self.correct = self.correct + stats.correct
-        self.count += stats.count
+        count = torch.full_like(stats.loss, stats.count)
+        self.sums = self.sums + torch.stack([stats.loss, stats.correct.to(stats.loss.dtype), count])
 
-    def read(self) -> tuple[float, float]:
-        """Return the mean loss and the accuracy so far. Raises `NonFiniteLossError` if a step's loss was not finite."""
+    def check(self, processes: Processes) -> None:
+        """Raise `NonFiniteLossError` in all processes if a step's loss was not finite in any."""
         bad = int(self.first_bad_step)
-        if bad >= 0:
+        if processes.any([bad >= 0])[0]:
             raise NonFiniteLossError(bad)
-        return float(self.loss) / max(self.count, 1), float(self.correct) / max(self.count, 1)
 
-    def rate(self) -> float:
-        """Return images a second."""
-        return self.count / max(self.seconds, 1e-9)
+    def own(self) -> tuple[float, float, float]:
+        """Return mean loss, accuracy and images a second of this process alone."""
+        return self._means(self.sums)
 
-    def state(self) -> dict[str, Any]:
-        """Return plain values for a checkpoint."""
-        return {"loss": self.loss.cpu(), "correct": self.correct.cpu(), "count": self.count, "seconds": self.seconds}
+    def total(self, processes: Processes) -> tuple[float, float, float]:
+        """Return mean loss, accuracy and images a second over all processes."""
+        return self._means(self._sums(processes))
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from the values of a checkpoint."""
-        self.loss = state["loss"].to(self.loss.device)
-        self.correct = state["correct"].to(self.correct.device)
-        self.count, self.seconds = state["count"], state["seconds"]
+    def state(self, processes: Processes) -> dict[str, Any]:
+        """Return the sums over all processes, for a checkpoint."""
+        return {"sums": self._sums(processes).cpu(), "seconds": self.seconds}
+
+    def load(self, state: dict[str, Any], processes: Processes) -> None:
+        """Go on from the sums of a checkpoint; the first process keeps them for all."""
+        if processes.first:
+            self.sums = state["sums"].to(self.sums.device)
+        self.seconds = state["seconds"]
+
+    def _sums(self, processes: Processes) -> torch.Tensor:
+        sums = self.sums.clone()
+        processes.sum([sums])
+        return sums
+
+    def _means(self, sums: torch.Tensor) -> tuple[float, float, float]:
+        loss, correct, count = sums.tolist()
+        return loss / max(count, 1), correct / max(count, 1), count / max(self.seconds, 1e-9)

@@ -1,30 +1,16 @@
-"""What a run is: one frozen value, checked when it is made, that goes to JSON and back.
-
-A setting is a field of one of the dataclasses below. Its metadata holds the sentence that `--help` prints and, where
-the field's own name is not what users of timm, torchvision and Lightning would type, its flag.
-"""
+"""All that decides the outcome of a run, in one frozen value."""
 
 from __future__ import annotations
 
 import json
 import math
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
+from flatnext.config.method import METHODS, Method, Sgd
+from flatnext.config.setting import parse, require, setting
 from flatnext.errors import InputError
-
-
-def setting(default: Any, help: str, *, flag: str | None = None) -> Any:
-    """Return a dataclass field with a default, a line for `--help`, and the command-line flag (by default its name)."""
-    return field(default=default, metadata={"help": help, "flag": flag})
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise InputError(message)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +30,17 @@ class Data:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _require(
+        require(
             self.image_size is None or (self.image_size >= 4 and self.image_size % 4 == 0),
             f"image_size is {self.image_size}: give a multiple of 4",
         )
-        _require(
+        require(
             self.train_images is None or self.train_images >= 1,
             f"train_images is {self.train_images}: give at least 1, or leave it out for all",
         )
         for name in ("validation", "split_seed", "crop_padding", "cutout"):
             value = getattr(self, name)
-            _require(value is None or value >= 0, f"{name} is {value}: it cannot be negative")
+            require(value is None or value >= 0, f"{name} is {value}: it cannot be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,39 +55,11 @@ class Model:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _require(
+        require(
             len(self.blocks) > 0 and min(self.blocks) >= 1, f"blocks is {self.blocks}: give at least one block a stage"
         )
         for name in ("cardinality", "bottleneck_width", "stem", "parameter_budget"):
-            _require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}: give at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sgd:
-    """Plain training: the gradient of the mini-batch, nothing else."""
-
-    name: ClassVar[str] = "sgd"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Amp:
-    """Adversarial model perturbation (arXiv 2010.04925); see `flatnext.methods.amp`."""
-
-    name: ClassVar[str] = "amp"
-    epsilon: float = setting(0.5, "radius of the ball around the weights")
-    inner_lr: float = setting(1.0, "step length of the perturbation, in gradients")
-    inner_iter: int = setting(1, "perturbation steps; 0 is plain training")
-    ball: Literal["tensor", "global"] = setting("tensor", "one ball a parameter tensor, or one over all parameters")
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        for name in ("epsilon", "inner_lr", "inner_iter"):
-            value = getattr(self, name)
-            _require(math.isfinite(value) and value >= 0, f"{name} is {value}: it must be finite and not negative")
-
-
-Method = Sgd | Amp
-METHODS: dict[str, type[Method]] = {cls.name: cls for cls in typing.get_args(Method)}
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}: give at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,16 +76,14 @@ class Optimizer:
     def __post_init__(self) -> None:
         """Check the ranges."""
         rate = self.learning_rate
-        _require(math.isfinite(rate) and rate > 0, f"learning_rate is {rate}: give a positive number")
-        _require(0 <= self.momentum < 1, f"momentum is {self.momentum}: give a number from 0 to below 1")
-        _require(
+        require(math.isfinite(rate) and rate > 0, f"learning_rate is {rate}: give a positive number")
+        require(0 <= self.momentum < 1, f"momentum is {self.momentum}: give a number from 0 to below 1")
+        require(
             math.isfinite(self.weight_decay) and self.weight_decay >= 0,
             f"weight_decay is {self.weight_decay}: it must be finite and not negative",
         )
-        _require(
-            not self.nesterov or self.momentum > 0, "nesterov needs momentum above 0: set momentum, or no-nesterov"
-        )
-        _require(
+        require(not self.nesterov or self.momentum > 0, "nesterov needs momentum above 0: set momentum, or no-nesterov")
+        require(
             self.clip_norm is None or self.clip_norm > 0,
             f"clip_norm is {self.clip_norm}: give a positive number, or leave it out",
         )
@@ -147,22 +103,22 @@ class Schedule:
     def __post_init__(self) -> None:
         """Check the ranges, and that no setting of another schedule is given."""
         kind = self.schedule
-        _require(
+        require(
             math.isfinite(self.warmup_epochs) and self.warmup_epochs >= 0,
             f"warmup_epochs is {self.warmup_epochs}: it must be finite and not negative",
         )
-        _require(kind == "cosine" or self.t_max is None, f"t_max belongs to schedule=cosine, not to {kind}")
-        _require(self.t_max is None or self.t_max >= 1, f"t_max is {self.t_max}: give at least 1")
+        require(kind == "cosine" or self.t_max is None, f"t_max belongs to schedule=cosine, not to {kind}")
+        require(self.t_max is None or self.t_max >= 1, f"t_max is {self.t_max}: give at least 1")
         for name in ("milestones", "gamma"):
             given = getattr(self, name) is not None
-            _require(given or kind != "steps", f"schedule=steps needs {name}")
-            _require(not given or kind == "steps", f"{name} belongs to schedule=steps, not to {kind}")
+            require(given or kind != "steps", f"schedule=steps needs {name}")
+            require(not given or kind == "steps", f"{name} belongs to schedule=steps, not to {kind}")
         if self.milestones is not None:
-            _require(
+            require(
                 list(self.milestones) == sorted(set(self.milestones)) and all(m >= 0 for m in self.milestones),
                 f"milestones is {self.milestones}: give rising epochs",
             )
-        _require(self.gamma is None or self.gamma > 0, f"gamma is {self.gamma}: give a positive number")
+        require(self.gamma is None or self.gamma > 0, f"gamma is {self.gamma}: give a positive number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +132,8 @@ class Config:
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     epochs: int = setting(100, "passes over the training set")
-    batch_size: int = setting(128, "images a step")
+    batch_size: int = setting(128, "images a step, over all processes")
+    accumulate: int = setting(1, "micro-batches a step: the same gradient and perturbation in less memory")
     label_smoothing: float = setting(0.0, "label smoothing")
     seed: int = setting(0, "seed of the initial weights, the order and the augmentation")
     precision: Literal["auto", "bf16", "fp32", "fp64"] = setting(
@@ -187,10 +144,14 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _require(self.epochs >= 1, f"epochs is {self.epochs}: give at least 1")
-        _require(self.batch_size >= 1, f"batch_size is {self.batch_size}: give at least 1")
-        _require(self.seed >= 0, f"seed is {self.seed}: it cannot be negative")
-        _require(
+        require(self.epochs >= 1, f"epochs is {self.epochs}: give at least 1")
+        require(self.batch_size >= 1, f"batch_size is {self.batch_size}: give at least 1")
+        require(
+            1 <= self.accumulate <= self.batch_size,
+            f"accumulate is {self.accumulate}: give a number from 1 to batch_size",
+        )
+        require(self.seed >= 0, f"seed is {self.seed}: it cannot be negative")
+        require(
             0 <= self.label_smoothing < 1,
             f"label_smoothing is {self.label_smoothing}: give a number from 0 to below 1",
         )
@@ -204,7 +165,7 @@ class Config:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Config:
         """Return the config that `to_json` wrote. An unknown key, or a value of another type, is an `InputError`."""
-        return _parse(cls, content, "config")
+        return parse(cls, content, "config")
 
     def override(self, settings: Mapping[str, Any]) -> Config:
         """Return this config with some settings changed, each named by its field alone, as on the command line.
@@ -235,46 +196,3 @@ class Config:
             where = f": it belongs to method {' and '.join(owners)}" if owners else ""
             raise InputError(f"method {method} has no setting {next(iter(settings))!r}{where}")
         return replace(config, **changed)
-
-
-def _parse(kind: Any, value: Any, name: str) -> Any:
-    """Return `value`, as `json` read it, as the annotated type `kind`; an `InputError` names a setting that is not."""
-    origin, choices = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Method or kind == Method:
-        rest = dict(_mapping(value, name))
-        method = rest.pop("name", None)
-        if method not in METHODS:
-            raise InputError(f"{name}: unknown method {method!r}: choose one of {', '.join(METHODS)}")
-        return _parse(METHODS[method], rest, name)
-    if is_dataclass(kind):
-        return _parse_dataclass(kind, _mapping(value, name), name)
-    if origin in (typing.Union, types.UnionType):
-        return None if value is None else _parse(next(c for c in choices if c is not type(None)), value, name)
-    if origin is Literal:
-        if value not in choices:
-            raise InputError(f"{name} is {value!r}: choose one of {', '.join(map(str, choices))}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise InputError(f"{name} is {value!r}: give a list")
-        return tuple(_parse(choices[0], item, name) for item in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not kind:
-        raise InputError(f"{name} is {value!r}: give a value of type {kind.__name__}")
-    return value
-
-
-def _mapping(value: Any, name: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise InputError(f"{name} is {value!r}: give an object with settings by name")
-    return value
-
-
-def _parse_dataclass(kind: Any, content: Mapping[str, Any], name: str) -> Any:
-    known = typing.get_type_hints(kind)
-    names = [f.name for f in fields(kind)]
-    for key in content:
-        if key not in names:
-            raise InputError(f"{name} has no setting {key!r}: choose among {', '.join(names) or 'none'}")
-    return kind(**{key: _parse(known[key], value, f"{name}.{key}") for key, value in content.items()})

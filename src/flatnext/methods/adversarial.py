@@ -1,0 +1,98 @@
+"""Adversarial training: the gradient at images that were changed, inside a small ball, to raise the loss.
+
+FGSM: Goodfellow, Shlens and Szegedy, ICLR 2015, arXiv 1412.6572; with several steps, PGD: Madry et al., ICLR 2018,
+arXiv 1706.06083. It perturbs the inputs, as a paragraph of the report describes; AMP perturbs the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from flatnext.methods.perturb import TINY, move, restored
+
+T = TypeVar("T")
+
+
+def adversarial(
+    closure: Callable[[], T],
+    inputs: Iterable[Tensor],
+    buffers: Iterable[Tensor],
+    *,
+    epsilon: float,
+    inner_lr: float = 1.25,
+    inner_iter: int = 1,
+    norm: Literal["linf", "l2"] = "linf",
+    unit: float | Tensor = 1.0,
+    low: Tensor | None = None,
+    high: Tensor | None = None,
+) -> T:
+    """Leave in the weights' `.grad` the gradient at perturbed inputs.
+
+    delta starts at 0 and is set `inner_iter` times to ``project(delta + inner_lr * epsilon * direction)``, direction
+    being the sign of the inputs' gradient (linf) or the gradient of each image divided by its norm (l2); project clips
+    to the ball of radius epsilon around each image, and keeps the image between `low` and `high`.
+
+    Cost: 1 + inner_iter passes a step. For the contract see `flatnext.methods.Rule`; here it is the inputs that are
+    perturbed and put back, and `closure` must run the model on these very tensors.
+
+    Args:
+        closure: zeroes the weights' gradients, runs forward and backward, returns anything.
+        inputs: images, N x ... each; they need not require a gradient.
+        buffers: as for the other methods; they keep what the clean pass did to them.
+        epsilon: radius of the ball around an image, in pixels of range [0, 1] (2/255, say); 0 is plain training.
+        inner_lr: length of a step, in radii.
+        inner_iter: steps; 0 is plain training.
+        norm: norm of the ball.
+        unit: what a pixel of 1.0 is in the inputs' units: 1 / std of the normalisation, broadcast against the inputs.
+        low: what a pixel of 0.0 is in the inputs' units, broadcast against them.
+        high: what a pixel of 1.0 is; without the two, pixels may leave their range.
+
+    Returns:
+        What the first call of `closure`, on the clean inputs, returned.
+    """
+    images = list(inputs)
+    if epsilon == 0 or inner_lr == 0 or inner_iter == 0:
+        return closure()
+    needed = [x.requires_grad for x in images]
+    with restored(images) as clean:
+        try:
+            for x in images:
+                x.requires_grad_().grad = None
+            result = closure()
+            delta = [torch.zeros_like(x) for x in images]
+            with restored([], list(buffers)):
+                for _ in range(inner_iter):
+                    for i, x in enumerate(images):
+                        assert x.grad is not None  # closure ran the model on it
+                        delta[i] = _ascend(delta[i], x.grad, epsilon, inner_lr, norm, unit)
+                        if low is not None and high is not None:
+                            delta[i] = (clean[i] + delta[i]).clamp(low, high) - clean[i]
+                        x.grad = None
+                    move(images, clean, delta)
+                    closure()
+        finally:
+            for x, need in zip(images, needed, strict=True):
+                x.grad = None
+                x.requires_grad_(need)
+    return result
+
+
+@torch.no_grad()
+def _ascend(
+    delta: Tensor, gradient: Tensor, epsilon: float, inner_lr: float, norm: str, unit: float | Tensor
+) -> Tensor:
+    """Return delta after one step and the projection to the ball, both in pixels; `delta` is in the inputs' units."""
+    pixels, slope = delta / unit, gradient * unit
+    if norm == "linf":
+        return (pixels + inner_lr * epsilon * slope.sign()).clamp(-epsilon, epsilon) * unit
+    pixels = pixels + inner_lr * epsilon * slope / (_lengths(slope) + TINY)
+    return pixels * (epsilon / (_lengths(pixels) + TINY)).clamp(max=1.0) * unit
+
+
+def _lengths(images: Tensor) -> Tensor:
+    """Return the L2 norm of each image, shaped to broadcast against the images."""
+    return torch.linalg.vector_norm(images.flatten(1), dim=1).reshape(-1, *[1] * (images.ndim - 1))

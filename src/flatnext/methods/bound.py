@@ -1,0 +1,116 @@
+"""A method at work in a run: which rule it is at a step, and which tensors it perturbs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from flatnext import config
+from flatnext.errors import InputError
+from flatnext.methods.adversarial import adversarial
+from flatnext.methods.amp import amp
+from flatnext.methods.momentum_amp import momentum_amp
+from flatnext.methods.rmp import rmp
+from flatnext.methods.rule import Rule
+from flatnext.methods.sam import asam, sam
+from flatnext.methods.sgd import sgd
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method in the table: its rule, what the rule needs beside its settings, and whether it perturbs the images."""
+
+    rule: Callable[..., Any]
+    needs: tuple[str, ...] = ()
+    perturbs_images: bool = False
+
+
+METHODS: dict[type[config.Method], Row] = {
+    config.Sgd: Row(sgd),
+    config.Amp: Row(amp),
+    config.MomentumAmp: Row(momentum_amp, needs=("optimizer",)),
+    config.Rmp: Row(rmp, needs=("generator",)),
+    config.Sam: Row(sam),
+    config.Asam: Row(asam),
+    config.Adversarial: Row(adversarial, needs=("unit", "low", "high"), perturbs_images=True),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundMethod:
+    """A method's settings with what they refer to. Called with a step's number it is a function of that alone.
+
+    `mean` and `std` are those by which images were normalised; `total_steps` is what a radius schedule ends at.
+    """
+
+    settings: config.Method
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    total_steps: int
+    seed: int = 0
+    mean: Sequence[float] = (0.0, 0.0, 0.0)
+    std: Sequence[float] = (1.0, 1.0, 1.0)
+
+    def __call__(self, closure: Callable[[], T], images: Tensor, step: int) -> T:
+        """Compute the gradient of a batch by the rule of this step; `closure` runs the model on `images`."""
+        perturbed = [images] if METHODS[type(self.settings)].perturbs_images else self.parameters
+        return self.rule(step, images)(closure, perturbed, self.model.buffers())
+
+    @property
+    def per_rank(self) -> bool:
+        """Whether each process perturbs by its own gradient."""
+        return isinstance(self.settings, config.Perturbation) and self.settings.per_rank
+
+    @cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters that are perturbed."""
+        if getattr(self.settings, "only", "all") == "all":
+            return list(self.model.parameters())
+        found = list(norm_parameters(self.model))
+        if not found:
+            raise InputError("only=norm: the model has no normalisation layer with parameters: leave only out")
+        return found
+
+    def rule(self, step: int, images: Tensor) -> Rule:
+        """Return the gradient rule of a step, counted from 0 over the run."""
+        settings = self.settings
+        if isinstance(settings, config.Sgd) or step % settings.interval:
+            return sgd
+        row = METHODS[type(settings)]
+        own = {k: v for k, v in vars(settings).items() if k not in ("interval", "radius_schedule", "per_rank", "only")}
+        radius = "rho" if "rho" in own else "epsilon"
+        own[radius] *= radius_factor(settings.radius_schedule, step, self.total_steps)
+        return partial(row.rule, **own, **{name: self._need(name, step, images) for name in row.needs})
+
+    def _need(self, name: str, step: int, images: Tensor) -> Any:
+        """Return one of the things that rules need beside their settings."""
+        if name == "optimizer":
+            return self.optimizer
+        if name == "generator":
+            return torch.Generator(images.device).manual_seed((self.seed << 32) + step)
+        mean, std = (
+            torch.tensor(values, device=images.device, dtype=images.dtype).view(1, -1, 1, 1)
+            for values in (self.mean, self.std)
+        )
+        return {"unit": 1 / std, "low": (0 - mean) / std, "high": (1 - mean) / std}[name]
+
+
+def radius_factor(schedule: str, step: int, total_steps: int) -> float:
+    """Return by what the radius is multiplied at a step: 1, or linearly from 0 to 1 (warmup) or 1 to 0 (decay)."""
+    done = step / max(total_steps, 1)
+    return {"constant": 1.0, "warmup": done, "decay": 1 - done}[schedule]
+
+
+def norm_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
+    """Yield the affine parameters of a model's normalisation layers (batch, instance, group, layer, RMS)."""
+    for module in model.modules():
+        if isinstance(module, (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)):
+            yield from module.parameters(recurse=False)

@@ -1,0 +1,53 @@
+"""Momentum AMP: the perturbation along the momentum, which the optimizer has anyway, at the price of plain training.
+
+After momentum-SAM (Becker, Altrock and Risse, 2024, arXiv 2401.12033), which takes a step of fixed length along the
+descending momentum; here it is clipped into AMP's ball instead (arXiv 2010.04925), so that a small momentum gives a
+small perturbation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from flatnext.methods.perturb import clip, move, restored
+
+T = TypeVar("T")
+
+
+def momentum_amp(
+    closure: Callable[[], T],
+    parameters: Iterable[Tensor],
+    buffers: Iterable[Tensor],
+    *,
+    optimizer: torch.optim.Optimizer,
+    epsilon: float,
+    inner_lr: float = 1.0,
+    ball: Literal["tensor", "global"] = "tensor",
+) -> T:
+    """Leave in `p.grad` the gradient at theta + delta, delta = clip(-inner_lr * momentum, epsilon).
+
+    The momentum is the optimizer's: `momentum_buffer` of SGD, `exp_avg` of Adam and its kin. It points up the slope, so
+    that delta points where the step will go, as the authors of momentum-SAM have it. Before the first step, and without
+    momentum, it is plain training. The one pass is the perturbed one: what it returns, and what it does to `buffers`,
+    is of theta + delta. Outside the pass the weights are theta: whoever evaluates or saves sees those.
+
+    Cost: 1 pass a step. For the other arguments see `flatnext.methods.amp`.
+    """
+    found = [(p, _momentum(optimizer, p)) for p in parameters]
+    weights = [p for p, momentum in found if momentum is not None]
+    if not weights or epsilon == 0 or inner_lr == 0:
+        return closure()
+    delta = [momentum.mul(-inner_lr) for _, momentum in found if momentum is not None]
+    clip(delta, epsilon, ball)
+    with restored(weights) as theta:
+        move(weights, theta, delta)
+        return closure()
+
+
+def _momentum(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor | None:
+    state = optimizer.state.get(parameter, {})
+    return state.get("momentum_buffer", state.get("exp_avg"))

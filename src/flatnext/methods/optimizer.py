@@ -1,0 +1,150 @@
+"""AMP in the shape of an optimizer, with the signature of its authors' class."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils._pytree import tree_map
+
+from flatnext.errors import InputError
+from flatnext.methods.amp import amp
+
+
+class AMP(torch.optim.Optimizer):
+    """Adversarial model perturbation around any torch optimizer; change one import in code that uses the authors'.
+
+    ::
+
+        optimizer = flatnext.AMP(model.parameters(), lr=0.1, epsilon=0.5, momentum=0.9, nesterov=True)
+
+        def closure():
+            outputs = model(inputs)
+            loss = criterion(outputs, targets)
+            loss.backward()
+            return outputs, loss
+
+        outputs, loss = optimizer.step(closure)
+
+    Unlike theirs it has one state, which is the base optimizer's: `state_dict` and `load_state_dict` are complete, and
+    a torch scheduler given this optimizer reaches the base. Weights come back to the bit. Batch norm counts a batch
+    once: the modules that run in the first call of the closure are noted, and their buffers put back after the others.
+
+    Args:
+        params: parameters or parameter groups; a group may have its own `lr`, `epsilon` and `inner_lr`.
+        lr: learning rate of the base optimizer.
+        epsilon: radius of the ball, for each parameter tensor.
+        inner_lr: step length of the perturbation, in gradients.
+        inner_iter: perturbation steps; 0 is plain training.
+        base_optimizer: class of the optimizer that takes the step.
+        **kwargs: its other arguments.
+
+    Raises:
+        InputError: a radius, an inner rate or a number of steps is negative.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float,
+        epsilon: float,
+        inner_lr: float = 1.0,
+        inner_iter: int = 1,
+        base_optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
+        **kwargs: Any,
+    ) -> None:
+        if inner_iter < 0:
+            raise InputError(f"inner_iter is {inner_iter}: it cannot be negative")
+        self.inner_iter = inner_iter
+        given: list[Any] = list(params)
+        groups: list[dict[str, Any]] = (
+            [dict(g) for g in given] if given and isinstance(given[0], dict) else [{"params": given}]
+        )
+        for group in groups:
+            group.setdefault("epsilon", epsilon)
+            group.setdefault("inner_lr", inner_lr)
+            for name in ("epsilon", "inner_lr"):
+                if not group[name] >= 0:
+                    raise InputError(f"{name} is {group[name]}: it cannot be negative")
+        self.base_optimizer = base_optimizer(groups, lr=lr, **kwargs)  # type: ignore[call-arg]
+        super().__init__(self.base_optimizer.param_groups, self.base_optimizer.defaults)
+        self._share()
+
+    def _share(self) -> None:
+        """Have one set of groups and one state with the base optimizer, so that nothing can be out of step."""
+        self.param_groups, self.state = self.base_optimizer.param_groups, self.base_optimizer.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the state that `state_dict` gave, the base optimizer's."""
+        self.base_optimizer.load_state_dict(state_dict)
+        self._share()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "base_optimizer": self.base_optimizer, "inner_iter": self.inner_iter}
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group to the base optimizer; without an `epsilon` or `inner_lr` of its own it has the first group's."""
+        groups = self.base_optimizer.param_groups
+        if any(param_group is group for group in groups):
+            super().add_param_group(param_group)  # torch's constructor at work
+        else:
+            shared = {name: groups[0][name] for name in ("epsilon", "inner_lr")}
+            self.base_optimizer.add_param_group({**shared, **param_group})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; return what the first call of the closure, at the unperturbed weights, returned, detached.
+
+        The closure runs forward and backward; gradients are zeroed before each call. `InputError` without one.
+        """
+        if closure is None:
+            raise InputError("AMP needs a closure that runs forward and backward: optimizer.step(closure)")
+        given = torch.enable_grad()(closure)
+        buffers: list[Tensor] = []
+        first = True
+
+        def zeroed() -> Any:
+            nonlocal first
+            self.zero_grad()
+            with _noting_buffers(buffers) if first else warnings.catch_warnings():
+                first = False
+                return given()
+
+        tensors = [(p, g["epsilon"], g["inner_lr"]) for g in self.param_groups for p in g["params"]]
+        result = amp(
+            zeroed,
+            [p for p, _, _ in tensors],
+            buffers,  # filled by the first call; a rule reads them after it
+            epsilon=[e for _, e, _ in tensors],
+            inner_lr=[r for _, _, r in tensors],
+            inner_iter=self.inner_iter,
+        )
+        self.base_optimizer.step()
+        return tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, result)
+
+
+@contextmanager
+def _noting_buffers(found: list[Tensor]) -> Iterator[None]:
+    """Add the buffers of all modules that run forward in training mode inside the block to `found`, each once."""
+    seen: set[int] = set()
+
+    def note(module: nn.Module, _: Any) -> None:
+        if module.training:
+            for buffer in module.buffers(recurse=isinstance(module, torch._dynamo.OptimizedModule)):
+                if id(buffer) not in seen:
+                    seen.add(id(buffer))
+                    found.append(buffer)
+
+    handle = register_module_forward_pre_hook(note)
+    try:
+        with warnings.catch_warnings():
+            # The hook may well fire an extra time for a compiled module.
+            warnings.filterwarnings("ignore", message="Using `torch.compile")
+            yield
+    finally:
+        handle.remove()

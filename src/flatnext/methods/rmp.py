@@ -1,0 +1,47 @@
+"""Random model perturbation: a perturbation of AMP's size in a random direction, the control of the AMP paper.
+
+If it does as well as AMP, the direction does not matter. Zheng, Zhang and Mao, CVPR 2021, arXiv 2010.04925.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from flatnext.methods.perturb import TINY, clip, move, norms, restored
+
+T = TypeVar("T")
+
+
+def rmp(
+    closure: Callable[[], T],
+    parameters: Iterable[Tensor],
+    buffers: Iterable[Tensor],
+    *,
+    generator: torch.Generator,
+    epsilon: float,
+    inner_lr: float = 1.0,
+    ball: Literal["tensor", "global"] = "tensor",
+) -> T:
+    """Leave in `p.grad` the gradient at theta + delta, where delta is Gaussian noise of the norm that AMP's would have.
+
+    That norm is min(inner_lr * ||g||, epsilon), of each tensor or of all together, as `ball` says. The first pass is
+    needed for it, so that the two methods differ in the direction alone, and cost the same: 2 passes a step.
+    `generator` must be on the parameters' device. For the other arguments see `flatnext.methods.amp`.
+    """
+    result = closure()
+    weights = [p for p in parameters if p.grad is not None]
+    if not weights or epsilon == 0 or inner_lr == 0:
+        return result
+    adversarial = [p.grad.mul(inner_lr) for p in weights if p.grad is not None]
+    clip(adversarial, epsilon, ball)
+    delta = [torch.randn(p.shape, generator=generator, device=p.device, dtype=p.dtype) for p in weights]
+    for noise, scale in zip(delta, norms(adversarial, ball) / (norms(delta, ball) + TINY), strict=True):
+        noise.mul_(scale)
+    with restored(weights, list(buffers)) as theta:
+        move(weights, theta, delta)
+        closure()
+    return result

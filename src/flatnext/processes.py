@@ -1,0 +1,120 @@
+"""One process or many: who this one is, and what all of them work out together.
+
+`torchrun --nproc-per-node N -m flatnext train ...` starts N processes; each takes its share of every batch. They talk
+by NCCL on GPUs and gloo on CPUs. With one process everything here is the identity.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from flatnext.errors import InputError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's number (from 0) and how many there are. `control` is a group for small messages between CPUs."""
+
+    rank: int = 0
+    count: int = 1
+    control: Any = None
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def share(self, items: Tensor) -> Tensor:
+        """Return this process's part of a batch: every `count`-th row, beginning with its rank."""
+        return items[self.rank :: self.count]
+
+    def sum(self, tensors: Iterable[Tensor]) -> None:
+        """Replace floating-point tensors by their sums over the processes, in place, in one message."""
+        group = list(tensors)
+        if self.count == 1 or not group:
+            return
+        flat = torch.cat([t.reshape(-1) for t in group])
+        dist.all_reduce(flat)
+        for tensor, part in zip(group, flat.split([t.numel() for t in group]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Replace floating-point tensors by their means over the processes, in place."""
+        group = list(tensors)
+        if self.count > 1:
+            self.sum(group)
+            for tensor in group:
+                tensor.div_(self.count)
+
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        """Return for each flag whether it is set in any process. All processes must call it."""
+        if self.count == 1:
+            return list(flags)
+        together = torch.tensor(flags, dtype=torch.int32)
+        dist.all_reduce(together, dist.ReduceOp.MAX, group=self.control)
+        return together.bool().tolist()
+
+    def on_first(self, function: Callable[[], T]) -> T:
+        """Call `function` in the first process alone; all return its result, or raise the `InputError` it raised."""
+        if self.count == 1:
+            return function()
+        message: list[Any] = [None, None]
+        if self.first:
+            try:
+                message[0] = function()
+            except InputError as error:
+                message[1] = error
+        dist.broadcast_object_list(message, src=0, group=self.control)
+        if message[1] is not None:
+            raise message[1]
+        return message[0]
+
+    def first_then_others(self, function: Callable[[], T]) -> T:
+        """Call `function` in the first process, then in the others: the first fetches what the others then find."""
+        kept: list[T] = []
+        self.on_first(lambda: kept.append(function()))
+        return kept[0] if self.first else function()
+
+
+ALONE = Processes()
+
+
+def restarted() -> bool:
+    """Return whether torchrun has started the processes again after one of them died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+@contextmanager
+def join_processes(device: str) -> Iterator[tuple[Processes, str]]:
+    """Join the processes that torchrun has started; yield them and the device of this one.
+
+    Without torchrun it is one process, on `device`. At the end everything that may still hold a communicator is
+    collected before the group is left: otherwise gloo's threads can abort a process that has done its work.
+    """
+    count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if count == 1 or dist.is_initialized():
+        yield ALONE, device
+        return
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", rank=rank, world_size=count)
+    try:
+        yield Processes(rank, count, dist.new_group(backend="gloo")), device
+        dist.barrier()
+    finally:
+        gc.collect()
+        dist.destroy_process_group()
