@@ -29,10 +29,10 @@ def write_study(
     **options: Any,
 ) -> Path:
     """Write a whole study and return its folder; `options` go to `write_run`."""
+    command = f"flatnext study --recipes {' '.join(recipes)} --seeds {len(seeds)}"
     for name in recipes:
         for seed in seeds:
-            write_run(root / name / f"seed-{seed}", replace(recipe(name), seed=seed), **options)
-    command = f"flatnext study --recipes {' '.join(recipes)} --seeds {len(seeds)}"
+            write_run(root / name / f"seed-{seed}", replace(recipe(name), seed=seed), command=command, **options)
     write_json(root / "study.json", {"command": command, "recipes": list(recipes), "seeds": list(seeds)})
     return root
 
@@ -49,12 +49,16 @@ def write_run(
     test_curve: bool = True,
     finished: bool = True,
     error: str | None = None,
+    command: str = "",
 ) -> None:
     """Write one run folder. `accuracy` is the test accuracy of the last epoch (default: near the recipe's level)."""
     folder.mkdir(parents=True)
-    config = replace(config, epochs=epochs, data=replace(config.data, validation=5000 if validation else 0))
+    schedule = replace(config.schedule, warmup_epochs=0.0)  # a warm-up must fit in the epochs
+    data = replace(config.data, validation=5000 if validation else 0)
+    config = replace(config, epochs=epochs, schedule=schedule, data=data)
+    command = command or f"flatnext train --recipe {config.recipe} --seed {config.seed}"
     write_json(folder / "config.json", config.to_json())
-    write_json(folder / "environment.json", environment(config, classes, test_images))
+    write_json(folder / "environment.json", environment(config, command, classes, test_images))
     random = np.random.default_rng([config.seed, *config.recipe.encode()])
     if accuracy is None:
         shared = 0.002 * np.random.default_rng(config.seed).standard_normal()
@@ -75,28 +79,23 @@ def write_json(file: Path, content: Any) -> None:
     file.write_text(json.dumps(content))
 
 
-def environment(config: Config, classes: Sequence[str], test_images: int) -> dict[str, Any]:
-    session = {
-        "command": f"flatnext train --recipe {config.recipe} --seed {config.seed}",
-        "started": f"2026-11-23T{5 + config.seed:02d}:00:00+00:00",
-        "from_step": 0,
-    }
+def environment(config: Config, command: str, classes: Sequence[str], test_images: int) -> dict[str, Any]:
+    machine = {"torch": "2.13.0+cpu", "device_name": "AMD EPYC", "threads": 2, "processes": 1}
+    started = f"2026-11-23T{5 + config.seed:02d}:00:00+00:00"
     return {
+        **machine,
         "flatnext": "0.1.0",
         "python": "3.11.7",
-        "torch": "2.13.0+cpu",
         "numpy": "2.4.6",
         "platform": "Linux-6.1-x86_64",
         "device": "cpu",
-        "device_name": "AMD EPYC",
-        "threads": 2,
         "precision": "bf16",
         "parameters": 4_761_770,
         "train_images": config.data.train_images or 50_000 - config.data.validation,
         "validation_images": config.data.validation,
         "test_images": test_images,
         "classes": list(classes),
-        "sessions": [session],
+        "sessions": [{"command": command, "started": started, "from_step": 0, **machine}],
     }
 
 

@@ -148,6 +148,15 @@ BAD = [
     (["report", "nowhere"], "nowhere"),
     (["data", "--dataset", "folder", "--data-dir", "nowhere"], "nowhere"),
     (["summary", "--image-size", "30"], "30"),
+    (["train", "--recipe", "quick", "--blocks", "1,1,1,1,1", "--cardinality", "2"], "image size is 8x8"),
+    (["train", "--recipe", "quick", "--image-size", "4", "--batch-size", "431"], "batch norm needs two"),
+    (["train", "--recipe", "quick", "--crop-padding", "1000000"], "crop_padding is 1000000"),
+    (["train", "--recipe", "quick", "--device", "meta"], "meta"),
+    (["train", "--recipe", "quick", "--seed", str(2**64)], "seed"),
+    (["train", "--accumulate", "1000"], "accumulate is 1000"),
+    (["study", "--recipes", "quick", "sgd"], "dataset"),
+    (["study", "--dataset", "folder", "--data-dir", "nowhere"], "nowhere"),
+    (["study", "--method", "amp"], "--method"),
     ([], "VERB"),
 ]
 
@@ -165,14 +174,19 @@ def test_bad_input_is_one_line_and_status_2(run, tmp_path, arguments, message):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_ctrl_c_ends_without_a_traceback(tmp_path):
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(tmp_path):
     code = (
-        "import os, signal, sys, threading\n"
-        "threading.Timer(2.5, os.kill, [os.getpid(), signal.SIGINT]).start()\n"
+        "import os, pathlib, signal, sys, threading, time\n"
+        "def interrupt():\n"
+        "    while not pathlib.Path(sys.argv[1], 'last.safetensors').exists(): time.sleep(0.05)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "threading.Thread(target=interrupt, daemon=True).start()\n"
         "from flatnext.cli import main\n"
-        "sys.exit(main(['train', '--recipe', 'quick', '--epochs', '500', '--output', sys.argv[1]]))"
+        f"sys.exit(main(['train', '--recipe', 'quick', *{FLAGS!r}, '--epochs', '500', '--output', sys.argv[1]]))"
     )
     arguments = [sys.executable, "-c", code, str(tmp_path / "run")]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode == 130
     assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith(f"go on with: flatnext train --resume {tmp_path / 'run'}")
+    assert list((tmp_path / "run").glob("state-*.pt"))

@@ -67,6 +67,16 @@ def test_a_pair_differs_in_the_method_alone(pair):
         (lambda: Config(epochs=0), "epochs"),
         (lambda: Config(label_smoothing=1.0), "label_smoothing"),
         (lambda: recipe("best-ever"), "unknown recipe"),
+        (lambda: Config(seed=2**64), "seed"),
+        (lambda: Config(recipe="../../evil"), "recipe"),
+        (lambda: Config(schedule=Schedule(warmup_epochs=200.0)), "warmup_epochs"),
+        (lambda: Config(schedule=Schedule(warmup_epochs=2.0, t_max=1)), "warmup_epochs"),
+        (lambda: Config().override({"precision": "fp16"}), "precision"),
+        (lambda: Config().override({"epochs": 2.5}), "epochs"),
+        (lambda: Config().override({"epochs": "5"}), "epochs"),
+        (lambda: Config().override({"nesterov": "no"}), "nesterov"),
+        (lambda: Amp(ball="globe"), "ball"),
+        (lambda: Data(dataset="mnist"), "dataset"),
     ],
 )
 def test_bad_settings_are_named_in_one_line(make, setting):

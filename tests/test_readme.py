@@ -1,4 +1,4 @@
-"""The README's examples run, and its commands parse."""
+"""The examples in the README and the docs run, their commands parse, and their links lead somewhere."""
 
 from __future__ import annotations
 
@@ -6,22 +6,34 @@ import re
 import shlex
 
 import pytest
+import torch
 
 from conftest import REPOSITORY
 from flatnext import cli
 from flatnext.recipes import RECIPES
 
 README = (REPOSITORY / "README.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-COMMANDS = re.findall(r"^    flatnext (.*?)(?:\s+#.*)?$", README, re.MULTILINE)
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted(REPOSITORY.glob("docs/**/*.md"))]
+EXAMPLES = [
+    pytest.param(code, id=f"{page.stem}-{page.parent.name}-{number}")
+    for page in PAGES
+    for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+]
+COMMANDS = sorted(
+    {
+        command
+        for page in PAGES
+        for command in re.findall(r"^(?:    )?flatnext (.*?)(?:\s+#.*)?$", page.read_text(), re.MULTILINE)
+    }
+)
 
 
-@pytest.mark.parametrize("code", EXAMPLES, ids=range(len(EXAMPLES)))
+@pytest.mark.parametrize("code", EXAMPLES)
 def test_example_runs(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(compile(code, "README.md", "exec"), names)
-    if "loss" in names:
+    exec(compile(code, "example", "exec"), names)
+    if isinstance(names.get("loss"), torch.Tensor):
         assert 0 < names["loss"].item() < 100
 
 
@@ -30,8 +42,14 @@ def test_command_parses(command):
     cli.make_parser().parse_args(shlex.split(command))
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        assert "://" in target or (page.parent / target).exists(), target
+
+
 def test_readme_names_every_recipe():
-    assert len(EXAMPLES) == 2
-    assert len(COMMANDS) >= 8
+    assert len(EXAMPLES) >= 10
+    assert len(COMMANDS) >= 20
     for name in RECIPES:
         assert f"`{name}`" in README

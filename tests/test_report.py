@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 
 from fake_study import CLASSES, write_json, write_run, write_study
+from flatnext.config import METHODS, Amp
+from flatnext.durations import duration
 from flatnext.errors import InputError
 from flatnext.recipes import recipe
 from flatnext.report import figures, write_report
 from flatnext.report.blocks import Panel
 from flatnext.report.markdown import escape
 from flatnext.report.page import bound
-from flatnext.study.table import read_study
+from flatnext.study.table import read_study, setting_text
 
 
 class Page(HTMLParser):
@@ -256,7 +258,7 @@ def test_without_validation_there_is_no_best_epoch(tmp_path: Path) -> None:
 def test_without_test_curves_validation_is_drawn(tmp_path: Path) -> None:
     page, _ = report(write_study(tmp_path, seeds=(0, 1), epochs=2, test_curve=False))
     assert "in training and on the validation split" in page.text
-    assert "on the test set and in training" not in page.text
+    assert "in training and on the test set" not in page.text
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -266,6 +268,23 @@ def test_without_any_metrics_there_are_no_curves(tmp_path: Path) -> None:
         file.write_text("")
     page, _ = report(folder)
     assert "no curves to draw" in page.text
+
+
+def test_a_recipe_without_metrics_is_left_out_of_the_curves(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, recipes=("sgd", "amp", "report-amp"), seeds=(0,), epochs=2)
+    (folder / "amp/seed-0/metrics.jsonl").write_text("")
+    page, _ = report(folder)  # matplotlib warns of an empty legend, and a warning fails the tests
+    assert "Not drawn, since its runs hold no metrics: amp." in page.text
+    assert "loss by epoch of sgd, report-amp, in training and on the test set" in page.text
+    curves = {file.name for file in (folder / "figures").glob("curves-*-loss.svg")}
+    assert curves == {"curves-all-loss.svg", "curves-0-loss.svg", "curves-2-loss.svg"}
+
+
+def test_without_any_held_out_curve_training_is_drawn(tmp_path: Path) -> None:
+    page, _ = report(write_study(tmp_path, seeds=(0,), epochs=2, test_curve=False, validation=False))
+    assert "loss by epoch of sgd, amp, in training" in page.text
+    assert "in training and on" not in page.text
+    assert "sgd, training" in (tmp_path / "figures/curves-all-loss.svg").read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -307,29 +326,26 @@ def test_a_hundred_classes_stay_usable(tmp_path: Path) -> None:
 
 def test_names_are_escaped(tmp_path: Path) -> None:
     classes = ["<b>bold</b>", "a|b", "</title><script>alert(1)</script>", "&amp;", "*x*", *CLASSES[5:]]
+    write_study(tmp_path, seeds=(0, 1), epochs=2, classes=classes)
     for seed in (0, 1):
         for name in ("sgd", "amp"):
-            config = replace(recipe(name), recipe=f"{name}<i>", seed=seed)
-            write_run(tmp_path / f"{name}-{seed}", config, classes=classes, epochs=2)
+            file = tmp_path / name / f"seed-{seed}" / "environment.json"
+            content = json.loads(file.read_text())
+            content["sessions"][0] |= {"command": "flatnext train <i>", "device_name": "chip <i>"}
+            write_json(file, content)
     page, markdown = report(tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<b>" not in text
     assert "<script" not in text
     assert "<i>" not in text
     assert [row[0] for row in page.table("class")[1:6]] == classes[:5]
-    assert page.table("class")[0][1:3] == ["sgd<i>", "amp<i>"]
+    assert "flatnext train <i>" in page.text
+    assert ["device", "chip <i>"] in page.table("seeds")
     rendered = re.sub(r"(?m)^    .*$", "", markdown)  # all but code
     assert not re.search(r"<(?!/?(details|summary)>)", rendered)
     assert r"| a\|b |" in markdown
     for file in (tmp_path / "figures").glob("*.svg"):
         ET.parse(file)
-
-
-def test_a_dollar_in_a_name_is_not_mathematics(tmp_path: Path) -> None:
-    for name in ("sgd", "amp"):
-        write_run(tmp_path / name, replace(recipe(name), recipe=f"$\\frac{name}$"), epochs=2)
-    report(tmp_path)
-    assert f"$\\frac{'sgd'}$" in (tmp_path / "figures/seeds.svg").read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -348,10 +364,101 @@ def test_a_subset_is_said_plainly(tmp_path: Path) -> None:
 def test_machines_that_differ_are_said(tmp_path: Path) -> None:
     folder = write_study(tmp_path, seeds=(0, 1), epochs=2)
     file = folder / "amp/seed-0/environment.json"
-    write_json(file, json.loads(file.read_text()) | {"torch": "2.9.0", "precision": "fp32"})
+    content = json.loads(file.read_text()) | {"precision": "fp32"}
+    content["sessions"].append(content["sessions"][0] | {"torch": "2.9.0", "device_name": "NVIDIA H200", "threads": 8})
+    write_json(file, content)
     page, _ = report(folder)
     assert "not all made with the same device, precision and version of torch" in page.text
-    assert "2.13.0+cpu (3 of 4 runs); 2.9.0 (1 of 4 runs)" in page.text
+    rows = {row[0]: row[1] for row in page.table("seeds")}
+    assert rows["torch"] == "2.13.0+cpu (3 of 4 runs); 2.13.0+cpu, 2.9.0 (1 of 4 runs)"
+    assert rows["device"] == "AMD EPYC (3 of 4 runs); AMD EPYC, NVIDIA H200 (1 of 4 runs)"
+    assert rows["threads"] == "2 (3 of 4 runs); 2, 8 (1 of 4 runs)"
+    assert rows["precision"] == "bf16 (3 of 4 runs); fp32 (1 of 4 runs)"
+    assert "processes" not in rows
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_machine_that_a_run_left_is_said_though_all_runs_did(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, recipes=("sgd",), seeds=(0,), epochs=2)
+    file = folder / "sgd/seed-0/environment.json"
+    content = json.loads(file.read_text())
+    content["sessions"] += [content["sessions"][0] | {"processes": 4}, content["sessions"][0] | {"processes": 2}]
+    write_json(file, content)
+    page, _ = report(folder)
+    assert ["processes", "1, 4, 2"] in page.table("seeds")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_commands_are_those_of_the_runs(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, seeds=(0, 1), epochs=2)
+    last = "flatnext study --recipes sgd amp --seeds 2 --output 'a b'"
+    for name in ("sgd", "amp"):
+        file = folder / name / "seed-1/environment.json"
+        content = json.loads(file.read_text())
+        again = content["sessions"][0] | {"command": last, "started": "2026-11-24T00:00:00+00:00"}
+        write_json(file, content | {"sessions": [*content["sessions"], again]})
+    plan = json.loads((folder / "study.json").read_text())
+    write_json(folder / "study.json", plan | {"command": "flatnext study --never-ran"})
+    _, markdown = report(folder)
+    assert f"\n    flatnext study --recipes sgd amp --seeds 2\n    {last}\n\n" in markdown
+    assert "--never-ran" not in markdown
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_loss_that_was_not_finite_is_a_dash(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, seeds=(0, 1, 2), epochs=2)
+    file = folder / "amp/seed-1/result.json"
+    content = json.loads(file.read_text())
+    content["last"]["test"]["loss"] = content["last"]["validation"]["loss"] = None
+    write_json(file, content)
+    page, markdown = report(folder)
+    sgd, amp = page.table("recipe")[1:]
+    assert amp[4] == "–"
+    assert amp[1] == "3"
+    assert "±" in amp[2]
+    assert "±" in sgd[4]
+    assert "A dash in place of a test loss" in markdown
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_recipes_with_the_same_settings_are_said(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path / f"a-{seed}", replace(recipe("sgd"), seed=seed), epochs=2)
+        write_run(tmp_path / f"b-{seed}", replace(recipe("sgd"), recipe="again", seed=seed), epochs=2)
+    page, _ = report(tmp_path)
+    assert "The recipes have the same settings." in page.text
+    assert "differ in the method" not in page.text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_setting_that_a_method_lacks_is_a_dash(tmp_path: Path) -> None:
+    methods = [method() for method in METHODS.values()]
+    for method in methods:
+        write_run(tmp_path / method.name, replace(recipe("sgd"), recipe=method.name, method=method), epochs=1)
+    page, _ = report(tmp_path)
+    (header, *rows) = page.table("setting")
+    shown = {row[0]: dict(zip(header[1:], row[1:], strict=True)) for row in rows}
+    for name, by_method in shown.items():
+        for method in methods:
+            value = method.name if name == "method" else getattr(method, name, None)
+            assert by_method[method.name] == setting_text(value)
+    assert {name for name, value in shown["rho"].items() if value != "–"} == {"sam", "asam"}
+    common = dict(page.table("dataset"))
+    assert not common.keys() & shown.keys()
+    assert (common["interval"], common["radius_schedule"], common["per_rank"]) == ("1", "constant", "no")
+    assert "The recipes differ in the method and its settings alone." in page.text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_settings_that_are_not_at_their_default_are_shown(tmp_path: Path) -> None:
+    write_run(tmp_path / "sgd", recipe("sgd"), epochs=1)
+    write_run(tmp_path / "amp", replace(recipe("amp"), method=Amp(interval=2)), epochs=1)
+    page, _ = report(tmp_path)
+    rows = page.table("setting")
+    assert rows[0] == ["setting", "sgd", "amp"]
+    assert ["interval", "–", "2"] in rows
+    assert ["epsilon", "–", "0.5"] in rows
+    assert "radius_schedule" not in {row[0] for row in rows}
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -380,6 +487,12 @@ def test_numbers_stay_with_their_units() -> None:
         bound("(95 % interval, p < 0.001, 94.1 ± 0.2 %)")
         == "(95\u00a0% interval, p\u00a0<\u00a00.001, 94.1\u00a0±\u00a00.2\u00a0%)"
     )
+
+
+def test_times_are_short() -> None:
+    seconds = (0, 4.24, 9.96, 45, 59.7, 750, 3599.6, 11_100)
+    shown = ["0.0 s", "4.2 s", "10 s", "45 s", "1 min 00 s", "12 min 30 s", "1 h 00 min", "3 h 05 min"]
+    assert [duration(value) for value in seconds] == shown
 
 
 def test_a_whole_study_takes_seconds(tmp_path: Path) -> None:

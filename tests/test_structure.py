@@ -16,7 +16,7 @@ from flatnext.config import METHODS
 PACKAGE = Path(flatnext.__file__).parent
 # A layer imports itself and those before it.
 LAYERS = (
-    *("errors", "config", "recipes", "flags", "files", "device", "processes"),
+    *("errors", "config", "recipes", "flags", "files", "durations", "device", "processes"),
     *("data", "models", "methods", "evaluation", "training", "study", "report", "deploy", "cli"),
 )
 WITHOUT_TORCH = ("errors", "config", "recipes")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 
 from flatnext.errors import InputError
+from flatnext.recipes import recipe
 from flatnext.study.plan import make_plan, override_each
 from flatnext.study.run import run_study
 from flatnext.training import Silent, Stopped
@@ -47,6 +49,19 @@ def test_seeds_come_first_so_that_pairs_are_complete(tmp_path):
 def test_a_plan_without_sense_is_refused(configs, seeds, match):
     with pytest.raises(InputError, match=match):
         make_plan(configs, seeds)
+
+
+@pytest.mark.parametrize(
+    ("other", "match"),
+    [
+        (recipe("sgd"), "dataset"),
+        (tiny("quick-amp", split_seed=1), "split_seed"),
+        (replace(PAIR[0], recipe="twin"), "the same but for the name"),
+    ],
+)
+def test_recipes_that_cannot_be_compared_are_refused(other, match):
+    with pytest.raises(InputError, match=match):
+        make_plan([PAIR[0], other], 1)
 
 
 def test_settings_of_a_method_go_to_its_recipes():
@@ -98,4 +113,4 @@ def test_other_settings_are_seen_before_anything_runs(tmp_path):
 def test_bad_input_starts_nothing(tmp_path):
     with pytest.raises(InputError, match="train_images"):
         run_study(make_plan([tiny(train_images=10**6)], 1), tmp_path / "study")
-    assert not list((tmp_path / "study").glob("*/*"))
+    assert not list(tmp_path.iterdir())

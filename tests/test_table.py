@@ -1,7 +1,12 @@
 """Reading run folders into the study's table."""
 
+import copy
+import functools
 import json
+import math
+import operator
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +17,9 @@ from fake_study import CLASSES, write_json, write_run, write_study
 from flatnext.config import Amp
 from flatnext.errors import InputError
 from flatnext.recipes import recipe
+from flatnext.report import content as report
+from flatnext.report import figures
+from flatnext.report.blocks import Panel
 from flatnext.study.table import read_study
 
 
@@ -43,7 +51,7 @@ def test_a_deleted_run_is_out_of_the_statistics(folder: Path) -> None:
     assert before is not None
     assert after is not None
     assert (before.seeds, after.seeds) == ((0, 1, 2), (0, 2))
-    assert [(run.name, run.reason.split(":")[0]) for run in study.left_out] == [("amp/seed-1", "no run folder")]
+    assert [(run.name, run.reason) for run in study.left_out] == [("amp/seed-1", "not started, or deleted")]
 
 
 def test_unfinished_and_failed_runs_are_listed(folder: Path) -> None:
@@ -57,13 +65,73 @@ def test_unfinished_and_failed_runs_are_listed(folder: Path) -> None:
     }
 
 
-def test_a_run_that_only_has_its_config_is_unfinished(tmp_path: Path) -> None:
-    write_json(tmp_path / "run" / "config.json", recipe("sgd").to_json())
+def test_a_run_that_only_has_its_config_was_not_started(folder: Path) -> None:
+    shutil.rmtree(folder / "amp/seed-1")
+    write_json(folder / "amp/seed-1/config.json", replace(recipe("amp"), seed=1).to_json())
+    study = read_study([folder])
+    assert [(run.name, run.reason) for run in study.left_out] == [("amp/seed-1", "not started, or deleted")]
+
+
+def test_a_study_of_which_nothing_was_started(tmp_path: Path) -> None:
+    write_json(tmp_path / "study.json", {"recipes": ["sgd"], "seeds": [0]})
+    write_json(tmp_path / "sgd/seed-0/config.json", recipe("sgd").to_json())
     study = read_study([tmp_path])
     assert study.groups == ()
-    assert study.left_out[0].reason == "unfinished: 0 of 100 epochs"
+    assert [run.name for run in study.left_out] == ["sgd/seed-0"]
     assert study.baseline is None
     assert study.verdict == ("No run has finished: there is nothing to compare yet.",)
+
+
+def test_a_config_of_another_program_is_no_run(folder: Path) -> None:
+    write_json(folder / "node_modules/x/config.json", {"port": 80})
+    write_json(folder / "node_modules/config.json", [])
+    study = read_study([folder])
+    assert len(study.runs) == 6
+    assert study.left_out == ()
+    with pytest.raises(InputError, match="no runs in it"):
+        read_study([folder / "node_modules"])
+
+
+def test_a_study_given_twice_counts_once(folder: Path) -> None:
+    shutil.rmtree(folder / "amp/seed-1")
+    study = read_study([folder, folder / "amp", folder])
+    assert len(study.runs) == 5
+    assert len(study.left_out) == 1
+
+
+def test_commands_are_of_the_sessions_in_order(folder: Path) -> None:
+    file = folder / "sgd/seed-0/environment.json"
+    content = json.loads(file.read_text())
+    first = content["sessions"][0]
+    later = {**first, "command": "later", "started": "2026-12-01T00:00:00+00:00"}
+    before = {**first, "command": "before", "started": "2026-01-01T00:00:00+00:00"}
+    write_json(file, content | {"sessions": [before, first, later, later | {"command": ""}]})
+    write_json(folder / "study.json", {"command": "never ran", "recipes": ["sgd", "amp"], "seeds": [0, 1, 2]})
+    assert read_study([folder]).commands == ("before", first["command"], "later")
+
+
+def test_sessions_without_facts_of_their_own_have_the_runs(folder: Path) -> None:
+    file = folder / "sgd/seed-0/environment.json"
+    content = json.loads(file.read_text())
+    (full,) = content["sessions"]
+    bare = {key: full[key] for key in ("command", "started", "from_step")}
+    del content["processes"]
+    write_json(file, content | {"threads": 16, "sessions": [bare, bare | {"torch": "2.9.0", "processes": 3}]})
+    sessions = read_study([folder]).groups[0].runs[0].environment.sessions
+    assert [(s.device_name, s.threads, s.torch, s.processes) for s in sessions] == [
+        ("AMD EPYC", 16, "2.13.0+cpu", 1),
+        ("AMD EPYC", 16, "2.9.0", 3),
+    ]
+
+
+def test_a_loss_that_was_not_finite_is_none(folder: Path) -> None:
+    file = folder / "sgd/seed-0/result.json"
+    content = json.loads(file.read_text())
+    content["last"]["test"]["loss"] = None
+    write_json(file, content)
+    group = read_study([folder]).groups[0]
+    assert group.checkpoints()[0].test.loss is None
+    assert group.accuracy()[0] == content["last"]["test"]["accuracy"]
 
 
 def test_runs_are_found_without_a_plan(folder: Path) -> None:
@@ -150,9 +218,12 @@ def change(file: Path, **changes: object) -> None:
         ("config.json", b"{"),
         ("config.json", b'{"learning_rat": 1}'),
         ("environment.json", b"{}"),
+        ("environment.json", b"5"),
         ("environment.json", None),
         ("metrics.jsonl", b'{"epoch": 1}\n'),
         ("metrics.jsonl", b"torn\n{}\n"),
+        ("metrics.jsonl", b"\xff\xfe\x00"),
+        ("metrics.jsonl", b"5\n"),
     ],
 )
 def test_a_damaged_file_is_named(folder: Path, name: str, content: bytes | None) -> None:
@@ -167,13 +238,59 @@ def test_a_damaged_file_is_named(folder: Path, name: str, content: bytes | None)
     assert "\n" not in str(caught.value)
 
 
+PARTS = {
+    "config.json": ("recipe", "seed", "epochs", "method"),
+    "environment.json": ("classes", "sessions", "threads", "processes", "parameters", "precision"),
+    "result.json": ("last", "best", "mistakes", "train_seconds"),
+}
+
+
+def places(content: object, place: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Yield where a value of a JSON content stands; of a list's, the first item's."""
+    if place:
+        yield place
+    items = (
+        content.items() if isinstance(content, dict) else enumerate(content[:1] if isinstance(content, list) else ())
+    )
+    for key, value in items:
+        yield from places(value, (*place, key))
+
+
+@pytest.mark.parametrize("name", list(PARTS))
+def test_any_damage_is_an_error_that_names_the_file(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "_panel", lambda name, alt, *_, **__: Panel(name, alt, ""))
+    root = write_study(tmp_path, seeds=(0, 1), epochs=2, classes=("cat", "dog"), test_images=20)
+    file = root / "sgd/seed-0" / name
+    good = json.loads(file.read_text())
+    refused = []
+    for *parents, key in (place for place in places(good) if place[0] in PARTS[name]):
+        for value in (None, -1, 0, 10**400, math.nan, "é", [], {}, [None]):
+            content = copy.deepcopy(good)
+            functools.reduce(operator.getitem, parents, content)[key] = value
+            write_json(file, content)
+            try:
+                report.content(read_study([root]))
+            except InputError as error:
+                refused.append(str(error))
+    assert len(refused) > 40
+    assert all(name in text or "same config" in text or "different images" in text for text in refused)
+    assert not any("\n" in text for text in refused)
+
+
 def test_values_that_cannot_be_are_refused(folder: Path) -> None:
     file = folder / "sgd/seed-0/result.json"
     good = json.loads(file.read_text())
     last, mistake = good["last"], good["mistakes"][0]
     matrix = last["test"]["confusion"]
     for changes in (
+        {"mistakes": None},
+        {"mistakes": {}},
+        {"mistakes": [mistake | {"png": "é"}]},
         {"train_seconds": "long"},
+        {"train_seconds": math.inf},
+        {"train_seconds": 10**400},
+        {"last": last | {"test": last["test"] | {"loss": math.nan}}},
+        {"last": last | {"test": last["test"] | {"confusion": 5}}},
         {"last": last | {"test": last["test"] | {"confusion": matrix[1:]}}},
         {"last": last | {"test": last["test"] | {"confusion": [["1"] * 10] * 10}}},
         {"last": last | {"test": last["test"] | {"accuracy": True}}},
@@ -185,7 +302,17 @@ def test_values_that_cannot_be_are_refused(folder: Path) -> None:
             read_study([folder])
 
 
-def test_a_damaged_plan_is_named(folder: Path) -> None:
-    write_json(folder / "study.json", {"recipes": "sgd"})
+def test_environments_that_cannot_be_are_refused(folder: Path) -> None:
+    file = folder / "sgd/seed-0/environment.json"
+    good = json.loads(file.read_text())
+    for changes in ({"classes": 5}, {"classes": []}, {"classes": [1] * 10}, {"sessions": 5}, {"sessions": []}):
+        write_json(file, good | changes)
+        with pytest.raises(InputError, match=r"environment\.json"):
+            read_study([folder])
+
+
+@pytest.mark.parametrize("content", [{"recipes": "sgd"}, {"recipes": [5], "seeds": [0]}, {"recipes": ["sgd"]}, 5])
+def test_a_damaged_plan_is_named(folder: Path, content: object) -> None:
+    write_json(folder / "study.json", content)
     with pytest.raises(InputError, match=r"study\.json"):
         read_study([folder])

@@ -16,10 +16,12 @@ from torch import nn
 from flatnext import files
 from flatnext.config import Optimizer, Schedule
 from flatnext.errors import InputError
+from flatnext.evaluation.evaluate import evaluate
 from flatnext.recipes import recipe
 from flatnext.training import RunFolder, Stopped, learning_rate, make_optimizer, train
 from flatnext.training import checkpoint as checkpoint_module
 from flatnext.training import run_folder as run_folder_module
+from flatnext.training.judge import Judge
 from tiny import AtStep, tiny
 
 CONFIGS = [tiny(), tiny("quick-amp"), tiny("quick-amp", inner_iter=2, precision="bf16", clip_norm=1.0, cutout=4)]
@@ -65,6 +67,7 @@ def test_a_run_leaves_its_folder(whole):
         "last.safetensors",
         "best.safetensors",
         "tensorboard",
+        ".lock",
     }
     assert RunFolder(folder).config() == config
     lines = measured(folder)
@@ -115,7 +118,17 @@ def kill_at_write(monkeypatch, number: int) -> None:
         monkeypatch.setattr(module, "write_atomically", write)
 
 
-@pytest.mark.parametrize("write", range(10))  # config, session, two epochs, result
+WRITES = 2 + 2 * 4 + 1  # config, session; metrics, state, last and best of two epochs; result
+
+
+def test_there_are_no_more_writes(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at_write(patch, WRITES)
+        train(CONFIGS[1], tmp_path / "run")
+    assert RunFolder(tmp_path / "run").finished()
+
+
+@pytest.mark.parametrize("write", range(WRITES))
 def test_killed_at_any_write_and_resumed_ends_the_same(tmp_path, write):
     config, folder, whole = CONFIGS[1], tmp_path / "run", tmp_path / "whole"
     with pytest.MonkeyPatch.context() as patch:
@@ -157,6 +170,97 @@ def test_a_run_folder_is_not_overwritten_unasked(whole, tmp_path):
     with pytest.raises(InputError, match="not a run folder"):
         train(config, tmp_path, overwrite=True)
     assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+def test_overwrite_deletes_nothing_that_is_not_a_runs(tmp_path):
+    foreign = tmp_path / "project"
+    foreign.mkdir()
+    (foreign / "config.json").write_text('{"name": "my project"}')
+    with pytest.raises(InputError, match="not a run folder"):
+        train(CONFIGS[0], foreign, overwrite=True)
+    train(CONFIGS[0], tmp_path / "run")
+    (tmp_path / "run" / "notes.txt").write_text("precious")
+    train(CONFIGS[0], tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run" / "notes.txt").read_text() == "precious"
+
+
+def test_an_interrupted_overwrite_can_be_repeated(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    train(CONFIGS[0], folder)
+    real, calls = Path.unlink, []
+
+    def unlink(path, **options):
+        calls.append(path)
+        if len(calls) == 3:
+            raise Killed
+        real(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(Killed):
+        train(CONFIGS[0], folder, overwrite=True)
+    monkeypatch.undo()
+    train(CONFIGS[0], folder, overwrite=True)
+    train(CONFIGS[0], tmp_path / "whole")
+    assert_same_run(folder, tmp_path / "whole")
+
+
+def test_a_signal_during_the_last_evaluation_is_not_lost(tmp_path, monkeypatch):
+    real = Judge.validation
+    monkeypatch.setattr(Judge, "validation", lambda judge: (os.kill(os.getpid(), signal.SIGINT), real(judge))[1])
+    with pytest.raises(Stopped):
+        train(tiny(epochs=1), tmp_path / "run")
+    monkeypatch.undo()
+    train(tiny(epochs=1), tmp_path / "run", resume=True)
+    train(tiny(epochs=1), tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_best_is_the_weights_that_its_score_is_of(tmp_path):
+    config = tiny(epochs=4, learning_rate=0.05, warmup_epochs=0.0, schedule="constant", seed=2)
+    result = train(config, tmp_path / "run")
+    assert result["best"]["epoch"] < 4  # else the test shows nothing: choose another seed
+    with safetensors.safe_open(tmp_path / "run" / "best.safetensors", "pt") as file:
+        assert int(file.metadata()["step"]) == 4 * result["best"]["epoch"]
+    for name in ("last", "best"):
+        scores = evaluate(tmp_path / "run", checkpoint=name)
+        assert scores["confusion"] == result[name]["test"]["confusion"]
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    def second():
+        with pytest.raises(InputError, match="another process"):
+            train(CONFIGS[0], tmp_path / "run", resume=True)
+
+    train(CONFIGS[0], tmp_path / "run", progress=AtStep(2, second))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("state-000000004.pt", b"half"),
+        ("state-000000004.pt", None),
+        ("environment.json", b"[]"),
+        ("environment.json", b"{}"),
+        ("metrics.jsonl", b"\xff"),
+        ("metrics.jsonl", b"{}\n"),
+        ("last.safetensors", b"half"),
+        ("config.json", b"{}"),
+    ],
+)
+def test_a_damaged_folder_is_one_line(tmp_path, name, content):
+    def die():
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(CONFIGS[0], tmp_path, progress=AtStep(6, die))
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        train(CONFIGS[0], tmp_path, resume=True)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_overwrite_begins_anew(tmp_path):
@@ -215,8 +319,12 @@ def test_a_full_disk_is_one_line_and_keeps_the_checkpoint(tmp_path, monkeypatch)
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match=r"cannot write .*No space left"):
         train(config, folder)
-    assert not list(folder.glob(".*"))
+    assert not list(folder.glob(".*.tmp"))
     assert weights(folder)
+    monkeypatch.undo()
+    train(config, folder, resume=True)
+    train(config, tmp_path / "whole")
+    assert_same_run(folder, tmp_path / "whole")
 
 
 def test_the_weights_are_a_function_of_the_config_and_not_of_global_state(tmp_path):

@@ -13,24 +13,35 @@ if TYPE_CHECKING:
     from flatnext.data import Loader, load, partition
     from flatnext.errors import InputError
     from flatnext.evaluation.evaluate import evaluate
+    from flatnext.methods.adversarial import adversarial
     from flatnext.methods.amp import amp
+    from flatnext.methods.momentum_amp import momentum_amp
+    from flatnext.methods.optimizer import AMP
+    from flatnext.methods.rmp import rmp
+    from flatnext.methods.sam import asam, sam
     from flatnext.methods.sgd import sgd
     from flatnext.models import ResNeXt, load_weights, resnext29
     from flatnext.recipes import recipe
     from flatnext.training import train
 
 __all__ = [
+    "AMP",
     "Config",
     "InputError",
     "Loader",
     "ResNeXt",
+    "adversarial",
     "amp",
+    "asam",
     "evaluate",
     "load",
     "load_weights",
+    "momentum_amp",
     "partition",
     "recipe",
     "resnext29",
+    "rmp",
+    "sam",
     "sgd",
     "train",
 ]
@@ -40,7 +51,7 @@ _HOMES = {
     "data": ["Loader", "load", "partition"],
     "errors": ["InputError"],
     "evaluation": ["evaluate"],
-    "methods": ["amp", "sgd"],
+    "methods": ["AMP", "adversarial", "amp", "asam", "momentum_amp", "rmp", "sam", "sgd"],
     "models": ["ResNeXt", "load_weights", "resnext29"],
     "recipes": ["recipe"],
     "training": ["train"],

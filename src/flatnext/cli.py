@@ -15,6 +15,7 @@ from flatnext.config import Config
 from flatnext.errors import InputError
 from flatnext.flags import add_setting_flags, setting_overrides
 from flatnext.recipes import RECIPES, recipe
+from flatnext.study.plan import make_plan, override_each
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,6 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return options.run(options)
     except InputError as error:
         _complain(f"error: {error}")
+        return 2
+    except (RuntimeError, MemoryError) as error:
+        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            raise
+        _complain("error: out of memory: lower --batch-size or --image-size, or raise --accumulate")
         return 2
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # somebody closed the pipe that this writes to, as `| head` does
@@ -77,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
     study.add_argument("--output", type=Path, metavar="DIR", help="study folder (default studies/DATASET)")
     study.add_argument("--overwrite", action="store_true", help="run all anew, also what is finished")
     _add_places(study)
-    add_setting_flags(study, without=["seed"])
+    add_setting_flags(study, without=["seed", "method"])
 
     train = verb("train", "train one model and leave a run folder")
     train.set_defaults(run=_train)
@@ -95,6 +101,7 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("path", type=Path, help="run folder or weights file (also the report's checkpoints)")
     evaluate.add_argument("--checkpoint", choices=["last", "best"], default="last", help="which, in a run folder")
     evaluate.add_argument("--split", choices=["test", "validation", "train"], default="test", help="images to score")
+    evaluate.add_argument("--precision", choices=["auto", "bf16", "fp32", "fp64"], help="default: the run's own")
     evaluate.add_argument("--json", action="store_true", help="print JSON, with the confusion matrix")
     _add_places(evaluate)
     add_setting_flags(evaluate, "data", "model")
@@ -145,15 +152,14 @@ def _study(options: argparse.Namespace) -> int:
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise InputError("a study runs in one process: use torchrun with train, then flatnext report")
     overrides = setting_overrides(vars(options))
-    dataset = overrides.get("dataset", "cifar10")
-    names = options.recipes or (["quick", "quick-amp"] if dataset == "digits" else ["sgd", "amp"])
-    output = options.output or Path("studies") / dataset
+    digits = overrides.get("dataset") == "digits"
+    names = options.recipes or (["quick", "quick-amp"] if digits else ["sgd", "amp"])
+    configs = override_each([recipe(name) for name in names], overrides)
+    output = options.output or Path("studies") / configs[0].data.dataset
 
-    from flatnext.study.plan import make_plan, override_each
     from flatnext.study.run import run_study
     from flatnext.training import make_progress
 
-    configs = override_each([recipe(name) for name in names], overrides)
     failures = run_study(
         make_plan(configs, options.seeds, options.first_seed),
         output,
@@ -201,19 +207,15 @@ def _train(options: argparse.Namespace) -> int:
 
 def _config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[Config, Path]:
     """Return the config and the run folder that the flags of `train` ask for."""
+    from flatnext.training import read_config
+
     if options.resume is not None:
         if overrides or options.output or options.overwrite:
             raise InputError("--resume takes its settings from the run: leave settings, --output and --overwrite out")
-        return _read_config(options.resume / "config.json"), options.resume
-    config = recipe(options.recipe or "sgd") if options.config is None else _read_config(options.config)
+        return read_config(options.resume / "config.json"), options.resume
+    config = recipe(options.recipe or "sgd") if options.config is None else read_config(options.config)
     config = config.override(overrides)
     return config, options.output or Path("runs") / f"{config.recipe}-seed-{config.seed}"
-
-
-def _read_config(path: Path) -> Config:
-    from flatnext.files import read_json
-
-    return Config.from_json(read_json(path))
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -228,7 +230,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         data_dir=options.data_dir,
         device=options.device,
         download=options.download,
-        overrides=overrides,
+        progress=True,
+        overrides=overrides | ({"precision": options.precision} if options.precision else {}),
     )
     if options.json:
         print(json.dumps(scores))
@@ -258,12 +261,16 @@ def _write_report(folders: Sequence[Path], output: Path) -> None:
 def _summary(options: argparse.Namespace) -> int:
     settings = Config().override({**setting_overrides(vars(options)), "parameter_budget": 2**62}).model
 
+    import torch
+
     from flatnext import models
 
     if options.table1:
         print(models.table1())
         return 0
-    print(models.format_summary(models.summarize(models.build(settings, options.classes), options.image_size)))
+    with torch.device("meta"):  # nothing is allocated, so that any size can be asked for
+        model = models.build(settings, options.classes)
+    print(models.format_summary(models.summarize(model, options.image_size)))
     return 0
 
 

@@ -13,11 +13,13 @@ from flatnext.errors import InputError
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device of a name such as `cpu`, `cuda`, `cuda:1`, `mps`, or the best one there is for `auto`."""
+    """Return the device of a name such as `cpu`, `cuda`, `cuda:1`, `mps`; `auto` is CUDA's GPU, or else the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda", "mps", "xpu"):
+            raise RuntimeError(f"no training on {device.type}")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
@@ -55,6 +57,8 @@ def dtype(precision: str) -> torch.dtype:
 def place(model: nn.Module, device: torch.device, precision: str, *, channels_last: bool) -> None:
     """Move a model to the device, in the type and memory layout in which it is to run."""
     model.to(device, dtype(precision))
+    if precision == "fp32":  # by default convolutions on a GPU since Ampere round to TF32 then
+        torch.backends.cudnn.allow_tf32 = False
     if channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 

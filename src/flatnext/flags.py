@@ -30,7 +30,7 @@ def add_setting_flags(parser: argparse.ArgumentParser, *parts: str, without: Col
             group.add_argument(
                 "--model", choices=MODELS, default=argparse.SUPPRESS, help="named model; the flags below change parts"
             )
-        if title == "method":
+        if title == "method" and "method" not in without:
             group.add_argument("--method", choices=METHODS, default=argparse.SUPPRESS, help="gradient rule")
         seen = set(without)  # methods share settings
         for kind in PARTS[title]:
@@ -46,7 +46,8 @@ def setting_overrides(namespace: Mapping[str, Any]) -> dict[str, Any]:
     given = {key.removeprefix("setting_"): value for key, value in namespace.items() if key.startswith("setting_")}
     if "model" in namespace:
         named = model(namespace["model"])
-        given = {item.name: getattr(named, item.name) for item in fields(named)} | given
+        shape = {item.name: getattr(named, item.name) for item in fields(named) if item.name != "parameter_budget"}
+        given = shape | given
     if "method" in namespace:
         given["method"] = namespace["method"]
     return given
@@ -54,7 +55,7 @@ def setting_overrides(namespace: Mapping[str, Any]) -> dict[str, Any]:
 
 def _add_flag(group: argparse._ArgumentGroup, item: Field[Any], kind: Any) -> None:
     flag = "--" + (item.metadata["flag"] or item.name).replace("_", "-")
-    default = "" if item.default is None else f" (default {_show(item.default)})"
+    default = _default(item)
     options: dict[str, Any] = {
         "dest": f"setting_{item.name}",
         "default": argparse.SUPPRESS,
@@ -66,6 +67,14 @@ def _add_flag(group: argparse._ArgumentGroup, item: Field[Any], kind: Any) -> No
         group.add_argument(flag, choices=typing.get_args(kind), **options)
     else:
         group.add_argument(flag, type=_reader(kind), metavar=_metavar(kind), **options)
+
+
+def _default(item: Field[Any]) -> str:
+    """Return a note on the default; methods that share a setting may have different ones."""
+    by_method = {m: f.default for m, c in METHODS.items() for f in fields(c) if f.name == item.name}
+    if len(set(by_method.values())) > 1:
+        return f" (default {', '.join(f'{method} {_show(value)}' for method, value in by_method.items())})"
+    return "" if item.default is None else f" (default {_show(item.default)})"
 
 
 def _optional(kind: Any) -> tuple[Any, bool]:
@@ -98,4 +107,6 @@ def _metavar(kind: Any) -> str:
 
 
 def _show(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

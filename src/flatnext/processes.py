@@ -103,9 +103,16 @@ def join_processes(device: str) -> Iterator[tuple[Processes, str]]:
     collected before the group is left: otherwise gloo's threads can abort a process that has done its work.
     """
     count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    if count == 1 or dist.is_initialized():
+    if dist.is_initialized():  # a program with a group of its own, which is left as it is
+        together = dist.get_world_size() > 1
+        control = dist.new_group(backend="gloo") if together else None
+        yield Processes(dist.get_rank(), dist.get_world_size(), control), device
+        return
+    if count == 1:
         yield ALONE, device
         return
+    if device.startswith("cuda:"):
+        raise InputError(f"device {device} would be that of all processes: give --device cuda")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":

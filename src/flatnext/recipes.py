@@ -9,7 +9,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from flatnext.config import Amp, Config, Data, Model, Optimizer, Schedule
+from flatnext.config import (
+    Adversarial,
+    Amp,
+    Asam,
+    Config,
+    Data,
+    Method,
+    Model,
+    MomentumAmp,
+    Optimizer,
+    Rmp,
+    Sam,
+    Schedule,
+)
 from flatnext.errors import InputError
 
 T = TypeVar("T")
@@ -75,6 +88,35 @@ def amp() -> Config:
     return replace(sgd(), recipe="amp", method=Amp())
 
 
+def _with(method: Method) -> Config:
+    return replace(sgd(), recipe=method.name, method=method)
+
+
+def momentum_amp() -> Config:
+    """The recipe `sgd` with AMP along the momentum. The radius is AMP's; it has not been tuned."""
+    return _with(MomentumAmp())
+
+
+def rmp() -> Config:
+    """The recipe `sgd` with random perturbations of AMP's size, the AMP paper's control."""
+    return _with(Rmp())
+
+
+def sam() -> Config:
+    """The recipe `sgd` with SAM at the radius that its authors use on CIFAR-10."""
+    return _with(Sam())
+
+
+def asam() -> Config:
+    """The recipe `sgd` with ASAM at a radius for the form that scales biases too; see `docs/methods/asam.md`."""
+    return _with(Asam())
+
+
+def adversarial() -> Config:
+    """The recipe `sgd` on images that are changed by FGSM, by at most 2/255 a pixel."""
+    return _with(Adversarial())
+
+
 def quick() -> Config:
     """Plain SGD on scikit-learn's handwritten digits (8x8 pixels, no download): the report's model, in seconds.
 
@@ -99,7 +141,12 @@ def quick_amp() -> Config:
 
 
 RECIPES: dict[str, Callable[[], Config]] = {
-    make().recipe: make for make in (report_sgd, report_text_sgd, report_amp, paper_amp, sgd, amp, quick, quick_amp)
+    make().recipe: make
+    for make in (
+        *(report_sgd, report_text_sgd, report_amp, paper_amp),
+        *(sgd, amp, momentum_amp, rmp, sam, asam, adversarial),
+        *(quick, quick_amp),
+    )
 }
 
 MODELS: dict[str, Model] = {

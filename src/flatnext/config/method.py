@@ -6,18 +6,18 @@ import typing
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
-from flatnext.config.setting import require, require_finite, setting
+from flatnext.config.setting import Settings, require, require_finite, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sgd:
+class Sgd(Settings):
     """Plain training: the gradient of the mini-batch, nothing else."""
 
     name: ClassVar[str] = "sgd"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Perturbation:
+class Perturbation(Settings):
     """What every method that perturbs can be told besides its own settings."""
 
     interval: int = setting(1, "perturb every k-th step only; the others are plain")
@@ -28,6 +28,7 @@ class Perturbation:
 
     def __post_init__(self) -> None:
         """Check the ranges: no number among the settings is negative."""
+        super().__post_init__()
         require(self.interval >= 1, f"interval is {self.interval}: give at least 1")
         require_finite(self, *(f.name for f in fields(self) if isinstance(getattr(self, f.name), (int, float))))
 
@@ -69,7 +70,7 @@ class Sam(Perturbation):
     """Sharpness-aware minimization (arXiv 2010.01412)."""
 
     name: ClassVar[str] = "sam"
-    rho: float = setting(0.05, "length of the perturbation (asam: in units of the weights)")
+    rho: float = setting(0.05, "length of the perturbation (asam: relative to the sizes of the weights)")
     only: Literal["all", "norm"] = setting("all", "perturb all parameters, or those of the normalisation layers alone")
 
 
@@ -78,7 +79,7 @@ class Asam(Sam):
     """Adaptive sharpness-aware minimization (arXiv 2102.11600)."""
 
     name: ClassVar[str] = "asam"
-    rho: float = setting(0.5, "length of the perturbation (asam: in units of the weights)")
+    rho: float = setting(2.0, "length of the perturbation (asam: relative to the sizes of the weights)")
     eta: float = setting(0.01, "added to the weights' sizes")
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from flatnext.config.method import METHODS, Method, Sgd
-from flatnext.config.setting import parse, require, setting
+from flatnext.config.setting import Settings, parse, require, setting
 from flatnext.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
+class Data(Settings):
     """The images: which set, how it is split, and how a training image is augmented."""
 
     dataset: Literal["cifar10", "cifar100", "digits", "folder"] = setting("cifar10", "data set")
@@ -30,6 +31,7 @@ class Data:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        super().__post_init__()
         require(
             self.image_size is None or (self.image_size >= 4 and self.image_size % 4 == 0),
             f"image_size is {self.image_size}: give a multiple of 4",
@@ -40,11 +42,11 @@ class Data:
         )
         for name in ("validation", "split_seed", "crop_padding", "cutout"):
             value = getattr(self, name)
-            require(value is None or value >= 0, f"{name} is {value}: it cannot be negative")
+            require(value is None or 0 <= value < 2**31, f"{name} is {value}: give a number from 0 to below 2**31")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class Model(Settings):
     """A ResNeXt for small images; the defaults are the report's ResNeXt-29 (32x4d)."""
 
     blocks: tuple[int, ...] = setting((3, 3, 3), "blocks in each stage")
@@ -55,6 +57,7 @@ class Model:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        super().__post_init__()
         require(
             len(self.blocks) > 0 and min(self.blocks) >= 1, f"blocks is {self.blocks}: give at least one block a stage"
         )
@@ -63,7 +66,7 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimizer:
+class Optimizer(Settings):
     """Stochastic gradient descent, as `torch.optim.SGD` takes it."""
 
     learning_rate: float = setting(0.1, "highest learning rate", flag="lr")
@@ -75,6 +78,7 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        super().__post_init__()
         rate = self.learning_rate
         require(math.isfinite(rate) and rate > 0, f"learning_rate is {rate}: give a positive number")
         require(0 <= self.momentum < 1, f"momentum is {self.momentum}: give a number from 0 to below 1")
@@ -90,7 +94,7 @@ class Optimizer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
+class Schedule(Settings):
     """The learning rate over time, after a linear warm-up."""
 
     schedule: Literal["cosine", "steps", "constant"] = setting("cosine", "learning-rate schedule")
@@ -98,10 +102,11 @@ class Schedule:
     t_max: int | None = setting(None, "cosine: epochs of half a period (default: all epochs, so that it ends at zero)")
     milestones: tuple[int, ...] | None = setting(None, "steps: epochs after which the rate is multiplied by gamma")
     gamma: float | None = setting(None, "steps: the factor at a milestone")
-    per_epoch: bool = setting(False, "change the rate once an epoch and not every step")
+    per_epoch: bool = setting(False, "after the warm-up, change the rate once an epoch and not every step")
 
     def __post_init__(self) -> None:
         """Check the ranges, and that no setting of another schedule is given."""
+        super().__post_init__()
         kind = self.schedule
         require(
             math.isfinite(self.warmup_epochs) and self.warmup_epochs >= 0,
@@ -122,7 +127,7 @@ class Schedule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Settings):
     """All that decides the weights at the end of a run; where its files lie and what device it uses is not here."""
 
     recipe: str = "custom"
@@ -144,13 +149,21 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
+        super().__post_init__()
         require(self.epochs >= 1, f"epochs is {self.epochs}: give at least 1")
         require(self.batch_size >= 1, f"batch_size is {self.batch_size}: give at least 1")
         require(
             1 <= self.accumulate <= self.batch_size,
             f"accumulate is {self.accumulate}: give a number from 1 to batch_size",
         )
-        require(self.seed >= 0, f"seed is {self.seed}: it cannot be negative")
+        require(0 <= self.seed < 2**31, f"seed is {self.seed}: give a number from 0 to below 2**31")
+        require(
+            re.fullmatch(r"\w[\w.+-]*", self.recipe) is not None,
+            f"recipe is {self.recipe!r}: give a name of letters, digits, '.', '+', '-' and '_', as it names a folder",
+        )
+        warmup, t_max = self.schedule.warmup_epochs, self.schedule.t_max
+        require(warmup <= self.epochs, f"warmup_epochs is {warmup}: there are {self.epochs} epochs in all")
+        require(t_max is None or warmup < t_max, f"warmup_epochs is {warmup}: it must be less than t_max, {t_max}")
         require(
             0 <= self.label_smoothing < 1,
             f"label_smoothing is {self.label_smoothing}: give a number from 0 to below 1",
@@ -179,7 +192,7 @@ class Config:
         if method not in METHODS:
             raise InputError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
         if method != self.method.name:
-            config = replace(config, method=METHODS[method]())
+            config = replace(config, recipe=f"{self.recipe}+{method}", method=METHODS[method]())
         if settings.get("schedule", config.schedule.schedule) != config.schedule.schedule:
             settings = {"t_max": None, "milestones": None, "gamma": None, **settings}
         changed: dict[str, Any] = {}

@@ -23,6 +23,17 @@ def require(condition: bool, message: str) -> None:
         raise InputError(message)
 
 
+class Settings:
+    """Base of the dataclasses: a value of another type than its field's is an error, an int for a float is one."""
+
+    def __post_init__(self) -> None:
+        """Check the type of each field; a list becomes a tuple and an int a float where that is the field's type."""
+        for name, kind in typing.get_type_hints(type(self)).items():
+            value = self.__dict__.get(name)
+            if name in self.__dict__ and not is_dataclass(value):
+                object.__setattr__(self, name, parse(kind, value, name))
+
+
 def require_finite(settings: object, *names: str) -> None:
     """Raise `InputError` for a setting that is infinite, not a number, or negative."""
     for name in names:
@@ -47,7 +58,7 @@ def parse(kind: Any, value: Any, name: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise InputError(f"{name} is {value!r}: give a list")
         return tuple(parse(choices[0], item, name) for item in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
         return float(value)
     if type(value) is not kind:
         raise InputError(f"{name} is {value!r}: give a value of type {kind.__name__}")
@@ -64,7 +75,7 @@ def _parse_tagged(kinds: tuple[Any, ...], content: dict[str, Any], name: str) ->
     """Return one of several dataclasses, chosen by its `name`, which is an entry of the content."""
     by_name = {kind.name: kind for kind in kinds}
     tag = content.pop("name", None)
-    if tag not in by_name:
+    if not isinstance(tag, str) or tag not in by_name:
         raise InputError(f"{name}: unknown name {tag!r}: choose one of {', '.join(by_name)}")
     return _parse_dataclass(by_name[tag], content, name)
 

@@ -22,6 +22,7 @@ def evaluate(
     data_dir: Path | str = ".data",
     device: str = "auto",
     download: bool = True,
+    progress: bool = False,
     overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return loss, accuracy, count, confusion and classes of the weights at `path` on one split of their data set.
@@ -34,38 +35,47 @@ def evaluate(
         data_dir: where the data set lies, or is downloaded to.
         device: `auto`, `cpu`, `cuda` …
         download: whether a missing data set may be fetched.
+        progress: whether to show a download's progress.
         overrides: settings by name, for `Config.override`.
 
     Raises:
         InputError: the file, the data or the split is not there, or the weights are of another model.
     """
+    if split not in ("test", "validation", "train"):
+        raise InputError(f"split is {split!r}: choose test, validation or train")
     weights = _weights_file(Path(path), checkpoint)
     state, metadata = models.read_weights(weights)
-    config = Config.from_json(json.loads(metadata["config"])) if "config" in metadata else Config(recipe="unknown")
+    config, classes = _own_config(metadata, weights)
+    if split != "test" and classes is None:
+        raise InputError(f"{weights} does not say which images it was trained on: evaluate it on --split test")
     config = config.override(overrides or {})
     dataset = data.load(
-        config.data.dataset, Path(data_dir), image_size=config.data.image_size, download=download, progress=True
+        config.data.dataset, Path(data_dir), image_size=config.data.image_size, download=download, progress=progress
     )
-    partition = data.partition(dataset, config.data)
-    images = {"test": partition.test, "validation": partition.validation, "train": partition.train}[split]
+    if classes is not None and classes != list(dataset.classes):
+        raise InputError(f"{weights} knows the classes {', '.join(classes)}; the data has {', '.join(dataset.classes)}")
+    images: data.Split | None = dataset.test
+    if split != "test":
+        partition = data.partition(dataset, config.data)
+        images = partition.train if split == "train" else partition.validation
     if images is None:
         raise InputError(f"{path} was trained without a validation split: evaluate on --split test")
     where = resolve_device(device)
     precision = resolve_precision(config.precision, where)
-    model = models.build(config.model, len(partition.classes))
+    model = models.build(config.model, len(dataset.classes))
     models.assign_weights(model, state, weights)
     place(model, where, precision, channels_last=config.channels_last)
     logits = predict(
         model,
         images,
-        mean=json.loads(metadata["mean"]) if "mean" in metadata else partition.mean,
-        std=json.loads(metadata["std"]) if "std" in metadata else partition.std,
+        mean=json.loads(metadata["mean"]) if "mean" in metadata else dataset.mean,
+        std=json.loads(metadata["std"]) if "std" in metadata else dataset.std,
         device=where,
         precision=precision,
         channels_last=config.channels_last,
     )
     scores = score(logits, images.labels).to_json()
-    return {"weights": str(weights), "split": split, "precision": precision, **scores, "classes": partition.classes}
+    return {"weights": str(weights), "split": split, "precision": precision, **scores, "classes": dataset.classes}
 
 
 def _weights_file(path: Path, checkpoint: str) -> Path:
@@ -77,3 +87,13 @@ def _weights_file(path: Path, checkpoint: str) -> Path:
     if not file.is_file():
         raise InputError(f"{path} has no {file.name}: is it a run folder with a {checkpoint} checkpoint?")
     return file
+
+
+def _own_config(metadata: Mapping[str, Any], path: Path) -> tuple[Config, list[str] | None]:
+    """Return the config and the classes that a run wrote beside its weights; defaults for files of other origin."""
+    if "config" not in metadata:
+        return Config(recipe="unknown"), None
+    try:
+        return Config.from_json(json.loads(metadata["config"])), list(json.loads(metadata["classes"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: its metadata is damaged: copy the file again") from error

@@ -12,7 +12,8 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from flatnext.methods.perturb import TINY, move, restored
+from flatnext.errors import InputError
+from flatnext.methods.perturb import TINY, check, move, restored
 
 T = TypeVar("T")
 
@@ -54,10 +55,13 @@ def adversarial(
     Returns:
         What the first call of `closure`, on the clean inputs, returned.
     """
+    check(epsilon=epsilon, inner_lr=inner_lr, inner_iter=inner_iter)
+    if norm not in ("linf", "l2"):
+        raise InputError(f"norm is {norm!r}: choose linf or l2")
     images = list(inputs)
     if epsilon == 0 or inner_lr == 0 or inner_iter == 0:
         return closure()
-    needed = [x.requires_grad for x in images]
+    before = [(x.requires_grad, x.grad) for x in images]
     with restored(images) as clean:
         try:
             for x in images:
@@ -75,8 +79,8 @@ def adversarial(
                     move(images, clean, delta)
                     closure()
         finally:
-            for x, need in zip(images, needed, strict=True):
-                x.grad = None
+            for x, (need, gradient) in zip(images, before, strict=True):
+                x.grad = gradient
                 x.requires_grad_(need)
     return result
 

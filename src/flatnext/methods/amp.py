@@ -11,7 +11,8 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from flatnext.methods.perturb import clip, move, restored
+from flatnext.errors import InputError
+from flatnext.methods.perturb import check, clip, move, restored
 
 T = TypeVar("T")
 
@@ -48,9 +49,16 @@ def amp(
 
     Returns:
         What the first call of `closure`, at theta, returned.
+
+    Raises:
+        InputError: a setting is negative, not finite or unknown.
     """
+    check(epsilon=epsilon, inner_lr=inner_lr, inner_iter=inner_iter, ball=ball)
     result = closure()
     everything = list(parameters)
+    for name, value in (("epsilon", epsilon), ("inner_lr", inner_lr)):
+        if isinstance(value, Sequence) and len(value) != len(everything):
+            raise InputError(f"{name} has {len(value)} numbers for {len(everything)} parameters: give one for each")
     active = [i for i, p in enumerate(everything) if p.grad is not None]
     if not active or inner_iter == 0 or _zero(epsilon) or _zero(inner_lr):
         return result

@@ -74,7 +74,7 @@ class BoundMethod:
         """The parameters that are perturbed."""
         if getattr(self.settings, "only", "all") == "all":
             return list(self.model.parameters())
-        found = list(norm_parameters(self.model))
+        found = list(dict.fromkeys(norm_parameters(self.model)))  # shared ones once
         if not found:
             raise InputError("only=norm: the model has no normalisation layer with parameters: leave only out")
         return found

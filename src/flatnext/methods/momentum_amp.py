@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from flatnext.methods.perturb import clip, move, restored
+from flatnext.methods.perturb import check, clip, move, restored
 
 T = TypeVar("T")
 
@@ -37,6 +37,7 @@ def momentum_amp(
 
     Cost: 1 pass a step. For the other arguments see `flatnext.methods.amp`.
     """
+    check(epsilon=epsilon, inner_lr=inner_lr, ball=ball)
     found = [(p, _momentum(optimizer, p)) for p in parameters]
     weights = [p for p, momentum in found if momentum is not None]
     if not weights or epsilon == 0 or inner_lr == 0:

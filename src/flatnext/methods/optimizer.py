@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +14,11 @@ from torch.utils._pytree import tree_map
 
 from flatnext.errors import InputError
 from flatnext.methods.amp import amp
+from flatnext.methods.perturb import check
+
+OWN = ("epsilon", "inner_lr", "inner_iter")
+# Torch says that the hook may fire an extra time for a compiled module, which does no harm here.
+HOOK_WARNING = "Using `torch.compile"
 
 
 class AMP(torch.optim.Optimizer):
@@ -58,9 +63,6 @@ class AMP(torch.optim.Optimizer):
         base_optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
         **kwargs: Any,
     ) -> None:
-        if inner_iter < 0:
-            raise InputError(f"inner_iter is {inner_iter}: it cannot be negative")
-        self.inner_iter = inner_iter
         given: list[Any] = list(params)
         groups: list[dict[str, Any]] = (
             [dict(g) for g in given] if given and isinstance(given[0], dict) else [{"params": given}]
@@ -68,9 +70,8 @@ class AMP(torch.optim.Optimizer):
         for group in groups:
             group.setdefault("epsilon", epsilon)
             group.setdefault("inner_lr", inner_lr)
-            for name in ("epsilon", "inner_lr"):
-                if not group[name] >= 0:
-                    raise InputError(f"{name} is {group[name]}: it cannot be negative")
+            group["inner_iter"] = inner_iter  # one for all, kept where a state dict keeps it
+            check(inner_iter=inner_iter, epsilon=group["epsilon"], inner_lr=group["inner_lr"])
         self.base_optimizer = base_optimizer(groups, lr=lr, **kwargs)  # type: ignore[call-arg]
         super().__init__(self.base_optimizer.param_groups, self.base_optimizer.defaults)
         self._share()
@@ -80,12 +81,15 @@ class AMP(torch.optim.Optimizer):
         self.param_groups, self.state = self.base_optimizer.param_groups, self.base_optimizer.state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the state that `state_dict` gave, the base optimizer's."""
+        """Take up the state that `state_dict` gave, or the base optimizer's own, which leaves epsilon and so on."""
+        before = [{name: group[name] for name in OWN} for group in self.param_groups]
         self.base_optimizer.load_state_dict(state_dict)
+        for group, own in zip(self.base_optimizer.param_groups, before, strict=True):
+            group |= own | {name: group[name] for name in OWN if name in group}
         self._share()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "base_optimizer": self.base_optimizer, "inner_iter": self.inner_iter}
+        return {**super().__getstate__(), "base_optimizer": self.base_optimizer}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the base optimizer; without an `epsilon` or `inner_lr` of its own it has the first group's."""
@@ -93,7 +97,7 @@ class AMP(torch.optim.Optimizer):
         if any(param_group is group for group in groups):
             super().add_param_group(param_group)  # torch's constructor at work
         else:
-            shared = {name: groups[0][name] for name in ("epsilon", "inner_lr")}
+            shared = {name: groups[0][name] for name in OWN}
             self.base_optimizer.add_param_group({**shared, **param_group})
 
     @torch.no_grad()
@@ -111,7 +115,7 @@ class AMP(torch.optim.Optimizer):
         def zeroed() -> Any:
             nonlocal first
             self.zero_grad()
-            with _noting_buffers(buffers) if first else warnings.catch_warnings():
+            with _noting_buffers(buffers) if first else nullcontext():
                 first = False
                 return given()
 
@@ -122,7 +126,7 @@ class AMP(torch.optim.Optimizer):
             buffers,  # filled by the first call; a rule reads them after it
             epsilon=[e for _, e, _ in tensors],
             inner_lr=[r for _, _, r in tensors],
-            inner_iter=self.inner_iter,
+            inner_iter=self.param_groups[0]["inner_iter"],
         )
         self.base_optimizer.step()
         return tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, result)
@@ -135,16 +139,16 @@ def _noting_buffers(found: list[Tensor]) -> Iterator[None]:
 
     def note(module: nn.Module, _: Any) -> None:
         if module.training:
-            for buffer in module.buffers(recurse=isinstance(module, torch._dynamo.OptimizedModule)):
+            # Inside a compiled module no hook runs: its own call stands for all of it.
+            for buffer in module.buffers(recurse=hasattr(module, "_orig_mod")):
                 if id(buffer) not in seen:
                     seen.add(id(buffer))
                     found.append(buffer)
 
+    if not any(f[1] is not None and f[1].pattern == HOOK_WARNING for f in warnings.filters):
+        warnings.filterwarnings("ignore", message=HOOK_WARNING)
     handle = register_module_forward_pre_hook(note)
     try:
-        with warnings.catch_warnings():
-            # The hook may well fire an extra time for a compiled module.
-            warnings.filterwarnings("ignore", message="Using `torch.compile")
-            yield
+        yield
     finally:
         handle.remove()

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from flatnext.methods.perturb import TINY, clip, move, norms, restored
+from flatnext.methods.perturb import TINY, check, clip, move, norms, restored
 
 T = TypeVar("T")
 
@@ -32,6 +32,7 @@ def rmp(
     needed for it, so that the two methods differ in the direction alone, and cost the same: 2 passes a step.
     `generator` must be on the parameters' device. For the other arguments see `flatnext.methods.amp`.
     """
+    check(epsilon=epsilon, inner_lr=inner_lr, ball=ball)
     result = closure()
     weights = [p for p in parameters if p.grad is not None]
     if not weights or epsilon == 0 or inner_lr == 0:

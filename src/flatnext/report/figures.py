@@ -27,6 +27,8 @@ FEW = 15
 
 QUANTITIES = {"loss": ("Loss", 1.0), "accuracy": ("Accuracy (%)", 100.0)}
 
+HELD_OUT = {"test": "the test set", "validation": "the validation split"}
+
 Curve = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -36,7 +38,7 @@ def curve(group: Group, field: str) -> Curve | None:
     for run in group.runs:
         for epoch in run.epochs:
             value = getattr(epoch, field)
-            if value is not None and np.isfinite(value):
+            if value is not None:
                 values.setdefault(epoch.epoch, []).append(value)
     if not values:
         return None
@@ -47,11 +49,11 @@ def curve(group: Group, field: str) -> Curve | None:
 
 def recipe_curves(study: Study, group: Group) -> tuple[Panel, ...]:
     """Draw a recipe's loss and accuracy in training and on the test set (the report's Figures 3 and 4)."""
-    number, (_, held_out) = study.groups.index(group), _held_out([group])
+    number = study.groups.index(group)
     return tuple(
         _panel(
             f"curves-{number}-{quantity}",
-            f"{group.label}: {quantity} by epoch, in training and on {held_out}",
+            f"{group.label}: {quantity} by epoch, {_where([group])}",
             title,
             partial(_draw_recipe, study=study, group=group, quantity=quantity),
         )
@@ -59,41 +61,47 @@ def recipe_curves(study: Study, group: Group) -> tuple[Panel, ...]:
     )
 
 
-def all_curves(study: Study) -> tuple[Panel, ...]:
-    """Draw loss and accuracy of all recipes, on the test set and in training."""
-    names, (_, held_out) = ", ".join(group.label for group in study.groups), _held_out(study.groups)
+def all_curves(study: Study, groups: Sequence[Group]) -> tuple[Panel, ...]:
+    """Draw loss and accuracy of several recipes, in training and on the test set."""
+    names = ", ".join(group.label for group in groups)
     return tuple(
         _panel(
             f"curves-all-{quantity}",
-            f"{quantity} by epoch of {names}: on {held_out} and in training",
+            f"{quantity} by epoch of {names}, {_where(groups)}",
             title,
-            partial(_draw_all, study=study, quantity=quantity),
+            partial(_draw_all, study=study, groups=groups, quantity=quantity),
         )
         for quantity, (title, _) in QUANTITIES.items()
     )
 
 
-def _held_out(groups: Sequence[Group]) -> tuple[str, str]:
-    """Return the split whose curve is drawn beside training's, as the fields name it and in words."""
-    tested = all(curve(group, "test_loss") for group in groups)
-    return ("test", "the test set") if tested else ("validation", "the validation split")
+def _held_out(groups: Sequence[Group]) -> str | None:
+    """Return the split that is drawn beside training's: the test set, else the validation split, if all have it."""
+    return next((split for split in HELD_OUT if all(curve(group, f"{split}_accuracy") for group in groups)), None)
+
+
+def _where(groups: Sequence[Group]) -> str:
+    split = _held_out(groups)
+    return f"in training and on {HELD_OUT[split]}" if split else "in training"
 
 
 def _draw_recipe(axes: Axes, study: Study, group: Group, quantity: str) -> None:
-    split, _ = _held_out([group])
-    color = _color(study, group)
-    _draw(axes, group, f"{split}_{quantity}", color=color, label=split, band=True)
+    if split := _held_out([group]):
+        _draw(axes, group, f"{split}_{quantity}", color=_color(study, group), label=split, band=True)
     _draw(axes, group, f"train_{quantity}", color=QUIET, linestyle=(0, (4, 2)), label="training", band=True)
     _limit(axes, study.groups, quantity)
 
 
-def _draw_all(axes: Axes, study: Study, quantity: str) -> None:
-    split, _ = _held_out(study.groups)
-    for group in study.groups:
-        color = _color(study, group)
-        _draw(axes, group, f"train_{quantity}", color=color, linestyle=(0, (1.5, 1.5)), linewidth=1.1)
-        _draw(axes, group, f"{split}_{quantity}", color=color, label=f"{group.label}, {split}", band=True)
-    axes.plot([], [], color=QUIET, linestyle=(0, (1.5, 1.5)), linewidth=1.1, label="dotted: training")
+def _draw_all(axes: Axes, study: Study, groups: Sequence[Group], quantity: str) -> None:
+    split = _held_out(groups)
+    for group in groups:
+        style: dict[str, Any] = {"color": _color(study, group), "label": f"{group.label}, {split or 'training'}"}
+        if split:
+            _draw(axes, group, f"{split}_{quantity}", band=True, **style)
+            del style["label"]
+        _draw(axes, group, f"train_{quantity}", linestyle=(0, (1.5, 1.5)), linewidth=1.1, **style)
+    if split:
+        axes.plot([], [], color=QUIET, linestyle=(0, (1.5, 1.5)), linewidth=1.1, label="dotted: training")
     _limit(axes, study.groups, quantity)
 
 

@@ -35,21 +35,13 @@ def probability(value: float | None) -> str:
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
-def duration(seconds: float) -> str:
-    """Return `2 h 05 min`, `3 min 20 s` or `4.2 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def moment(text: str) -> str:
     """Return an ISO 8601 time as `2026-11-23 05:00 UTC`; without a time zone, as it is."""
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if time.tzinfo else text
+    except (ValueError, OverflowError):
         return text
-    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if time.tzinfo else text
 
 
 def span(values: Iterable[int]) -> str:

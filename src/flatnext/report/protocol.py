@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import fields
 
-from flatnext.report.blocks import Code, Details, Section, Table, Text
-from flatnext.report.numbers import duration, listing, moment
+from flatnext.config import Perturbation
+from flatnext.durations import duration
+from flatnext.report.blocks import Block, Code, Details, Section, Table, Text
+from flatnext.report.numbers import listing, moment
 from flatnext.study.statistics import DRAWS, EXACT_UP_TO
 from flatnext.study.table import Study, setting_text
 
@@ -16,6 +20,9 @@ DATASETS = {
     "folder": "a folder of images",
 }
 
+ABSENT = {item.name: item.default for item in fields(Perturbation)}
+"""Settings that change nothing at their default: a method that lacks one counts as having it so."""
+
 
 def dataset(study: Study) -> str:
     """Return the data set's name as people write it."""
@@ -24,9 +31,13 @@ def dataset(study: Study) -> str:
 
 
 def differing(study: Study) -> dict[str, tuple[str, ...]]:
-    """Return the settings, as text, that are not the same in all groups."""
-    texts = {name: tuple(map(setting_text, values)) for name, values in study.settings.items()}
-    return {name: values for name, values in texts.items() if len(set(values)) > 1}
+    """Return the settings, as text, that are not the same in all groups; a dash where a group has no such setting."""
+    found = {}
+    for name, values in study.settings.items():
+        meant = [ABSENT.get(name) if value is None else value for value in values]
+        if any(value != meant[0] for value in meant):
+            found[name] = tuple(map(setting_text, values))
+    return found
 
 
 def remarks(study: Study) -> tuple[str, ...]:
@@ -42,10 +53,8 @@ def remarks(study: Study) -> tuple[str, ...]:
         )
     if study.contrasts:
         found.append(_beside_the_method(study))
-    machines = {
-        (e.device_name, e.precision, e.torch) for group in study.groups for e in (run.environment for run in group.runs)
-    }
-    if len(machines) > 1:
+    environments = [run.environment for run in study.runs]
+    if len({(s.device_name, e.precision, s.torch) for e in environments for s in e.sessions}) > 1:
         found.append(
             "The runs were not all made with the same device, precision and version of torch; see What was run."
         )
@@ -60,10 +69,10 @@ def _beside_the_method(study: Study) -> str:
     several = len({method["name"] for method in methods}) > 1
     own = {"method", *(name for method in methods for name in method)} if several else set()
     besides = [name for name in differing(study) if name not in own]
+    if not several:
+        return f"The recipes differ in {listing(besides)}." if besides else "The recipes have the same settings."
     if not besides:
         return "The recipes differ in the method and its settings alone."
-    if not several:
-        return f"The recipes differ in {listing(besides)}."
     return f"The recipes differ in {listing(besides)} too: the comparison is of recipes, not of methods alone."
 
 
@@ -71,57 +80,65 @@ def protocol(study: Study) -> Section:
     """Return what was run: settings, seeds, images, versions, device, time and commands."""
     labels = tuple(group.label for group in study.groups)
     differ = differing(study)
-    common = [(name, setting_text(values[0])) for name, values in study.settings.items() if name not in differ]
-    commands = study.commands or tuple(
-        dict.fromkeys(command for group in study.groups for run in group.runs for command in run.environment.commands)
-    )
-    blocks: list[Text | Code | Table | Details] = [Code(tuple(command for command in commands if command))]
+    blocks: list[Block] = [Code(study.commands)] if study.commands else []
     if differ:
         rows = tuple((name, *values) for name, values in differ.items())
         blocks.append(Table("Settings that differ between the recipes", ("setting", *labels), rows, numeric=False))
-    rows = tuple((name, value) for name, value in common)
-    summary = f"The {len(rows)} settings that all recipes share" if len(labels) > 1 else f"The {len(rows)} settings"
-    blocks.append(Details(summary, (Table("Settings of all recipes", (), rows, numeric=False),)))
+    common = {name: values for name, values in study.settings.items() if name not in differ}
+    values = [next((value for value in values if value is not None), None) for values in common.values()]
+    rows = tuple(zip(common, map(setting_text, values), strict=True))
+    several = " in which the recipes do not differ" if len(labels) > 1 else ""
+    blocks.append(
+        Details(f"The {len(rows)} settings{several}", (Table(f"Settings{several}", (), rows, numeric=False),))
+    )
     blocks.append(_environment(study))
     return Section("protocol", "What was run", tuple(blocks))
 
 
 def _environment(study: Study) -> Table:
     """Return the runs' environments; where they are not all the same, each value with the number of its runs."""
-    runs = [run for group in study.groups for run in group.runs]
+    runs = study.runs
     environments = [run.environment for run in runs]
 
-    def values(texts: list[str]) -> str:
+    def values(texts: Iterable[str]) -> str:
         counts = Counter(texts)
         many = len(counts) > 1
         return "; ".join(f"{text} ({count} of {len(runs)} runs)" if many else text for text, count in counts.items())
 
-    started = sorted(moment(time) for environment in environments for time in environment.started if time)
+    def sessions(field: str) -> str:
+        return values(", ".join(dict.fromkeys(str(getattr(s, field)) for s in e.sessions)) for e in environments)
+
+    started = [moment(session.started) for session in study.sessions if session.started]
     dates = " to ".join(dict.fromkeys((started[0], started[-1]))) if started else "not recorded"
     training = sum(run.result.train_seconds for run in runs)
     evaluating = sum(epoch.evaluation_seconds for run in runs for epoch in run.epochs)
-    by_group = {group.label: ", ".join(str(run.config.seed) for run in group.runs) for group in study.groups}
-    seeds = "; ".join(f"{label}: {text}" for label, text in by_group.items())
-    if len(set(by_group.values())) == 1:
-        seeds = next(iter(by_group.values()))
+    processes = sessions("processes")
     rows = (
-        ("seeds", seeds),
-        ("images for training", values([f"{e.train_images:,}" for e in environments])),
-        ("images for validation", values([f"{e.validation_images:,}" for e in environments])),
-        ("images for testing", values([f"{e.test_images:,}" for e in environments])),
-        ("parameters", values([f"{e.parameters:,}" for e in environments])),
-        ("device", values([f"{e.device_name} ({e.device})" for e in environments])),
-        ("threads", values([str(e.threads) for e in environments])),
-        ("precision", values([e.precision for e in environments])),
-        ("platform", values([e.platform for e in environments])),
-        ("flatnext", values([e.flatnext for e in environments])),
-        ("torch", values([e.torch for e in environments])),
-        ("numpy", values([e.numpy for e in environments])),
-        ("python", values([e.python for e in environments])),
+        ("seeds", _seeds(study)),
+        ("images for training", values(f"{e.train_images:,}" for e in environments)),
+        ("images for validation", values(f"{e.validation_images:,}" for e in environments)),
+        ("images for testing", values(f"{e.test_images:,}" for e in environments)),
+        ("parameters", values(f"{e.parameters:,}" for e in environments)),
+        ("device", sessions("device_name")),
+        *((("processes", processes),) if processes != "1" else ()),
+        ("threads", sessions("threads")),
+        ("precision", values(e.precision for e in environments)),
+        ("platform", values(e.platform for e in environments)),
+        ("flatnext", values(e.flatnext for e in environments)),
+        ("torch", sessions("torch")),
+        ("numpy", values(e.numpy for e in environments)),
+        ("python", values(e.python for e in environments)),
         ("first and last start", dates),
         ("time, all runs together", f"{duration(training)} in training, {duration(evaluating)} in evaluation"),
     )
     return Table("Data, machine and versions", (), rows, numeric=False)
+
+
+def _seeds(study: Study) -> str:
+    by_group = {group.label: ", ".join(str(run.config.seed) for run in group.runs) for group in study.groups}
+    if len(set(by_group.values())) == 1:
+        return next(iter(by_group.values()))
+    return "; ".join(f"{label}: {text}" for label, text in by_group.items())
 
 
 def left_out(study: Study) -> Section:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from statistics import median
 
+from flatnext.durations import duration
 from flatnext.report import figures
 from flatnext.report.blocks import Block, Figure, Gallery, Picture, Section, Table, Text
-from flatnext.report.numbers import DASH, duration, interval, mean_sd, optional, probability, span
-from flatnext.study.statistics import Comparison, Estimate, estimate, points
+from flatnext.report.numbers import DASH, interval, listing, mean_sd, optional, probability, span
+from flatnext.study.statistics import ALPHA, Comparison, Estimate, estimate, points
 from flatnext.study.table import Contrast, Group, Study
 
 SHOWN_MISTAKES = 12
@@ -22,6 +23,9 @@ def accuracy(study: Study) -> Section:
         blocks.append(
             Text("There was no validation split, so that no epoch could be chosen: only the last one counts.")
         )
+    evaluations = [c.test for which in ("last", "best") for g in study.groups for c in g.checkpoints(which).values()]
+    if any(scores.loss is None for scores in evaluations):
+        blocks.append(Text("A dash in place of a test loss: it was not finite in each seed, so that it has no mean."))
     blocks.append(_by_seed(study))
     return Section("accuracy", "Test accuracy", tuple(blocks))
 
@@ -32,6 +36,7 @@ def _scores(study: Study, which: str, caption: str) -> Table:
         if not (checkpoints := group.checkpoints(which).values()):
             continue
         found = estimate(c.test.accuracy for c in checkpoints)
+        losses = [c.test.loss for c in checkpoints if c.test.loss is not None]
         held_out = [c.validation.accuracy for c in checkpoints if c.validation is not None]
         rows.append(
             (
@@ -39,7 +44,7 @@ def _scores(study: Study, which: str, caption: str) -> Table:
                 str(found.n),
                 mean_sd(found, 100),
                 interval(found),
-                mean_sd(estimate(c.test.loss for c in checkpoints), digits=4),
+                mean_sd(estimate(losses), digits=4) if len(losses) == len(checkpoints) else DASH,
                 mean_sd(estimate(held_out), 100) if held_out else DASH,
                 span(c.epoch for c in checkpoints),
             )
@@ -84,9 +89,10 @@ def comparison(study: Study) -> Section:
         tuple(_test_row(contrast, found, corrected) for contrast, found in compared),
         series=tuple(study.groups.index(contrast.group) for contrast, _ in compared),
     )
-    pairs = min(found.n for _, found in compared)
-    note = f"With {pairs} seeds the sign-flip test cannot give a p below {2 / 2**pairs:g}, whatever the difference."
-    notes = [Text(note)] if 1 < pairs < 6 else []
+    fewest = min((found for _, found in compared), key=lambda found: found.n)
+    smallest = fewest.smallest_permutation_p
+    note = f"With {fewest.n} seeds the sign-flip test cannot give a p below {smallest:g}, whatever the difference."
+    notes = [Text(note)] if fewest.n > 1 and smallest >= ALPHA else []
     return Section("comparison", "Comparison", (figure, table, *notes, *apart))
 
 
@@ -105,14 +111,18 @@ def _test_row(contrast: Contrast, found: Comparison, corrected: bool) -> tuple[s
 
 def curves(study: Study) -> Section:
     """Return the curves of all recipes together, then of each."""
-    if not any(run.epochs for group in study.groups for run in group.runs):
+    measured = [group for group in study.groups if any(run.epochs for run in group.runs)]
+    if not measured:
         return Section("curves", "Curves", (Text("The runs hold no metrics, so that there are no curves to draw."),))
-    blocks = [
+    blocks: list[Block] = [
         Figure(f"{group.label}: loss and accuracy, mean over seeds", figures.recipe_curves(study, group))
-        for group in study.groups
+        for group in measured
     ]
-    if len(blocks) > 1:
-        blocks.insert(0, Figure("All recipes: loss and accuracy, mean over seeds", figures.all_curves(study)))
+    if len(measured) > 1:
+        blocks.insert(0, Figure("All recipes: loss and accuracy, mean over seeds", figures.all_curves(study, measured)))
+    if len(measured) < len(study.groups):
+        bare = listing(group.label for group in study.groups if group not in measured)
+        blocks.append(Text(f"Not drawn, since its runs hold no metrics: {bare}."))
     return Section("curves", "Curves", tuple(blocks))
 
 
@@ -123,7 +133,7 @@ def cost(study: Study) -> Section:
     for group in study.groups:
         seconds, speed = _median(group, "train_seconds"), _median(group, "images_per_second")
         total = estimate(run.result.train_seconds for run in group.runs)
-        ratio = f"{seconds.mean / baseline.mean:.2f}" if seconds and baseline else DASH
+        ratio = f"{seconds.mean / baseline.mean:.2f}" if seconds and baseline and baseline.mean else DASH
         cells = (mean_sd(seconds) if seconds else DASH, mean_sd(speed, digits=1) if speed else DASH)
         rows.append((group.label, *cells, ratio, duration(total.mean)))
     header = ("recipe", "seconds an epoch", "images a second", "time, × baseline", "training a run")

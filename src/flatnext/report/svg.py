@@ -24,7 +24,6 @@ STYLE = {
     "svg.hashsalt": "flatnext",  # the same figure gives the same bytes
     "font.family": "DejaVu Sans",
     "font.size": 9,
-    "text.parse_math": False,  # a dollar in a recipe's name is a dollar
     "text.color": INK,
     "axes.edgecolor": QUIET,
     "axes.labelcolor": QUIET,

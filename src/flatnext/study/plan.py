@@ -35,6 +35,14 @@ class Plan:
         for name in names:
             if names.count(name) > 1:
                 raise InputError(f"recipe {name} is given twice: name each once")
+        first = self.configs[0]
+        for other in self.configs[1:]:
+            for name in ("dataset", "image_size", "split_seed"):
+                one, two = getattr(first.data, name), getattr(other.data, name)
+                if one != two:
+                    raise InputError(f"{first.recipe} has {name} {one} and {other.recipe} {two}: give --{_flag(name)}")
+            if replace(other, recipe=first.recipe) == first:
+                raise InputError(f"{first.recipe} and {other.recipe} are the same but for the name: leave one out")
 
     def runs(self, output: Path) -> list[PlannedRun]:
         """Return the runs; a study that is cut short has complete pairs of the seeds that it reached."""
@@ -48,6 +56,10 @@ class Plan:
         """Write `study.json`: what was planned, and by which command."""
         recipes = [config.recipe for config in self.configs]
         write_json(output / "study.json", {"command": command, "recipes": recipes, "seeds": list(self.seeds)})
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def override_each(configs: Sequence[Config], settings: Mapping[str, Any]) -> list[Config]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from flatnext.durations import duration
 from flatnext.errors import InputError
 from flatnext.study.plan import Plan, PlannedRun
-from flatnext.training import RunFolder, Silent, Stopped, train
-from flatnext.training.progress import duration
+from flatnext.training import RunFolder, Silent, Stopped, check_data, train
 
 
 def run_study(
@@ -34,7 +34,12 @@ def run_study(
     runs = plan.runs(output)
     for run in runs:
         RunFolder(run.folder).check(run.config, resume=True, overwrite=overwrite)
-    output.mkdir(parents=True, exist_ok=True)
+    for config in plan.configs:  # data that cannot be used is seen before anything is written
+        check_data(config, data_dir, download=download, progress=progress)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {output}: {error.strerror}; choose another --output") from error
     plan.write(output, command)
     failures, seconds = [], dict[str, list[float]]()
     for number, run in enumerate(runs, start=1):
@@ -43,7 +48,7 @@ def run_study(
             progress.say(f"{label}: finished before")
             continue
         progress.say(label + _time_left(runs[number - 1 :], seconds))
-        began = time.monotonic()
+        began, fresh = time.monotonic(), overwrite or not run.folder.exists()
         try:
             train(
                 run.config,
@@ -57,13 +62,16 @@ def run_study(
                 command=command,
             )
         except Stopped as error:
-            raise Stopped(f"stopped in {label}; the same command goes on from there") from error
+            again = "the same command without --overwrite" if overwrite else "the same command"
+            raise Stopped(f"stopped in {label}; {again} goes on from there") from error
         except InputError as error:
             if not (run.folder / "failure.json").is_file():
                 raise
             progress.say(f"{label}: failed: {error}")
             failures.append(f"{run.folder}: {error}")
-        seconds.setdefault(run.config.recipe, []).append(time.monotonic() - began)
+            continue
+        if fresh:
+            seconds.setdefault(run.config.recipe, []).append(time.monotonic() - began)
     return failures
 
 

@@ -78,18 +78,16 @@ class Comparison:
 
 
 def estimate(values: Iterable[float]) -> Estimate:
-    """Return mean, standard deviation (n - 1) and 95 % t interval. Raises `ValueError` without values."""
+    """Return mean, standard deviation (n - 1) and 95 % t interval of finite values. Raises `ValueError` without any."""
     sample = np.asarray(list(values), dtype=np.float64)
     if sample.size == 0:
         raise ValueError("an estimate needs at least one value")
     n, mean = sample.size, float(sample.mean())
     if n == 1:
         return Estimate(1, mean, None, None, None)
-    with np.errstate(invalid="ignore"):  # a loss that is not finite has no spread, and no interval
-        sd = float(sample.std(ddof=1))
-    sd = 0.0 if sd <= ROUNDING * np.abs(sample).max() else sd
-    if not sd > 0:
-        return Estimate(n, mean, sd, None, None)
+    sd = float(sample.std(ddof=1))
+    if sd <= ROUNDING * np.abs(sample).max():
+        return Estimate(n, mean, 0.0, None, None)
     half = float(stdtrit(n - 1, 1 - ALPHA / 2)) * sd / math.sqrt(n)
     return Estimate(n, mean, sd, mean - half, mean + half)
 

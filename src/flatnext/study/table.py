@@ -12,7 +12,8 @@ from typing import Any
 from flatnext.config import Config
 from flatnext.errors import InputError
 from flatnext.files import read_json
-from flatnext.study.records import Checkpoint, LeftOut, Run, read_run
+from flatnext.study.reading import read_run
+from flatnext.study.records import CheckpointRecord, LeftOut, RunRecord, Session
 from flatnext.study.statistics import Comparison, adjust, compare_paired, estimate, points, sentence
 
 
@@ -22,9 +23,9 @@ class Group:
 
     label: str
     config: Config
-    runs: tuple[Run, ...]
+    runs: tuple[RunRecord, ...]
 
-    def checkpoints(self, which: str = "last") -> dict[int, Checkpoint]:
+    def checkpoints(self, which: str = "last") -> dict[int, CheckpointRecord]:
         """Return by seed the `last` epoch, or the `best` on the validation split of the runs that had one."""
         chosen = {r.config.seed: r.result.last if which == "last" else r.result.best for r in self.runs}
         return {seed: checkpoint for seed, checkpoint in chosen.items() if checkpoint is not None}
@@ -55,9 +56,23 @@ class Contrast:
 class Study:
     """Everything that a report needs. `groups` may be empty: then no run has finished."""
 
-    commands: tuple[str, ...]
     groups: tuple[Group, ...]
     left_out: tuple[LeftOut, ...]
+
+    @property
+    def runs(self) -> tuple[RunRecord, ...]:
+        """The runs of all groups."""
+        return tuple(run for group in self.groups for run in group.runs)
+
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """The sessions of all runs, by their start."""
+        return tuple(sorted((s for run in self.runs for s in run.environment.sessions), key=lambda s: s.started))
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """The commands that made the runs, each once, by their first start."""
+        return tuple(dict.fromkeys(session.command for session in self.sessions if session.command))
 
     @cached_property
     def baseline(self) -> Group | None:
@@ -125,33 +140,44 @@ def setting_text(value: Any) -> str:
 def read_study(paths: Iterable[Path]) -> Study:
     """Read the run folders in and below `paths`, with the plan in `study.json` where there is one.
 
-    Raises `InputError` for a path that does not exist or has no runs, a file that is damaged, two runs of one config,
-    and runs on different data.
+    The plan gives the order of the recipes and the runs that are missing. Raises `InputError` for a path that does not
+    exist or has no runs, a file that is damaged, two runs of one config, and runs on different data.
     """
-    plans: list[Path] = []
+    plans: dict[Path, _Plan] = {}  # by the real path of their file
     folders: dict[Path, str] = {}  # real path of a run folder to its name
     for path in map(Path, paths):
         if not path.is_dir():
             raise InputError(f"{path}: no such folder: give a study, a run, or a folder that holds some")
-        files = list(_walk(path))
-        if not any(file.name == "config.json" for file in files):
-            raise InputError(f"{path}: no runs in it (folders with a config.json): give a study or run folder")
-        plans += [file for file in files if file.name == "study.json"]
-        folders |= {f.parent.resolve(): _name(f.parent, path) for f in files if f.name == "config.json"}
-    studies = [_plan(file) for file in plans]
+        found, files = _find(path)
+        if not found and not files:
+            raise InputError(f"{path}: no runs in it (folders with a config.json and an environment.json)")
+        plans |= {file.resolve(): _plan(file) for file in files}
+        folders |= {folder.resolve(): _name(folder, path) for folder in found}
     records = [read_run(folder, name) for folder, name in folders.items()]
     left_out = [record for record in records if isinstance(record, LeftOut)]
-    left_out += [LeftOut(name, "no run folder: not started, or deleted") for s in studies for name in s.missing]
-    planned = [recipe for study in studies for recipe in study.recipes]
-    groups = _groups([record for record in records if isinstance(record, Run)], planned)
-    return Study(tuple(dict.fromkeys(study.command for study in studies)), groups, tuple(left_out))
+    left_out += [LeftOut(name, "not started, or deleted") for plan in plans.values() for name in plan.missing]
+    planned = [recipe for plan in plans.values() for recipe in plan.recipes]
+    return Study(_groups([record for record in records if isinstance(record, RunRecord)], planned), tuple(left_out))
 
 
-def _walk(folder: Path) -> Iterable[Path]:
-    """Yield `study.json` and `config.json` files, in order; below a run folder nothing is looked for."""
+def _find(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Return the run folders and the plans (`study.json`) in and below a folder, in order; in a run none are sought."""
+    runs, plans = [], []
     for root, folders, files in os.walk(folder):
-        yield from (Path(root, name) for name in ("study.json", "config.json") if name in files)
-        folders[:] = [] if "config.json" in files else sorted(folders)
+        here = Path(root)
+        if "study.json" in files:
+            plans.append(here / "study.json")
+        if is_run := _is_run(here):
+            runs.append(here)
+        folders[:] = [] if is_run else sorted(folders)
+    return runs, plans
+
+
+def _is_run(folder: Path) -> bool:
+    """Return whether a run was started here: other programs too have a `config.json`."""
+    return (folder / "config.json").is_file() and any(
+        (folder / name).is_file() for name in ("environment.json", "result.json")
+    )
 
 
 def _name(folder: Path, root: Path) -> str:
@@ -161,25 +187,24 @@ def _name(folder: Path, root: Path) -> str:
 
 @dataclass(frozen=True)
 class _Plan:
-    command: str
     recipes: tuple[str, ...]
     missing: tuple[str, ...]
 
 
 def _plan(file: Path) -> _Plan:
-    """Read `study.json`; `missing` are the planned runs that have no folder beside it."""
+    """Read `study.json`; `missing` are the planned runs that were not started, or have been deleted since."""
     plan = read_json(file)
-    if not isinstance(plan, dict) or not all(isinstance(plan.get(key), list) for key in ("recipes", "seeds")):
+    recipes, seeds = (plan.get(key) if isinstance(plan, dict) else None for key in ("recipes", "seeds"))
+    if not (isinstance(recipes, list) and isinstance(seeds, list) and all(isinstance(r, str) for r in recipes)):
         raise InputError(f"{file}: recipes or seeds are missing: restore the file, or delete it to report without")
-    runs = [f"{recipe}/seed-{seed}" for recipe in plan["recipes"] for seed in plan["seeds"]]
-    missing = tuple(run for run in runs if not (file.parent / run / "config.json").exists())
-    return _Plan(str(plan.get("command", "")), tuple(map(str, plan["recipes"])), missing)
+    runs = [f"{recipe}/seed-{seed}" for recipe in recipes for seed in seeds]
+    return _Plan(tuple(recipes), tuple(run for run in runs if not _is_run(file.parent / run)))
 
 
-def _groups(runs: Sequence[Run], planned: Sequence[str]) -> tuple[Group, ...]:
+def _groups(runs: Sequence[RunRecord], planned: Sequence[str]) -> tuple[Group, ...]:
     """Group the runs by config without seed: planned recipes first, then plain SGD, then by name."""
     _check_same_data(runs)
-    by_config: dict[Config, dict[int, Run]] = {}
+    by_config: dict[Config, dict[int, RunRecord]] = {}
     for run in runs:
         seeds = by_config.setdefault(replace(run.config, seed=0), {})
         if (twin := seeds.setdefault(run.config.seed, run)) is not run:
@@ -205,8 +230,8 @@ def _labels(configs: Sequence[Config]) -> list[str]:
     return labels
 
 
-def _check_same_data(runs: Sequence[Run]) -> None:
-    def data(run: Run) -> tuple[str, tuple[str, ...], int]:
+def _check_same_data(runs: Sequence[RunRecord]) -> None:
+    def data(run: RunRecord) -> tuple[str, tuple[str, ...], int]:
         return run.config.data.dataset, run.environment.classes, run.environment.test_images
 
     for run in runs:

@@ -1,9 +1,9 @@
 """The step, the loop, and what a run leaves on disk."""
 
-from flatnext.training.loop import train
+from flatnext.training.loop import check_data, train
 from flatnext.training.optimizer import learning_rate, make_optimizer
 from flatnext.training.progress import Silent, make_progress
-from flatnext.training.run_folder import RunFolder
+from flatnext.training.run_folder import RunFolder, read_config
 from flatnext.training.step import Step, StepStats
 from flatnext.training.stop import Stopped
 
@@ -13,8 +13,10 @@ __all__ = [
     "Step",
     "StepStats",
     "Stopped",
+    "check_data",
     "learning_rate",
     "make_optimizer",
     "make_progress",
+    "read_config",
     "train",
 ]

@@ -34,8 +34,14 @@ def save_checkpoint(
     name = f"state-{step:09d}.pt"
     buffer = io.BytesIO()
     torch.save(state, buffer)
+    replaced = (folder / name).exists()
     write_atomically(folder / name, buffer.getvalue())
-    save_weights(folder / "last.safetensors", model, {**metadata, "state": name})
+    try:
+        save_weights(folder / "last.safetensors", model, {**metadata, "state": name})
+    except InputError:
+        if not replaced:
+            (folder / name).unlink()
+        raise
     remove_states(folder, keep=name)
 
 
@@ -45,13 +51,13 @@ def load_checkpoint(folder: Path, model: nn.Module, device: torch.device) -> dic
     if not path.exists():
         return None
     metadata = load_weights(path, model)
-    state = folder / metadata.get("state", "")
+    if "state" not in metadata:
+        raise InputError(f"{path} is not the checkpoint of an unfinished run: start the run anew")
+    state = folder / metadata["state"]
     try:
         return torch.load(state, map_location=device, weights_only=True)
     except Exception as error:  # torch.load raises many kinds on a damaged file
-        raise InputError(
-            f"cannot read {state}: it is damaged or missing; start the run anew with --overwrite"
-        ) from error
+        raise InputError(f"cannot read {state}: it is damaged or missing; start the run anew") from error
 
 
 def remove_states(folder: Path, keep: str = "") -> None:

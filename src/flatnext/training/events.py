@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 
 class EventLog:
-    """Writes an epoch's metrics as scalars, by step; what a resumed run measures anew replaces what it had written."""
+    """Writes an epoch's metrics as scalars, by step. A resumed run begins with those that it has, in a new file."""
 
-    def __init__(self, folder: Path, first_step: int) -> None:
+    def __init__(self, folder: Path, lines: Iterable[dict[str, Any]]) -> None:
         from torch.utils.tensorboard import SummaryWriter  # a second to import, so only where a run writes events
 
-        self.writer = SummaryWriter(str(folder), purge_step=first_step + 1 if first_step else None)
+        shutil.rmtree(folder, ignore_errors=True)
+        self.writer = SummaryWriter(str(folder))
+        for line in lines:
+            self.add(line)
 
     def add(self, line: dict[str, Any]) -> None:
         """Write the numbers of a line of metrics as `loss/train`, `accuracy/test` and so on."""

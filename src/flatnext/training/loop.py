@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -71,41 +73,53 @@ def train(
         result = processes.on_first(lambda: folder.read_result() if folder.finished() and not overwrite else None)
         if result is not None:
             return result
-        dataset = processes.first_then_others(
-            lambda: data.load(
-                config.data.dataset,
-                Path(data_dir),
-                image_size=config.data.image_size,
-                download=download,
-                progress=type(progress) is not Silent,
-            )
+        partition = processes.first_then_others(
+            lambda: check_data(config, data_dir, download=download, progress=progress)
         )
-        run = Run(config, folder, data.partition(dataset, config.data), resolve_device(own_device), processes)
+        run = Run(config, folder, partition, resolve_device(own_device), processes)
         processes.on_first(lambda: folder.create(config, overwrite=overwrite))
-        run.load()
-        judge = Judge(
-            model=run.model,
-            partition=run.partition,
-            device=run.device,
-            precision=run.precision,
-            channels_last=config.channels_last,
-            processes=processes,
-        )
-        if processes.first:
-            folder.keep_metrics(run.epoch)
-            facts = environment(run.device, run.precision, models.parameter_count(run.model), run.partition)
-            folder.add_session({**facts, "processes": processes.count}, command or _own_command(), run.step)
-        _run_epochs(run, judge, progress)
-        return _finish(run, judge)
+        with contextlib.ExitStack() as stack:
+            processes.on_first(lambda: stack.enter_context(folder.locked()))
+            return _train(run, progress, command or shlex.join(sys.orig_argv))
 
 
-def _own_command() -> str:
-    return " ".join(["flatnext", *sys.argv[1:]])
+def check_data(
+    config: Config, data_dir: Path | str, *, download: bool = True, progress: Silent | None = None
+) -> data.Partition:
+    """Load and divide the data of a run; `InputError` if that cannot be done."""
+    dataset = data.load(
+        config.data.dataset,
+        Path(data_dir),
+        image_size=config.data.image_size,
+        download=download,
+        progress=progress is not None and progress.speaks,
+    )
+    return data.partition(dataset, config.data)
+
+
+def _train(run: Run, progress: Silent, command: str) -> dict[str, Any]:
+    """Take the run up where its folder has it, and bring it to its end."""
+    run.load()
+    judge = Judge(
+        model=run.model,
+        partition=run.partition,
+        device=run.device,
+        precision=run.precision,
+        channels_last=run.config.channels_last,
+        processes=run.processes,
+    )
+    if run.processes.first:
+        run.folder.keep_metrics(run.epoch)
+        parameters = models.parameter_count(run.model)
+        facts = environment(run.device, run.precision, parameters, run.partition, run.processes.count)
+        run.folder.add_session(facts, command, run.step)
+    _run_epochs(run, judge, progress)
+    return _finish(run, judge)
 
 
 def _run_epochs(run: Run, judge: Judge, progress: Silent) -> None:
     """Train to the last epoch, or raise what ended the run before."""
-    events = EventLog(run.folder.path / "tensorboard", run.step) if run.processes.first else None
+    events = EventLog(run.folder.path / "tensorboard", run.folder.read_metrics()) if run.processes.first else None
     progress.start(f"{run.config.recipe} seed {run.config.seed}", run.total_steps, run.step)
     with stop_on_signal() as stop_requested:
         try:
@@ -115,6 +129,8 @@ def _run_epochs(run: Run, judge: Judge, progress: Silent) -> None:
                 if events:
                     events.add(line)
                 progress.epoch(line)
+                if run.processes.any([stop_requested()])[0]:
+                    raise _stopped(run)
         except NonFiniteLossError as error:
             raise _failure(run, error) from error
         finally:
@@ -153,13 +169,17 @@ def _train_epoch(run: Run, progress: Silent, stop_requested: Callable[[], bool])
             run.save()
             saved = clock = time.monotonic()
         if stop:
-            raise Stopped(f"stopped at step {run.step:,}; go on with: flatnext train --resume {run.folder.path}")
+            raise _stopped(run)
+
+
+def _stopped(run: Run) -> Stopped:
+    return Stopped(f"stopped at step {run.step:,}; go on with: flatnext train --resume {run.folder.path}")
 
 
 def _finish_epoch(run: Run, judge: Judge) -> dict[str, Any]:
     """Evaluate, keep the weights if they are the best so far, write a checkpoint; return the line of metrics."""
     began = time.monotonic()
-    run.tally.check(run.processes)
+    run.require_finite()
     run.tally.seconds += time.monotonic() - began  # a GPU ends its steps only when it is asked for something
     loss, accuracy, rate = run.tally.total(run.processes)
     began = time.monotonic()
@@ -180,12 +200,14 @@ def _finish_epoch(run: Run, judge: Judge) -> dict[str, Any]:
         line |= {f"{split}_loss": content["loss"], f"{split}_accuracy": content["accuracy"]}
     run.train_seconds += run.tally.seconds
     run.epoch, run.step_in_epoch, run.tally = run.epoch + 1, 0, Tally(run.device)
-    if validation is not None and better(validation, run.best and run.best["validation"]):
+    is_best = validation is not None and better(validation, run.best and run.best["validation"])
+    if validation is not None and is_best:
         run.best = {"epoch": run.epoch, "validation": validation.to_json(confusion=False)}
-        run.save_best()
     if run.processes.first:
         run.folder.add_metrics(line)
     run.save()
+    if is_best:
+        run.save_best()
     return line
 
 

@@ -9,9 +9,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from flatnext.durations import duration
+
 
 class Silent:
-    """Says nothing; also the interface of the others."""
+    """Says nothing; also the interface of the others. `speaks` tells whether other parts may show progress too."""
+
+    speaks = False
 
     def start(self, title: str, total_steps: int, done_steps: int) -> None:
         """Begin a run of `total_steps`, `done_steps` of which an earlier session has done."""
@@ -36,6 +40,7 @@ class Silent:
 class Lines(Silent):
     """One line an epoch, and one a minute within an epoch that takes longer."""
 
+    speaks = True
     interval = 60.0
 
     def __init__(self, console: Console | None = None) -> None:
@@ -118,11 +123,3 @@ def make_progress() -> Lines:
     """Return the display that fits where standard error goes."""
     console = Console(stderr=True, highlight=False)
     return Bar(console) if console.is_terminal else Lines()
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words, such as `45 s`, `12 min` or `3 h 05 min`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -10,6 +10,7 @@ import torch
 from flatnext import data, models
 from flatnext.config import Config
 from flatnext.device import dtype, place, resolve_precision
+from flatnext.errors import InputError
 from flatnext.methods import BoundMethod
 from flatnext.processes import ALONE, Processes
 from flatnext.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
@@ -32,8 +33,9 @@ class Run:
         self.config, self.folder, self.partition = config, folder, partition
         self.device, self.processes = device, processes
         self.precision = resolve_precision(config.precision, device)
+        _check_fit(config, partition, processes.count)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would touch the GPUs' as well
             self.model = models.build(config.model, len(partition.classes))
         place(self.model, device, self.precision, channels_last=config.channels_last)
         self.optimizer = make_optimizer(self.model, config.optimizer)
@@ -91,17 +93,27 @@ class Run:
         state = load_checkpoint(self.folder.path, self.model, self.device)
         if state is None:
             return
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.precision = state["precision"]
-        self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
-        self.best, self.train_seconds = state["best"], state["train_seconds"]
-        self.tally.load(state["tally"], self.processes)
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.precision = state["precision"]
+            self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
+            self.best, self.train_seconds = state["best"], state["train_seconds"]
+            self.tally.load(state["tally"], self.processes)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"the state of the run in {self.folder.path} is damaged: start the run anew") from error
+        if self.best is not None and self.best["epoch"] == self.epoch and self.step_in_epoch == 0:
+            self.save_best()  # a kill may have come between the checkpoint and this file
+
+    def require_finite(self) -> None:
+        """Raise `NonFiniteLossError` if the loss of a step of the epoch, a weight or a statistic is not finite."""
+        self.tally.check(self.processes)
+        tensors = [t for t in self.model.state_dict().values() if t.is_floating_point()]
+        if not all(bool(torch.isfinite(t).all()) for t in tensors):
+            raise NonFiniteLossError(self.step)
 
     def save(self) -> None:
         """Write a checkpoint; if a loss or weight is not finite, raise `NonFiniteLossError` and keep the last one."""
-        self.tally.check(self.processes)
-        if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
-            raise NonFiniteLossError(self.step)
+        self.require_finite()
         state = {
             "optimizer": self.optimizer.state_dict(),
             "precision": self.precision,
@@ -133,3 +145,21 @@ class Run:
             "std": json.dumps(self.partition.std),
             "step": str(self.step),
         }
+
+
+def _check_fit(config: Config, partition: data.Partition, processes: int) -> None:
+    """Raise `InputError` if the model or the augmentation does not fit the images, before anything is written."""
+    size = partition.train.images.shape[-1]
+    for name in ("crop_padding", "cutout"):
+        if getattr(config.data, name) > 2 * size:
+            raise InputError(f"{name} is {getattr(config.data, name)}: give at most {2 * size} for {size}-pixel images")
+    with torch.device("meta"):
+        model = models.build(config.model, len(partition.classes))
+        model(torch.empty(2, 3, size, size))
+    smallest = min(config.batch_size, len(partition.train) % config.batch_size or config.batch_size)
+    least = smallest // processes // config.accumulate
+    if least < 2 and size == 2 ** (len(config.model.blocks) - 1):
+        raise InputError(
+            f"batch_size is {config.batch_size}: the last batch of an epoch leaves {least} image to a pass, and batch "
+            "norm needs two where the last stage has one pixel: change it"
+        )

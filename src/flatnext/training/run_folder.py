@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -12,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 from flatnext.config import Config
 from flatnext.data import Partition
@@ -26,6 +33,9 @@ CONFIG, ENVIRONMENT, METRICS, RESULT, FAILURE = (
     "result.json",
     "failure.json",
 )
+LOCK = ".lock"
+# All that a run writes. The config comes last: what has one is a run folder, also if deleting it is cut short.
+OWN = (RESULT, FAILURE, METRICS, "*.safetensors", "state-*.pt", "tensorboard", ".*.tmp", ENVIRONMENT, CONFIG)
 
 
 @dataclass(frozen=True)
@@ -41,9 +51,9 @@ class RunFolder:
         `overwrite` says what to do with it, or if the run to resume has another config.
         """
         path = self.path
-        if not path.exists() or (path.is_dir() and all(p.match(".*.tmp") for p in path.iterdir())):
+        if not path.exists() or (path.is_dir() and all(p.match(".*") for p in path.iterdir())):
             return
-        if not (path / CONFIG).is_file():
+        if not self._is_run():
             raise InputError(f"{path} exists and is not a run folder: choose another --output")
         if overwrite:
             return
@@ -56,12 +66,18 @@ class RunFolder:
                 "or give it the same settings"
             )
 
+    def _is_run(self) -> bool:
+        """Return whether the folder's config is one of ours: other projects have a file of that name too."""
+        path = self.path / CONFIG
+        content = read_json(path) if path.is_file() else None
+        return isinstance(content, dict) and "recipe" in content and "optimizer" in content
+
     def create(self, config: Config, *, overwrite: bool) -> None:
         """Make the folder with its config, unless it is there; with `overwrite`, empty it first."""
         try:
-            if overwrite and self.path.exists():
-                shutil.rmtree(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
+            if overwrite:
+                self._clear()
         except OSError as error:
             raise InputError(f"cannot make {self.path}: {error.strerror}; choose another --output") from error
         remove_temporaries(self.path)
@@ -69,11 +85,31 @@ class RunFolder:
             write_json(self.path / CONFIG, config.to_json())
         (self.path / FAILURE).unlink(missing_ok=True)
 
+    def _clear(self) -> None:
+        """Delete the run; what somebody else has put into the folder stays."""
+        for pattern in OWN:
+            for path in self.path.glob(pattern):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from running in this folder; `InputError` if one does."""
+        if fcntl is None:  # not on this system
+            yield
+            return
+        with open(self.path / LOCK, "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise InputError(f"{self.path}: another process is running this: wait for it, or stop it") from error
+            yield
+
     def config(self) -> Config:
         """Return the run's config."""
-        if not (self.path / CONFIG).is_file():
-            raise InputError(f"{self.path} is not a run folder: it has no {CONFIG}")
-        return Config.from_json(read_json(self.path / CONFIG))
+        return read_config(self.path / CONFIG)
 
     def finished(self) -> bool:
         """Return whether the run has its result."""
@@ -81,7 +117,10 @@ class RunFolder:
 
     def read_result(self) -> dict[str, Any]:
         """Return what `write_result` wrote."""
-        return read_json(self.path / RESULT)
+        result = read_json(self.path / RESULT)
+        if not isinstance(result, dict) or not {"last", "best"} <= result.keys():
+            raise InputError(f"{self.path / RESULT} is damaged: delete it and resume the run, or start it anew")
+        return result
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write how the run ended; from then on it counts as finished."""
@@ -98,26 +137,52 @@ class RunFolder:
     def keep_metrics(self, epochs: int) -> None:
         """Drop the lines after the first `epochs` ones: those that a resumed run will measure again."""
         lines = self._metrics_text().splitlines(keepends=True)
-        if len(lines) > epochs:
-            write_atomically(self.path / METRICS, "".join(lines[:epochs]))
+        kept = [line for line in lines if json.loads(line)["epoch"] <= epochs]
+        if len(lines) > len(kept):
+            write_atomically(self.path / METRICS, "".join(kept))
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the lines of the finished epochs."""
+        return [json.loads(line) for line in self._metrics_text().splitlines()]
 
     def _metrics_text(self) -> str:
         path = self.path / METRICS
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
+        try:
+            text = path.read_text(encoding="utf-8") if path.is_file() else ""
+            if all("epoch" in json.loads(line) for line in text.splitlines()):
+                return text
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path} is damaged: start the run anew with --overwrite") from error
+        raise InputError(f"{path} is damaged: start the run anew with --overwrite")
 
     def add_session(self, facts: dict[str, Any], command: str, from_step: int) -> None:
-        """Write where the run runs, and add this start of it to the list of its sessions."""
+        """Write where the run runs, and add this start of it, with what may change between starts, to its sessions."""
         path = self.path / ENVIRONMENT
-        sessions = read_json(path)["sessions"] if path.is_file() else []
+        before = read_json(path) if path.is_file() else {"sessions": []}
+        if not isinstance(before, dict) or not isinstance(before.get("sessions"), list):
+            raise InputError(f"{path} is damaged: delete it to go on without the earlier sessions")
         session = {
             "command": command,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "from_step": from_step,
+            **{name: facts[name] for name in ("device_name", "torch", "threads", "processes")},
         }
-        write_json(path, {**facts, "sessions": [*sessions, session]})
+        write_json(path, {**facts, "sessions": [*before["sessions"], session]})
 
 
-def environment(device: torch.device, precision: str, parameters: int, partition: Partition) -> dict[str, Any]:
+def read_config(path: Path) -> Config:
+    """Return the config in a run's `config.json`. Raises `InputError` naming the file if it is no config."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: give a run folder, or the config.json of one")
+    try:
+        return Config.from_json(read_json(path))
+    except InputError as error:
+        raise InputError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from error
+
+
+def environment(
+    device: torch.device, precision: str, parameters: int, partition: Partition, processes: int = 1
+) -> dict[str, Any]:
     """Return what a figure needs beside it to be believed: versions, device, and how many images there were."""
     return {
         "flatnext": version("flatnext"),
@@ -128,6 +193,7 @@ def environment(device: torch.device, precision: str, parameters: int, partition
         "device": str(device),
         "device_name": device_name(device),
         "threads": torch.get_num_threads(),
+        "processes": processes,
         "precision": precision,
         "parameters": parameters,
         "train_images": len(partition.train),

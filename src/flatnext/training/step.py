@@ -44,7 +44,7 @@ class Step:
     def __call__(self, images: Tensor, labels: Tensor, number: int, batch_count: int) -> StepStats:
         """Take step `number` on this process's images (B x 3 x H x W) and labels (B) of a batch of `batch_count`.
 
-        Returns the statistics of the pass at the unchanged weights.
+        Returns the statistics of the method's first pass: at the unchanged weights, if it has a pass there.
         """
         weight = len(labels) / batch_count
         parameters = [p for p in self.model.parameters() if p.requires_grad]

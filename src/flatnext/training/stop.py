@@ -27,7 +27,9 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
         signal.signal(number, before[number])
 
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in before:
+            signal.signal(number, handle)
     try:
         yield came.is_set
     finally:

@@ -1,0 +1,179 @@
+"""Reading one run's files. What is damaged is an `InputError` that names the file; nothing is kept between calls."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flatnext.config import Config
+from flatnext.errors import InputError
+from flatnext.files import read_json
+from flatnext.study.records import (
+    CheckpointRecord,
+    Environment,
+    Epoch,
+    LeftOut,
+    Mistake,
+    Result,
+    RunRecord,
+    ScoresRecord,
+    Session,
+)
+
+T = TypeVar("T")
+
+LARGEST = 2**53
+"""No integer in a run's files is larger."""
+
+
+def read_run(folder: Path, name: str) -> RunRecord | LeftOut:
+    """Read a run folder, to be called `name`. Raises `InputError` naming a file that does not hold what it should."""
+    content = read_json(folder / "config.json")
+    try:
+        config = Config.from_json(content)
+    except InputError as error:
+        raise InputError(f"{folder / 'config.json'}: {error}") from None
+    epochs = _epochs(folder / "metrics.jsonl")
+    if not (folder / "result.json").exists():
+        return LeftOut(
+            name, _reason(folder / "failure.json", f"{epochs[-1].epoch if epochs else 0} of {config.epochs}")
+        )
+    environment = _environment(folder / "environment.json")
+    result = _result(folder / "result.json", len(environment.classes))
+    return RunRecord(name=name, config=config, environment=environment, epochs=epochs, result=result)
+
+
+def _reason(failure: Path, progress: str) -> str:
+    if not failure.exists():
+        return f"unfinished: {progress} epochs"
+    error = _mapping(read_json(failure), failure).get("error", "no reason given")
+    return f"failed after {progress} epochs: {error}"
+
+
+def _environment(file: Path) -> Environment:
+    content = {"processes": 1, **_mapping(read_json(file), file)}
+    classes = _list(content, "classes", file)
+    if not classes or not all(isinstance(name, str) for name in classes):
+        raise _damaged(file, f"classes is {classes!r}")
+    # A session that does not say where it ran is taken to have run where the last one did.
+    sessions = [{**content, **_mapping(session, file)} for session in _list(content, "sessions", file)]
+    if not sessions:
+        raise _damaged(file, "sessions is empty")
+    return _record(
+        Environment,
+        content,
+        file,
+        classes=tuple(classes),
+        sessions=tuple(_record(Session, session, file) for session in sessions),
+    )
+
+
+def _epochs(file: Path) -> tuple[Epoch, ...]:
+    """Return the epochs in order; a last line that a kill cut short is left out."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {file} ({error}): delete that run, or restore the file") from error
+    epochs = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            content = json.loads(line)
+        except ValueError:
+            if number == len(lines):
+                break
+            raise InputError(f"{file}: line {number} is not JSON: delete that run, or restore the file") from None
+        epoch = _record(Epoch, _mapping(content, file), file)
+        epochs[epoch.epoch] = epoch  # an epoch that was run again after a resume counts as it was last
+    return tuple(epochs[number] for number in sorted(epochs))
+
+
+def _result(file: Path, classes: int) -> Result:
+    content = _mapping(read_json(file), file)
+    best = content.get("best")
+    return _record(
+        Result,
+        content,
+        file,
+        last=_checkpoint(content.get("last"), file, classes),
+        best=None if best is None else _checkpoint(best, file, classes),
+        mistakes=tuple(_mistake(item, file, classes) for item in _list(content, "mistakes", file)),
+    )
+
+
+def _checkpoint(content: Any, file: Path, classes: int) -> CheckpointRecord:
+    content = _mapping(content, file)
+    held_out = content.get("validation")
+    return _record(
+        CheckpointRecord,
+        content,
+        file,
+        validation=None if held_out is None else _record(ScoresRecord, _mapping(held_out, file), file, confusion=None),
+        test=_test_scores(_mapping(content.get("test"), file), file, classes),
+    )
+
+
+def _test_scores(content: Mapping[str, Any], file: Path, classes: int) -> ScoresRecord:
+    rows = _list(content, "confusion", file)
+    if [len(row) if isinstance(row, list) else None for row in rows] != [classes] * classes:
+        raise _damaged(file, f"confusion is not {classes} by {classes}")
+    if any(type(count) is not int or not 0 <= count <= LARGEST for row in rows for count in row):
+        raise _damaged(file, "confusion holds something other than counts")
+    return _record(ScoresRecord, content, file, confusion=tuple(tuple(row) for row in rows))
+
+
+def _mistake(content: Any, file: Path, classes: int) -> Mistake:
+    mistake = _record(Mistake, _mapping(content, file), file)
+    if not (0 <= mistake.label < classes and 0 <= mistake.predicted < classes):
+        raise _damaged(file, f"the mistake at image {mistake.index} names a class that does not exist")
+    try:
+        image = base64.b64decode(mistake.png, validate=True)
+    except ValueError:
+        image = b""
+    if not image.startswith(b"\x89PNG"):
+        raise _damaged(file, f"the mistake at image {mistake.index} holds no PNG image")
+    return mistake
+
+
+def _mapping(content: Any, file: Path) -> Mapping[str, Any]:
+    if not isinstance(content, Mapping):
+        raise _damaged(file, "an object is missing")
+    return content
+
+
+def _list(content: Mapping[str, Any], name: str, file: Path) -> list[Any]:
+    if not isinstance(content.get(name), list):
+        raise _damaged(file, f"{name} is not a list")
+    return content[name]
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _record(kind: type[T], content: Mapping[str, Any], file: Path, **made: Any) -> T:
+    """Return the dataclass `kind` from the fields in `made` and, type by type, those in `content`."""
+    hints = _hints(kind)  # type: ignore[arg-type]  # mypy holds type[T] for unhashable
+    values = dict(made)
+    for name in hints.keys() - made.keys():
+        if name not in content:
+            raise _damaged(file, f"{name} is missing")
+        value, hint = content[name], hints[name]
+        choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        if type(value) not in choices and not (type(value) is int and float in choices):
+            raise _damaged(file, f"{name} is {value!r}")
+        if abs(value) > LARGEST if type(value) is int else type(value) is float and not math.isfinite(value):
+            raise _damaged(file, f"{name} is no number that can be")
+        values[name] = float(value) if float in choices and value is not None else value
+    return kind(**values)
+
+
+def _damaged(file: Path, what: str) -> InputError:
+    return InputError(f"{file}: not as FlatNeXt writes it ({what}): delete that run, or restore the file")
