@@ -53,13 +53,14 @@ def norm(tensors):
 
 
 def project(delta, epsilon, ball):
-    """Scale each tensor, or all of them together, down to norm epsilon; leave what is shorter."""
+    """Scale each tensor (`epsilon` may be a number for each), or all together, down to norm epsilon if it is longer."""
     lengths = [norm([d]) for d in delta] if ball == "tensor" else [norm(delta)] * len(delta)
-    return [d * min(1.0, epsilon / n) if n > 0 else d for d, n in zip(delta, lengths, strict=True)]
+    radii = np.broadcast_to(epsilon, len(delta))
+    return [d * min(1.0, r / n) if n > 0 else d for d, r, n in zip(delta, radii, lengths, strict=True)]
 
 
 def add(left, right, factor=1.0):
-    return [a + factor * b for a, b in zip(left, right, strict=True)]
+    return [a + f * b for a, b, f in zip(left, right, np.broadcast_to(factor, len(left)), strict=True)]
 
 
 class Pass:
@@ -179,7 +180,7 @@ def rule_of_step(name, settings, step, total_steps):
     radius = "rho" if "rho" in own else "epsilon"
     if radius in own:
         own[radius] *= factor
-    off = any(own.get(key) == 0 for key in (radius, "inner_lr", "inner_iter"))
+    off = any(np.all(own.get(key, 1) == 0) for key in (radius, "inner_lr", "inner_iter"))
     return ("sgd", {}) if off else (name, own)
 
 
@@ -224,5 +225,7 @@ def train(
         for i, g in enumerate(gradients):
             g = g + weight_decay * weights[i]
             velocity[i] = g if velocity[i] is None else momentum * velocity[i] + g
-            weights[i] = weights[i] - lr * (g + momentum * velocity[i] if nesterov else velocity[i])
+            weights[i] = weights[i] - np.broadcast_to(lr, len(weights))[i] * (
+                g + momentum * velocity[i] if nesterov else velocity[i]
+            )
     return weights, losses

@@ -386,10 +386,8 @@ def test_everything_comes_back_when_the_closure_raises_at_any_call(case):
         assert images.grad is None
         if fail_at > case.accumulate:
             assert same_bits(model.buffers(), clean.buffers())
-    after = step.method.optimizer.state_dict()
-    assert all(
-        torch.equal(after["state"][k]["momentum_buffer"], v["momentum_buffer"]) for k, v in state["state"].items()
-    )
+    after = step.method.optimizer.state_dict()["state"]
+    assert all(torch.equal(after[k]["momentum_buffer"], v["momentum_buffer"]) for k, v in state.items())
     calls, fail_at = 0, -1
     step(images, labels, FULL, len(labels))
     assert calls == total

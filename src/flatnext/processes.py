@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from flatnext.errors import InputError
 
@@ -92,7 +93,11 @@ ALONE = Processes()
 
 def restarted() -> bool:
     """Return whether torchrun has started the processes again after one of them died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return _attempt() > 0
+
+
+def _attempt() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 @contextmanager
@@ -118,7 +123,10 @@ def join_processes(device: str) -> Iterator[tuple[Processes, str]]:
     if device == "cuda":
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", rank=rank, world_size=count)
+    # After a restart the store still has the addresses of the processes that died: each attempt has its own corner.
+    store = dist.PrefixStore(f"flatnext-{_attempt()}", next(rendezvous("env://"))[0])
+    backend = "nccl" if device.startswith("cuda") else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count)
     try:
         yield Processes(rank, count, dist.new_group(backend="gloo")), device
         dist.barrier()

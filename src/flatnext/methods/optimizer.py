@@ -64,6 +64,8 @@ class AMP(torch.optim.Optimizer):
         **kwargs: Any,
     ) -> None:
         given: list[Any] = list(params)
+        if not given:
+            raise InputError("params is empty: give the model's parameters (a generator can be read once only)")
         groups: list[dict[str, Any]] = (
             [dict(g) for g in given] if given and isinstance(given[0], dict) else [{"params": given}]
         )

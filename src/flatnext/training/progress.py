@@ -65,8 +65,7 @@ class Lines(Silent):
         self.shown = time.monotonic()
         self._show(
             done_steps,
-            f"{self.title}: epoch {epoch}, step {done_steps:,} of {self.total:,}, {rate:,.0f} images/s, "
-            f"loss {loss:.3f}, accuracy {accuracy:.2%}, {self._left(done_steps)}",
+            f"epoch {epoch}, {rate:,.0f} images/s, loss {loss:.3f}, accuracy {accuracy:.1%}, {self._left(done_steps)}",
         )
 
     def epoch(self, line: dict[str, Any]) -> None:
@@ -82,7 +81,7 @@ class Lines(Silent):
         self.console.print(text, markup=False)
 
     def _show(self, done_steps: int, text: str) -> None:
-        self.say(text)
+        self.say(f"{self.title}: step {done_steps:,} of {self.total:,}, {text}")
 
     def _left(self, done_steps: int) -> str:
         """Return the time left, by this session's pace with its evaluations."""
@@ -100,7 +99,8 @@ class Bar(Lines):
     def start(self, title: str, total_steps: int, done_steps: int) -> None:
         """See `Silent`."""
         self.close()
-        self.bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=20), console=self.console)
+        # What counts comes first, so that a narrow terminal cuts the bar and not the time left.
+        self.bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=12), console=self.console)
         self.bar.start()
         self.task = self.bar.add_task(title, total=total_steps, completed=done_steps)
         super().start(title, total_steps, done_steps)
