@@ -17,9 +17,8 @@ from flatnext.training.judge import Judge
 from flatnext.training.tally import NonFiniteLossError, Tally
 from methods_table import (
     MEAN,
-    METHODS,
     STD,
-    Case,
+    TABLE,
     bn_network,
     image_batches,
     make_step,
@@ -31,7 +30,7 @@ from methods_table import (
 
 STEPS = 10
 SIZES = (8, 8, 7)  # 7 images are 4 and 3
-CASES = [Case(method, "fp64", *rest) for method in METHODS[1:] for rest in ((1, None), (3, 0.1))]
+CASES = [case for case in TABLE if case.precision == "fp64"]
 PER_RANK = [case.but(per_rank=True) for case in CASES if not isinstance(case.method, Sgd)]
 
 

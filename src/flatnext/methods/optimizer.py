@@ -47,6 +47,8 @@ class AMP(torch.optim.Optimizer):
         inner_lr: step length of the perturbation, in gradients.
         inner_iter: perturbation steps; 0 is plain training.
         base_optimizer: class of the optimizer that takes the step.
+        buffers: what a forward pass changes, `model.buffers()`. By default it is found by watching the first pass; give
+            it where that cannot be watched, in a model compiled in place (`model.compile()`) or in a compiled function.
         **kwargs: its other arguments.
 
     Raises:
@@ -61,6 +63,8 @@ class AMP(torch.optim.Optimizer):
         inner_lr: float = 1.0,
         inner_iter: int = 1,
         base_optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
+        *,
+        buffers: Iterable[Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
         given: list[Any] = list(params)
@@ -77,6 +81,7 @@ class AMP(torch.optim.Optimizer):
         self.base_optimizer = base_optimizer(groups, lr=lr, **kwargs)  # type: ignore[call-arg]
         super().__init__(self.base_optimizer.param_groups, self.base_optimizer.defaults)
         self._share()
+        self.buffers = None if buffers is None else list(buffers)
 
     def _share(self) -> None:
         """Have one set of groups and one state with the base optimizer, so that nothing can be out of step."""
@@ -91,7 +96,7 @@ class AMP(torch.optim.Optimizer):
         self._share()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "base_optimizer": self.base_optimizer}
+        return {**super().__getstate__(), "base_optimizer": self.base_optimizer, "buffers": self.buffers}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the base optimizer; without an `epsilon` or `inner_lr` of its own it has the first group's."""
@@ -111,13 +116,13 @@ class AMP(torch.optim.Optimizer):
         if closure is None:
             raise InputError("AMP needs a closure that runs forward and backward: optimizer.step(closure)")
         given = torch.enable_grad()(closure)
-        buffers: list[Tensor] = []
+        buffers: list[Tensor] = list(self.buffers or [])
         first = True
 
         def zeroed() -> Any:
             nonlocal first
             self.zero_grad()
-            with _noting_buffers(buffers) if first else nullcontext():
+            with _noting_buffers(buffers) if first and self.buffers is None else nullcontext():
                 first = False
                 return given()
 
