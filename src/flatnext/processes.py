@@ -66,6 +66,15 @@ class Processes:
         dist.all_reduce(together, dist.ReduceOp.MAX, group=self.control)
         return together.bool().tolist()
 
+    def first_of(self, step: int) -> int:
+        """Return the smallest step that a process gives, -1 standing for none. All processes must call it."""
+        if self.count == 1:
+            return step
+        none = torch.iinfo(torch.int64).max
+        together = torch.tensor(none if step < 0 else step)
+        dist.all_reduce(together, dist.ReduceOp.MIN, group=self.control)
+        return -1 if int(together) == none else int(together)
+
     def on_first(self, function: Callable[[], T]) -> T:
         """Call `function` in the first process alone; all return its result, or raise the `InputError` it raised."""
         if self.count == 1:

@@ -63,8 +63,8 @@ def evaluate(
     where = resolve_device(device)
     precision = resolve_precision(config.precision, where)
     model = models.build(config.model, len(dataset.classes))
-    models.assign_weights(model, state, weights)
     place(model, where, precision, channels_last=config.channels_last)
+    models.assign_weights(model, state, weights)
     logits = predict(
         model,
         images,

@@ -30,7 +30,8 @@ class Step:
     The gradient is that of the mean loss over the whole batch, whatever the number of micro-batches (`accumulate`) and
     processes. With several processes the gradient of every pass is summed over them, and so is the perturbation made
     from it the same in all; with the method's `per_rank` each perturbs by its own images, and only the gradient that
-    the step is taken with is summed. Batch norm sees a process's micro-batch; its running statistics are averaged.
+    the step is taken with is summed; a `clip_norm` then clips the own gradient of each. Batch norm sees a micro-batch
+    of one process; its running statistics are averaged.
     """
 
     model: nn.Module

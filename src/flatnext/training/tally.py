@@ -36,8 +36,8 @@ class Tally:
 
     def check(self, processes: Processes) -> None:
         """Raise `NonFiniteLossError` in all processes if a step's loss was not finite in any."""
-        bad = int(self.first_bad_step)
-        if processes.any([bad >= 0])[0]:
+        bad = processes.first_of(int(self.first_bad_step))
+        if bad >= 0:
             raise NonFiniteLossError(bad)
 
     def own(self) -> tuple[float, float, float]:
