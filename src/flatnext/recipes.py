@@ -1,6 +1,8 @@
 """Named configs. A recipe is a function; its docstring says where its settings come from.
 
-`RECIPES` is the table that the command line reads. Accuracies that were reached are in `docs/results.md`.
+`flatnext train --recipe NAME` runs one, `flatnext study --recipes NAME NAME` compares some; `RECIPES` is the table that
+the command line reads. What was reached, and in which time, is in `docs/results.md`: a recipe that is not there has not
+been run at full length.
 """
 
 from __future__ import annotations
@@ -120,7 +122,8 @@ def adversarial() -> Config:
 def quick() -> Config:
     """Plain SGD on scikit-learn's handwritten digits (8x8 pixels, no download): the report's model, in seconds.
 
-    200 steps in all. The rate was chosen on the validation split.
+    205 steps in all, about 20 seconds on two cores, 96.7 % on the test set (n = 5). The rate was chosen on the
+    validation split.
     """
     return Config(
         recipe="quick",
@@ -135,7 +138,8 @@ def quick() -> Config:
 def quick_amp() -> Config:
     """The recipe `quick` with AMP.
 
-    The radius was chosen on the validation split: in 200 steps from scratch AMP does not train with the authors' 0.5.
+    About 40 seconds on two cores, 96.6 % (n = 5). The radius was chosen on the validation split: in 200 steps from
+    scratch AMP does not train with the authors' 0.5.
     """
     return replace(quick(), recipe="quick-amp", method=Amp(epsilon=0.01))
 
