@@ -117,9 +117,12 @@ def _progress_bar(title: str, wanted: bool) -> Iterator[Any]:
     from rich import progress
     from rich.console import Console
 
+    console = Console(stderr=True)
+    if not console.is_terminal:  # a log gets a line
+        console.print(f"fetching {title}", highlight=False)
     columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.DownloadColumn())
     with progress.Progress(
-        *columns, progress.TimeRemainingColumn(), console=Console(stderr=True), transient=True
+        *columns, progress.TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
     ) as bar:
         yield _Bar(bar, bar.add_task(title, total=None))
 
