@@ -234,6 +234,23 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
     train(CONFIGS[0], tmp_path / "run", progress=AtStep(2, second))
 
 
+def test_a_restart_goes_on_with_its_own_run_alone(tmp_path, monkeypatch):
+    def die():
+        raise Killed
+
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    with pytest.raises(Killed):
+        train(CONFIGS[0], tmp_path / "run", progress=AtStep(6, die))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
+    with pytest.raises(InputError, match="holds a run"):
+        train(CONFIGS[0], tmp_path / "run")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    rest = AtStep(0, None)
+    train(CONFIGS[0], tmp_path / "run", overwrite=True, progress=rest)
+    assert rest.steps == 4  # the restart of a launch that was told to overwrite does not begin anew
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

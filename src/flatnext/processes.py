@@ -105,6 +105,11 @@ def restarted() -> bool:
     return _attempt() > 0
 
 
+def launch() -> str:
+    """Return the name of this start of torchrun, which its restarts share; empty without torchrun."""
+    return os.environ.get("TORCHELASTIC_RUN_ID", "")
+
+
 def _attempt() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 

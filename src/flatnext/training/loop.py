@@ -15,7 +15,7 @@ from flatnext import data, models
 from flatnext.config import Config
 from flatnext.device import autocast, resolve_device
 from flatnext.errors import InputError
-from flatnext.processes import join_processes, restarted
+from flatnext.processes import join_processes, launch, restarted
 from flatnext.training.checkpoint import remove_states
 from flatnext.training.events import EventLog
 from flatnext.training.judge import Judge, better
@@ -68,7 +68,9 @@ def train(
     folder = RunFolder(Path(output))
     with join_processes(device) as (processes, own_device):
         progress = progress if progress and processes.first else Silent()
-        resume, overwrite = resume or restarted(), overwrite and not restarted()
+        # After a restart the run that this launch began goes on; another one in the folder is none of its business.
+        again = processes.on_first(lambda: restarted() and folder.owner() == launch())
+        resume, overwrite = resume or again, overwrite and not again
         processes.on_first(lambda: folder.check(config, resume=resume, overwrite=overwrite))
         result = processes.on_first(lambda: folder.read_result() if folder.finished() and not overwrite else None)
         if result is not None:
@@ -79,7 +81,7 @@ def train(
         run = Run(config, folder, partition, resolve_device(own_device), processes)
         processes.on_first(lambda: folder.create(config, overwrite=overwrite))
         with contextlib.ExitStack() as stack:
-            processes.on_first(lambda: stack.enter_context(folder.locked()))
+            processes.on_first(lambda: stack.enter_context(folder.locked(launch())))
             return _train(run, progress, command or shlex.join(sys.orig_argv))
 
 

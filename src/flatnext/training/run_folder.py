@@ -95,17 +95,23 @@ class RunFolder:
                     path.unlink()
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from running in this folder; `InputError` if one does."""
-        if fcntl is None:  # not on this system
-            yield
-            return
-        with open(self.path / LOCK, "w") as file:
+    def locked(self, owner: str = "") -> Iterator[None]:
+        """Keep other processes from running in this folder, and note who does; `InputError` if another does."""
+        with open(self.path / LOCK, "a") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if fcntl is not None:  # not on Windows
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise InputError(f"{self.path}: another process is running this: wait for it, or stop it") from error
+            file.truncate(0)
+            file.write(owner)
+            file.flush()
             yield
+
+    def owner(self) -> str | None:
+        """Return what the last one to run in this folder gave as its name."""
+        path = self.path / LOCK
+        return path.read_text() if path.is_file() else None
 
     def config(self) -> Config:
         """Return the run's config."""
