@@ -157,6 +157,9 @@ BAD = [
     (["study", "--recipes", "quick", "sgd"], "dataset"),
     (["study", "--dataset", "folder", "--data-dir", "nowhere"], "nowhere"),
     (["study", "--method", "amp"], "--method"),
+    (["data", "--dataset", "digits", "--train-images", "5"], "--train-images"),
+    (["evaluate", "nowhere", "--cutout", "4"], "--cutout"),
+    (["summary", "--table1", "--stem", "64"], "--table1"),
     ([], "VERB"),
 ]
 

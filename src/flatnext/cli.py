@@ -104,7 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--precision", choices=["auto", "bf16", "fp32", "fp64"], help="default: the run's own")
     evaluate.add_argument("--json", action="store_true", help="print JSON, with the confusion matrix")
     _add_places(evaluate)
-    add_setting_flags(evaluate, "data", "model")
+    add_setting_flags(evaluate, "data", "model", without=["crop_padding", "flip", "cutout"])
 
     report = verb("report", "rebuild report.html and report.md from runs on disk", "DIR [DIR ...] ")
     report.set_defaults(run=_report)
@@ -122,7 +122,7 @@ def make_parser() -> argparse.ArgumentParser:
     data.set_defaults(run=_data)
     data.add_argument("--samples", type=Path, metavar="FILE", help="write a picture of samples, plain and augmented")
     _add_places(data)
-    add_setting_flags(data, "data")
+    add_setting_flags(data, "data", without=["train_images", "validation", "split_seed"])
     return parser
 
 
@@ -266,6 +266,8 @@ def _summary(options: argparse.Namespace) -> int:
     from flatnext import models
 
     if options.table1:
+        if setting_overrides(vars(options)):
+            raise InputError("--table1 is of two models of its own: leave the model's settings out")
         print(models.table1())
         return 0
     with torch.device("meta"):  # nothing is allocated, so that any size can be asked for
