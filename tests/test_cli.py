@@ -40,7 +40,7 @@ def python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("verb", ["", "study", "train", "evaluate", "report", "summary", "data"])
+@pytest.mark.parametrize("verb", ["", "study", "train", "evaluate", "report", "bench", "summary", "data"])
 def test_help_comes_without_torch(verb):
     code = (
         f"import sys; sys.argv = ['flatnext', *{verb.split()!r}, '--help']\n"
@@ -159,6 +159,10 @@ BAD = [
     (["study", "--method", "amp"], "--method"),
     (["data", "--dataset", "digits", "--train-images", "5"], "--train-images"),
     (["evaluate", "nowhere", "--cutout", "4"], "--cutout"),
+    (["evaluate", "nowhere", "--augment", "trivial"], "--augment"),
+    (["data", "--dataset", "digits", "--mixup", "0.2"], "--mixup"),
+    (["train", "--recipe", "quick", "--early-sizes", "6"], "early_sizes has 6"),
+    (["train", "--recipe", "cpu", "--epochs", "10"], "epochs: there are 10 in all"),
     (["summary", "--table1", "--stem", "64"], "--table1"),
     ([], "VERB"),
 ]

@@ -85,6 +85,14 @@ def test_bad_settings_are_named_in_one_line(make, setting):
     assert "\n" not in str(caught.value)
 
 
+def test_a_config_from_before_flips_were_a_choice_is_read():
+    content = Config().to_json()
+    for before, flip in ((True, "random"), (False, "none")):
+        content["data"]["flip"] = before
+        assert Config.from_json(content).data == Data(flip=flip)
+    assert content["data"]["flip"] is False  # what was read is left as it was
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -56,7 +56,7 @@ def test_other_files_are_told_from_the_published_ones(tmp_path):
     assert "no longer in" in describe(dataset, tmp_path)
 
 
-PLAIN = config.Data(crop_padding=0, flip=False)
+PLAIN = config.Data(crop_padding=0, flip="none")
 
 
 def read(path):
@@ -100,7 +100,9 @@ def test_picture_shows_the_images_themselves(tmp_path):
         assert shown[:, middle:].sum() > 20_000
 
 
-@pytest.mark.parametrize("change", [{"crop_padding": 2}, {"flip": True}, {"cutout": 3}])
+@pytest.mark.parametrize(
+    "change", [{"crop_padding": 2}, {"flip": "random"}, {"flip": "alternating"}, {"cutout": 3}, {"augment": "trivial"}]
+)
 def test_picture_shows_each_augmentation(tmp_path, change):
     dataset = make_dataset(count=6)
     sample_grid(dataset, PLAIN, tmp_path / "plain.png")

@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from flatnext.data import Loader, Split, batches
-from flatnext.data.augment import cutout, horizontal_flip, normalize, random_crop
+from flatnext.data.augment import cutout, horizontal_flip, normalize, random_crop, shrink
 from flatnext.data.loader import mix
 from flatnext.errors import InputError
 
@@ -23,7 +24,7 @@ def make_split(count=37, height=9, width=7):
 
 
 def make_loader(split, **changes):
-    settings = {"batch_size": 8, "mean": MEAN, "std": STD, "seed": 5, "crop_padding": 2, "flip": True, "cutout": 4}
+    settings = {"batch_size": 8, "mean": MEAN, "std": STD, "seed": 5, "crop_padding": 2, "flip": "random", "cutout": 4}
     return Loader(split, **{**settings, **changes})
 
 
@@ -94,6 +95,71 @@ def test_loader_equals_the_slow_oracle(dtype, channels_last):
     assert at == len(split)
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("size", [4, 16, 20, 24, 32])
+def test_shrinking_is_pillows(size, channels_last):
+    images = make_split(5, 32, 32).images
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    small = shrink(images.contiguous(memory_format=layout), size, chunk=2)
+    assert small.is_contiguous(memory_format=layout)
+    for image, found in zip(images, small, strict=True):
+        expected = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((size, size), Image.Resampling.BILINEAR)
+        # Pillow rounds after the rows and again after the columns.
+        difference = found.permute(1, 2, 0).numpy().astype(int) - np.asarray(expected)
+        assert np.abs(difference).max() <= 1
+
+
+def test_early_epochs_are_augmented_as_small_images_are():
+    split = make_split(37, 8, 8)
+    growing = make_loader(split, early_sizes=(4, 6), crop_padding=2, cutout=4)
+    assert [growing.image_size(epoch) for epoch in range(4)] == [4, 6, 8, 8]
+    for epoch, (size, padding, square) in enumerate([(4, 1, 2), (6, 2, 3), (8, 2, 4)]):
+        small = Split(shrink(split.images, size), split.labels)
+        alone = collect(make_loader(small, crop_padding=padding, cutout=square).epoch(epoch))
+        found = collect(growing.epoch(epoch))
+        assert torch.equal(found[1], alone[1])
+        assert torch.equal(found[0], alone[0])
+
+
+def test_an_augmentation_stays_on_however_small_the_images():
+    split = make_split(37, 8, 8)
+    loader = make_loader(split, early_sizes=(1,), crop_padding=1, cutout=1)
+    assert torch.equal(collect(loader.epoch(0))[0], torch.zeros(37, 3, 1, 1))  # cut out
+    assert make_loader(split, early_sizes=(1,), crop_padding=1)._draw(0)[1].max() == 2
+    assert make_loader(split, early_sizes=(1,), crop_padding=0)._draw(0)[1].max() == 0
+
+
+def test_alternating_flips_show_each_image_both_ways_in_turn():
+    split = make_split(200)
+    loader = make_loader(split, crop_padding=0, cutout=0, flip="alternating", batch_size=64)
+    plain = normalize(split.images, MEAN, STD)
+    shown = []
+    for epoch in range(4):
+        images, labels = collect(loader.epoch(epoch))
+        images = images[labels.argsort()]
+        mirrored = (images == plain.flip(3)).all(dim=(1, 2, 3))
+        assert torch.equal(images, torch.where(mirrored[:, None, None, None], plain.flip(3), plain))
+        shown.append(mirrored)
+    assert torch.equal(shown[0], ~shown[1])
+    assert torch.equal(shown[0], shown[2])
+    assert torch.equal(shown[1], shown[3])
+    assert abs(int(shown[0].sum()) - 100) < 5 * 50**0.5
+    other = make_loader(split, flip="alternating", seed=6)
+    assert not torch.equal(other._mirrored_first(), loader._mirrored_first())
+
+
+@pytest.mark.parametrize("start", [0, 2, 5])
+def test_a_growing_epoch_can_be_entered_at_any_step(start):
+    def loader():
+        return make_loader(make_split(37, 8, 8), early_sizes=(4, 4, 6))
+
+    whole = loader()
+    full = [list(whole.epoch(epoch))[start:] for epoch in range(4)]
+    for epoch in (2, 3, 1):
+        for (images, _), (expected, _) in zip(loader().epoch(epoch, start), full[epoch], strict=True):
+            assert torch.equal(images, expected)
+
+
 def test_draws_use_their_whole_range_evenly():
     order, offsets, mirrored, centres = make_loader(make_split(7000, 4, 6))._draw(0)
     assert torch.equal(order.sort().values, torch.arange(7000))
@@ -161,7 +227,7 @@ def test_an_epoch_can_be_entered_at_any_step(start, epoch):
 
 def test_one_augmentation_changes_neither_order_nor_the_others():
     split = make_split()
-    plain = make_loader(split, crop_padding=0, flip=False, cutout=0)
+    plain = make_loader(split, crop_padding=0, flip="none", cutout=0)
     order, _, mirrored, _ = plain._draw(0)
     changed = make_loader(split, crop_padding=4, cutout=3)._draw(0)
     assert torch.equal(order, changed[0])
@@ -199,6 +265,7 @@ def test_evaluation_batches_are_all_images_in_order(batch_size):
         ({"seed": -1}, "seed"),
         ({"crop_padding": -1}, "crop_padding"),
         ({"cutout": -2}, "cutout"),
+        ({"flip": "twice"}, "flip is 'twice'"),
         ({"batch_size": 38, "drop_last": True}, "batch_size"),
     ],
 )

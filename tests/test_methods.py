@@ -628,6 +628,41 @@ def test_one_ball_a_tensor_or_one_over_all(ball, norms):
     assert seen[5] == pytest.approx([0.3, 0.4], rel=1e-6)  # always one ball, to its edge
 
 
+@pytest.mark.parametrize("ball", ["tensor", "global"])
+@pytest.mark.parametrize("inner_iter", [1, 3])
+def test_settings_in_any_form_are_the_same(ball, inner_iter):
+    """A radius as a number, as a tensor on the device, and one number a parameter where there is one ball for each."""
+    images, labels = image_batches(1, "fp64")[0]
+    model = bn_network("fp64")
+    count = len(list(model.parameters()))
+
+    def closure():
+        model.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+
+    forms = [(0.05, 0.7), (torch.tensor(0.05, dtype=torch.float64), 0.7), (0.05, [0.7] * count)]
+    if ball == "tensor":
+        forms += [
+            ([0.05] * count, 0.7),
+            ([0.05] * (count - 1) + [0.05 * (1 + 1e-13)], [0.7] * (count - 1) + [0.7 + 1e-13]),
+        ]
+    gradients = []
+    for epsilon, inner_lr in forms:
+        methods.amp(
+            closure,
+            model.parameters(),
+            model.buffers(),
+            epsilon=epsilon,
+            inner_lr=inner_lr,
+            inner_iter=inner_iter,
+            ball=ball,
+        )
+        gradients.append([p.grad for p in model.parameters()])
+    for other in gradients[1:]:
+        for a, b in zip(gradients[0], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["SGD", "AdamW", "Muon"])
 def test_momentum_amp_steps_along_the_momentum_of_any_optimizer(name):
     layer = nn.Linear(5, 4, bias=False)
@@ -681,6 +716,7 @@ BAD = [
     ("amp", {"epsilon": 0.5, "inner_iter": -1}, "inner_iter"),
     ("amp", {"epsilon": 0.5, "ball": "square"}, "square"),
     ("amp", {"epsilon": [0.5, -0.5]}, "epsilon"),
+    ("amp", {"epsilon": [0.5, 0.5], "ball": "global"}, "ball=global"),
     ("amp", {"epsilon": 0.5, "inner_lr": [1.0, -1.0]}, "inner_lr"),
     ("rmp", {"epsilon": -0.5, "generator": None}, "epsilon"),
     ("rmp", {"epsilon": 0.5, "generator": None, "ball": "square"}, "square"),

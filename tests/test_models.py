@@ -345,7 +345,7 @@ def _safetensors(path, model):
 
 
 WEIGHTS_ERRORS = {
-    "missing": (lambda path, model: None, "No such file"),
+    "missing": (lambda path, model: None, "does not exist"),
     "folder": (lambda path, model: path.mkdir(), "Is a directory"),
     "empty": (lambda path, model: path.touch(), "not a weights file"),
     "text": (lambda path, model: path.write_text("accuracy 90.3 at epoch 65\n"), "not a weights file"),

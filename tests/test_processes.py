@@ -230,7 +230,9 @@ def test_one_process_alone_says_what_is_wrong(arguments, monkeypatch, capsys):
 FLAGS = [
     *("--recipe", "quick-amp", "--epochs", "2", "--batch-size", "32", "--train-images", "100", "--validation", "41"),
     *("--blocks", "1,1", "--cardinality", "2", "--stem", "8", "--lr", "0.02", "--precision", "fp64"),
+    *("--ema", "0.9", "--mixup", "0.5", "--augment", "trivial", "--early-sizes", "4"),
 ]
+CHANGES = {"validation": 41, "precision": "fp64", "ema": 0.9, "mixup": 0.5, "augment": "trivial", "early_sizes": (4,)}
 
 
 def torchrun(folder, *arguments, options=(), **changes):
@@ -320,8 +322,7 @@ def test_a_run_of_two_equals_a_run_of_one_whose_batch_norm_sees_halves(trained, 
         return model
 
     monkeypatch.setattr(models, "build", build)
-    changes = {"validation": 41, "precision": "fp64", "seed": 0}
-    train(tiny("quick-amp", **changes), tmp_path / "run", device="cpu")
+    train(tiny("quick-amp", **CHANGES), tmp_path / "run", device="cpu")
     ours, theirs = weights(trained[1]), weights(tmp_path / "run")
     assert ours.keys() == theirs.keys()
     for name in ours:

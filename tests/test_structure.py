@@ -16,8 +16,8 @@ from flatnext.config import METHODS
 PACKAGE = Path(flatnext.__file__).parent
 # A layer imports itself and those before it.
 LAYERS = (
-    *("errors", "config", "recipes", "flags", "files", "durations", "device", "processes"),
-    *("data", "models", "methods", "evaluation", "training", "study", "report", "deploy", "cli"),
+    *("errors", "config", "recipes", "flags", "files", "durations", "device", "processes", "kernels"),
+    *("data", "models", "methods", "evaluation", "training", "bench", "study", "report", "deploy", "cli"),
 )
 WITHOUT_TORCH = ("errors", "config", "recipes")
 

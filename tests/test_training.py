@@ -24,7 +24,11 @@ from flatnext.training import run_folder as run_folder_module
 from flatnext.training.judge import Judge
 from tiny import AtStep, tiny
 
-CONFIGS = [tiny(), tiny("quick-amp"), tiny("quick-amp", inner_iter=2, precision="bf16", clip_norm=1.0, cutout=4)]
+CONFIGS = [
+    tiny(),
+    tiny("quick-amp", ema=0.9),
+    tiny("quick-amp", inner_iter=2, precision="bf16", clip_norm=1.0, cutout=4),
+]
 
 
 def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
@@ -379,6 +383,7 @@ def test_learning_rates_equal_torch_schedulers():
         return rates
 
     cosine, steps = torch.optim.lr_scheduler.CosineAnnealingLR, torch.optim.lr_scheduler.MultiStepLR
+    linear = torch.optim.lr_scheduler.LinearLR
     cases = [
         (Schedule(t_max=20, per_epoch=True), by_torch(lambda o: cosine(o, T_max=20), steps_per_epoch)),
         (Schedule(), by_torch(lambda o: cosine(o, T_max=60), 1)),
@@ -387,6 +392,8 @@ def test_learning_rates_equal_torch_schedulers():
             by_torch(lambda o: steps(o, [4, 8], 0.1), steps_per_epoch),
         ),
         (Schedule(schedule="constant"), [0.1] * 60),
+        (Schedule(schedule="linear"), by_torch(lambda o: linear(o, 1.0, 0.0, 60), 1)),
+        (Schedule(schedule="linear", per_epoch=True), by_torch(lambda o: linear(o, 1.0, 0.0, 12), steps_per_epoch)),
     ]
     for schedule, expected in cases:
         rates = [learning_rate(0.1, schedule, step, steps_per_epoch, epochs) for step in range(60)]
@@ -400,6 +407,12 @@ def test_warm_up_is_linear_and_reaches_the_peak():
     assert rates[10] == pytest.approx(0.4)
     assert rates[30] == pytest.approx(0.2)
     assert 0 < rates[-1] < 0.001
+
+
+def test_a_linear_schedule_with_a_warm_up_is_a_triangle():
+    rates = [learning_rate(0.4, Schedule(schedule="linear", warmup_epochs=2.0), step, 5, 10) for step in range(50)]
+    assert rates[:10] == pytest.approx([0.04 * (i + 1) for i in range(10)])
+    assert rates[10:] == pytest.approx([0.01 * (40 - i) for i in range(40)])
 
 
 def test_the_reports_rate_never_gets_below_half():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flatnext.config import Config
     from flatnext.data import Loader, load, partition
+    from flatnext.deploy import PretrainedInfo, from_pretrained, pretrained_info
     from flatnext.errors import InputError
     from flatnext.evaluation.evaluate import evaluate
     from flatnext.methods.adversarial import adversarial
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from flatnext.methods.rmp import rmp
     from flatnext.methods.sam import asam, sam
     from flatnext.methods.sgd import sgd
-    from flatnext.models import ResNeXt, load_weights, resnext29
+    from flatnext.models import ResNeXt, for_inference, load_weights, resnext29
     from flatnext.recipes import recipe
     from flatnext.training import train
 
@@ -29,15 +30,19 @@ __all__ = [
     "Config",
     "InputError",
     "Loader",
+    "PretrainedInfo",
     "ResNeXt",
     "adversarial",
     "amp",
     "asam",
     "evaluate",
+    "for_inference",
+    "from_pretrained",
     "load",
     "load_weights",
     "momentum_amp",
     "partition",
+    "pretrained_info",
     "recipe",
     "resnext29",
     "rmp",
@@ -49,10 +54,11 @@ __all__ = [
 _HOMES = {
     "config": ["Config"],
     "data": ["Loader", "load", "partition"],
+    "deploy": ["PretrainedInfo", "from_pretrained", "pretrained_info"],
     "errors": ["InputError"],
     "evaluation": ["evaluate"],
     "methods": ["AMP", "adversarial", "amp", "asam", "momentum_amp", "rmp", "sam", "sgd"],
-    "models": ["ResNeXt", "load_weights", "resnext29"],
+    "models": ["ResNeXt", "for_inference", "load_weights", "resnext29"],
     "recipes": ["recipe"],
     "training": ["train"],
 }

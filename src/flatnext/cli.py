@@ -11,11 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from flatnext.bench.plan import add_bench_flags, plan_from_flags
 from flatnext.config import Config
 from flatnext.errors import InputError
 from flatnext.flags import add_setting_flags, setting_overrides
 from flatnext.recipes import RECIPES, recipe
 from flatnext.study.plan import make_plan, override_each
+
+NOT_SHOWN = ("early_sizes", "mixup", "cutmix")  # of the settings of the data, in a picture of samples
+TRAINING_ONLY = (*NOT_SHOWN, "crop_padding", "flip", "augment", "cutout")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -96,20 +100,30 @@ def make_parser() -> argparse.ArgumentParser:
     _add_places(train)
     add_setting_flags(train)
 
-    evaluate = verb("evaluate", "score weights on a split of their data set", "PATH ")
+    evaluate = verb("evaluate", "score weights on a split of their data set", "PATH|NAME ")
     evaluate.set_defaults(run=_evaluate)
-    evaluate.add_argument("path", type=Path, help="run folder or weights file (also the report's checkpoints)")
-    evaluate.add_argument("--checkpoint", choices=["last", "best"], default="last", help="which, in a run folder")
+    evaluate.add_argument(
+        "path",
+        type=Path,
+        metavar="PATH|NAME",
+        help="run folder, weights file (also the report's checkpoints), or, where no such path is, a name that "
+        "`flatnext weights` lists",
+    )
+    evaluate.add_argument("--checkpoint", choices=["last", "best"], help="which, in a run folder (default last)")
     evaluate.add_argument("--split", choices=["test", "validation", "train"], default="test", help="images to score")
     evaluate.add_argument("--precision", choices=["auto", "bf16", "fp32", "fp64"], help="default: the run's own")
     evaluate.add_argument("--json", action="store_true", help="print JSON, with the confusion matrix")
     _add_places(evaluate)
-    add_setting_flags(evaluate, "data", "model", without=["crop_padding", "flip", "cutout"])
+    add_setting_flags(evaluate, "data", "model", without=TRAINING_ONLY)
 
     report = verb("report", "rebuild report.html and report.md from runs on disk", "DIR [DIR ...] ")
     report.set_defaults(run=_report)
     report.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="study or run folders")
     report.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: the first folder)")
+
+    bench = verb("bench", "measure speed and memory beside the report's way to train")
+    bench.set_defaults(run=_bench)
+    add_bench_flags(bench)
 
     summary = verb("summary", "the model layer by layer (the report's Figure 2)")
     summary.set_defaults(run=_summary)
@@ -118,11 +132,23 @@ def make_parser() -> argparse.ArgumentParser:
     summary.add_argument("--classes", type=int, default=10, metavar="N", help="number of classes (default 10)")
     summary.add_argument("--image-size", type=int, default=32, metavar="N", help="pixels a side (default 32)")
 
+    weights = verb("weights", "list the weights that come with the package")
+    weights.set_defaults(run=_weights)
+
+    pack = verb("pack", "make a small weights file and a model card from a finished run", "RUN --name NAME ")
+    pack.set_defaults(run=_pack)
+    pack.add_argument("folder", type=Path, metavar="RUN", help="run folder")
+    pack.add_argument("--name", required=True, metavar="NAME", help="MODEL-DATASET-VARIANT, as resnext29-cifar10-cpu")
+    pack.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: the package's own weights)")
+    pack.add_argument("--checkpoint", choices=["last", "best"], default="last", help="of the run (default last)")
+    pack.add_argument("--overwrite", action="store_true", help="replace what has this name")
+    _add_places(pack)
+
     data = verb("data", "fetch, check and show a data set")
     data.set_defaults(run=_data)
     data.add_argument("--samples", type=Path, metavar="FILE", help="write a picture of samples, plain and augmented")
     _add_places(data)
-    add_setting_flags(data, "data", without=["train_images", "validation", "split_seed"])
+    add_setting_flags(data, "data", without=["train_images", "validation", "split_seed", *NOT_SHOWN])
     return parser
 
 
@@ -258,6 +284,23 @@ def _write_report(folders: Sequence[Path], output: Path) -> None:
         print(line)
 
 
+def _bench(options: argparse.Namespace) -> int:
+    plan = plan_from_flags(vars(options))
+
+    from flatnext.bench.run import check_writable, run_bench
+    from flatnext.bench.table import format_bench
+    from flatnext.files import write_json
+    from flatnext.training import make_progress
+
+    if options.json:
+        check_writable(options.json)
+    result = run_bench(plan, say=make_progress().say, command=options.command)
+    print(format_bench(result))
+    if options.json:
+        write_json(options.json, result)
+    return 0
+
+
 def _summary(options: argparse.Namespace) -> int:
     settings = Config().override({**setting_overrides(vars(options)), "parameter_budget": 2**62}).model
 
@@ -273,6 +316,31 @@ def _summary(options: argparse.Namespace) -> int:
     with torch.device("meta"):  # nothing is allocated, so that any size can be asked for
         model = models.build(settings, options.classes)
     print(models.format_summary(models.summarize(model, options.image_size)))
+    return 0
+
+
+def _weights(options: argparse.Namespace) -> int:
+    from flatnext.models import format_shipped, shipped
+
+    print(format_shipped(shipped()))
+    return 0
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from flatnext.deploy.pack import format_packed, pack
+
+    packed = pack(
+        options.folder,
+        options.name,
+        options.output,
+        checkpoint=options.checkpoint,
+        data_dir=options.data_dir,
+        device=options.device,
+        download=options.download,
+        progress=True,
+        overwrite=options.overwrite,
+    )
+    print(format_packed(packed))
     return 0
 
 

@@ -20,14 +20,24 @@ class Data(Settings):
 
     dataset: Literal["cifar10", "cifar100", "digits", "folder"] = setting("cifar10", "data set")
     image_size: int | None = setting(None, "resize images to this many pixels a side (default: no; folder: 32)")
+    early_sizes: tuple[int, ...] | None = setting(
+        None, "pixels a side of the training images in each of the first epochs (default: all epochs at full size)"
+    )
     train_images: int | None = setting(None, "train on this many images only, the same share of each class")
     validation: int | None = setting(
         None, "training images held out for choices, the same share of each class; 0: none (default: a tenth)"
     )
     split_seed: int = setting(0, "seed of the split, shared by all seeds of a study")
     crop_padding: int = setting(4, "random crop after padding by this many pixels; 0: no crop")
-    flip: bool = setting(True, "random horizontal flip")
+    flip: Literal["none", "random", "alternating"] = setting(
+        "random", "horizontal flip: at random, or each image in every other epoch"
+    )
+    augment: Literal["none", "trivial", "randaugment"] = setting(
+        "none", "before crop and flip: TrivialAugmentWide, or RandAugment (two operations at level 9)"
+    )
     cutout: int = setting(0, "side in pixels of the square that cutout blanks; 0: none")
+    mixup: float = setting(0.0, "alpha of mixup; with cutmix too, a coin chooses one for each batch; 0: none")
+    cutmix: float = setting(0.0, "alpha of CutMix; 0: none")
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -37,12 +47,19 @@ class Data(Settings):
             f"image_size is {self.image_size}: give a multiple of 4",
         )
         require(
+            self.early_sizes is None or (len(self.early_sizes) > 0 and min(self.early_sizes) >= 1),
+            f"early_sizes is {self.early_sizes}: give a positive number for each early epoch, or leave it out",
+        )
+        require(
             self.train_images is None or self.train_images >= 1,
             f"train_images is {self.train_images}: give at least 1, or leave it out for all",
         )
         for name in ("validation", "split_seed", "crop_padding", "cutout"):
             value = getattr(self, name)
             require(value is None or 0 <= value < 2**31, f"{name} is {value}: give a number from 0 to below 2**31")
+        for name in ("mixup", "cutmix"):
+            alpha = getattr(self, name)
+            require(alpha == 0 or 0.01 <= alpha <= 100, f"{name} is {alpha}: give 0, or a number from 0.01 to 100")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +114,9 @@ class Optimizer(Settings):
 class Schedule(Settings):
     """The learning rate over time, after a linear warm-up."""
 
-    schedule: Literal["cosine", "steps", "constant"] = setting("cosine", "learning-rate schedule")
+    schedule: Literal["cosine", "linear", "steps", "constant"] = setting(
+        "cosine", "learning-rate schedule; cosine and linear end at zero"
+    )
     warmup_epochs: float = setting(0.0, "epochs of linear warm-up from zero")
     t_max: int | None = setting(None, "cosine: epochs of half a period (default: all epochs, so that it ends at zero)")
     milestones: tuple[int, ...] | None = setting(None, "steps: epochs after which the rate is multiplied by gamma")
@@ -140,11 +159,15 @@ class Config(Settings):
     batch_size: int = setting(128, "images a step, over all processes")
     accumulate: int = setting(1, "micro-batches a step: the same gradient and perturbation in less memory")
     label_smoothing: float = setting(0.0, "label smoothing")
+    ema: float = setting(
+        0.0, "decay a step of a moving average of the weights, which is then evaluated and stored; 0: none"
+    )
     seed: int = setting(0, "seed of the initial weights, the order and the augmentation")
     precision: Literal["auto", "bf16", "fp32", "fp64"] = setting(
         "auto", "bf16 autocast, or single or double precision; auto: bf16 where the device is faster with it"
     )
     channels_last: bool = setting(True, "keep images and weights channels-last in memory")
+    graph: bool = setting(True, "on a CUDA GPU, with one process: record the steps once and replay them")
     test_curve: bool = setting(True, "evaluate on the test set after each epoch, for the curves alone")
 
     def __post_init__(self) -> None:
@@ -161,6 +184,8 @@ class Config(Settings):
             re.fullmatch(r"\w[\w.+-]*", self.recipe) is not None,
             f"recipe is {self.recipe!r}: give a name of letters, digits, '.', '+', '-' and '_', as it names a folder",
         )
+        early = len(self.data.early_sizes or ())
+        require(early <= self.epochs, f"early_sizes has {early} epochs: there are {self.epochs} in all")
         warmup, t_max = self.schedule.warmup_epochs, self.schedule.t_max
         require(warmup <= self.epochs, f"warmup_epochs is {warmup}: there are {self.epochs} epochs in all")
         require(t_max is None or warmup < t_max, f"warmup_epochs is {warmup}: it must be less than t_max, {t_max}")
@@ -168,6 +193,7 @@ class Config(Settings):
             0 <= self.label_smoothing < 1,
             f"label_smoothing is {self.label_smoothing}: give a number from 0 to below 1",
         )
+        require(0 <= self.ema < 1, f"ema is {self.ema}: give a number from 0 to below 1, such as 0.999")
 
     def to_json(self) -> dict[str, Any]:
         """Return the config as a dict that `json` can write."""
@@ -178,6 +204,9 @@ class Config(Settings):
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Config:
         """Return the config that `to_json` wrote. An unknown key, or a value of another type, is an `InputError`."""
+        part = content.get("data")
+        if isinstance(part, Mapping) and isinstance(part.get("flip"), bool):  # as runs had it before there was a choice
+            content = {**content, "data": {**part, "flip": "random" if part["flip"] else "none"}}
         return parse(cls, content, "config")
 
     def override(self, settings: Mapping[str, Any]) -> Config:

@@ -46,6 +46,21 @@ def _within(length: int, start: Tensor, size: int) -> Tensor:
     return (place >= start[:, None]) & (place < start[:, None] + size)
 
 
+def shrink(images: Tensor, size: int, chunk: int = 4096) -> Tensor:
+    """Return uint8 images (N x C x H x W) at `size` x `size` pixels, in the memory layout they have.
+
+    Bilinear with antialiasing (a triangular filter as wide as an output pixel's neighbourhood, as Pillow's), rounded
+    to the nearest whole number. `chunk` images at a time are floats.
+    """
+    layout = torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    shape = (*images.shape[:2], size, size)
+    result = torch.empty(shape, dtype=torch.uint8, device=images.device, memory_format=layout)
+    for part, small in zip(images.split(chunk), result.split(chunk), strict=True):
+        pixels = F.interpolate(part.float(), size=(size, size), mode="bilinear", antialias=True)
+        small.copy_(pixels.round_().clamp_(0, 255))
+    return result
+
+
 def normalize(
     images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor, dtype: torch.dtype = torch.float32
 ) -> Tensor:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from flatnext.data.augment import cutout, horizontal_flip, normalize, random_crop
+from flatnext.data.augment import cutout, horizontal_flip, normalize, random_crop, shrink
 from flatnext.data.dataset import Split
+from flatnext.data.mixing import Mixture, draw_mixtures, mix_images, mix_labels
+from flatnext.data.operations import ROUNDS, Operations, draw_operations
 from flatnext.errors import InputError
+
+Batch = tuple[Tensor, Tensor]
+FLIP_STREAM, AUGMENT_STREAM, MIX_STREAM = 1, 2, 3  # of random numbers, beside those of the epochs
+FLIPS = ("none", "random", "alternating")
+AUGMENTS = ("none", *ROUNDS)
 
 
 class Loader:
@@ -22,6 +29,15 @@ class Loader:
     `cutout` are in pixels. `len(loader)` is the number of steps an epoch. With several processes each gives its `rank`
     out of `ranks` and gets its share of every batch: together they see what one alone would see. Raises `InputError`
     for a bad setting.
+
+    `flip` mirrors images left to right: none, each by chance in each epoch (`random`), or each in every other epoch
+    (`alternating`), so that it is seen both ways equally often; by chance in the first (arXiv 2404.00498). `augment`
+    is TrivialAugment or RandAugment (see `draw_operations`), done before anything else. `mixup` and `cutmix` are the
+    alphas of these (see `draw_mixtures`), 0 for none; image i of a batch is mixed with image i from its end. They
+    need the number of `classes`.
+
+    `early_sizes` are the sides of the (square) images in the first epochs, an epoch each; later ones use the full
+    size. In them `crop_padding` and `cutout` are scaled in proportion, to at least 1 pixel where they are not 0.
     """
 
     def __init__(
@@ -33,8 +49,13 @@ class Loader:
         std: Sequence[float],
         seed: int,
         crop_padding: int = 0,
-        flip: bool = False,
+        flip: str = "none",
+        augment: str = "none",
         cutout: int = 0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        classes: int | None = None,
+        early_sizes: Sequence[int] | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         channels_last: bool = True,
@@ -42,20 +63,22 @@ class Loader:
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("seed", seed, 0),
-            ("crop_padding", crop_padding, 0),
-            ("cutout", cutout, 0),
-        ):
-            if value < least:
-                raise InputError(f"{name} is {value}: give at least {least}")
+        _require_least(1, batch_size=batch_size)
+        _require_least(0, seed=seed, crop_padding=crop_padding, cutout=cutout, mixup=mixup, cutmix=cutmix)
+        _require_choice(FLIPS, flip=flip)
+        _require_choice(AUGMENTS, augment=augment)
+        if (mixup or cutmix) and classes is None:
+            raise InputError("mixup and cutmix need the number of classes: give classes")
         split = split.to(device)
         # In the layout that is wanted in the end, which every step below keeps.
         self.split = Split(split.images.contiguous(memory_format=_layout(channels_last)), split.labels)
         self.batch_size = batch_size
         self.seed = seed
-        self.crop_padding, self.flip, self.cutout = crop_padding, flip, cutout
+        self.crop_padding, self.flip, self.augment, self.cutout = crop_padding, flip, augment, cutout
+        self.mixup, self.cutmix, self.classes = mixup, cutmix, classes or 0
+        self.early_sizes = tuple(early_sizes or ())
+        _check_sizes(self.early_sizes, split.images)
+        self._by_size = {split.images.shape[-1]: self.split.images}
         self.mean, self.std = _on_device(self.split, mean, std)
         self.dtype = dtype
         self._steps = len(split) // batch_size if drop_last else -(-len(split) // batch_size)
@@ -74,23 +97,78 @@ class Loader:
         """Return the number of images in the batch of a step of an epoch, over all processes."""
         return min(self.batch_size, len(self.split) - step * self.batch_size)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def image_size(self, epoch: int) -> int:
+        """Return the width of the images in an epoch, which for square ones is their side."""
+        return self.early_sizes[epoch] if epoch < len(self.early_sizes) else self.split.images.shape[-1]
+
+    def size_began(self, epoch: int) -> int:
+        """Return the first of the epochs in a row, up to this one, whose images have this one's size."""
+        while epoch > 0 and self.image_size(epoch - 1) == self.image_size(epoch):
+            epoch -= 1
+        return epoch
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch (counted from 0) from step `start` on, on the device.
 
-        A batch is images (B x 3 x H x W, normalised) and labels (int64, B); without `drop_last` the last batch may
-        be smaller.
+        A batch is images (B x 3 x H x W, normalised, of this epoch's size) and labels (int64, B); without `drop_last`
+        the last batch may be smaller. With mixup or CutMix the labels are probabilities (B x classes, of the images'
+        type).
         """
         if epoch < 0 or not 0 <= start <= len(self):
             raise InputError(f"epoch {epoch}, start {start}: give epoch >= 0 and start from 0 to {len(self)}")
         return self._batches(epoch, start)
 
-    def _batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        draws = [draw.to(self.split.images.device) for draw in self._draw(epoch)]
+    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        images, scale = self._images(epoch), self._scale(epoch)
+        draws, operations = [draw.to(images.device) for draw in self._draw(epoch)], self._operations(epoch)
+
+        def make(at: slice | Tensor) -> Batch:
+            order, offsets, mirrored, centres = (draw[at] for draw in draws)
+            chosen = images[order] if operations is None else operations[at](images[order])
+            return self._augment(chosen, offsets, mirrored, centres, scale), self.split.labels[order]
+
+        mixtures = self._mixtures(epoch)
         for step in range(start, len(self)):
             first = step * self.batch_size
-            here = slice(first + self.rank, first + self.batch_size, self.ranks)
-            order, offsets, mirrored, centres = (draw[here] for draw in draws)
-            yield self._augment(self.split.images[order], offsets, mirrored, centres), self.split.labels[order]
+            here = slice(first + self.rank, first + self.batch_count(step), self.ranks)
+            yield make(here) if mixtures is None else self._mix(make, here, step, mixtures[step])
+
+    def _mix(self, make: Callable[[slice | Tensor], Batch], here: slice, step: int, mixture: Mixture) -> Batch:
+        """Return the images at these places of the epoch, each mixed with the one as far from the batch's end."""
+        images, labels = make(here)
+        if self.ranks == 1:
+            partners, others = images.flip(0), labels.flip(0)
+        else:  # the partners are another process's images, and made here as well
+            ends = 2 * step * self.batch_size + self.batch_count(step) - 1
+            partners, others = make(ends - torch.arange(here.start, here.stop, here.step))
+        mixed, share = mix_images(images, partners, mixture)
+        return mixed, mix_labels(labels, others, share, self.classes, self.dtype)
+
+    def _operations(self, epoch: int) -> Operations | None:
+        """Draw what TrivialAugment or RandAugment does in an epoch."""
+        if self.augment == "none":
+            return None
+        images = self._images(epoch)
+        height, width = images.shape[2:]
+        generator = torch.Generator().manual_seed(mix(self.seed, epoch, AUGMENT_STREAM))
+        return draw_operations(self.augment, len(self.split), height, width, generator).to(images.device)
+
+    def _mixtures(self, epoch: int) -> list[Mixture] | None:
+        """Draw how the batches of an epoch are mixed."""
+        if not (self.mixup or self.cutmix):
+            return None
+        generator = np.random.default_rng(mix(self.seed, epoch, MIX_STREAM))
+        return draw_mixtures(len(self), self.mixup, self.cutmix, generator)
+
+    def _images(self, epoch: int) -> Tensor:
+        """Return all images at the size of an epoch; each size is made once."""
+        size = self.image_size(epoch)
+        if size not in self._by_size:
+            self._by_size[size] = shrink(self.split.images, size)
+        return self._by_size[size]
+
+    def _scale(self, epoch: int) -> float:
+        return self.image_size(epoch) / self.split.images.shape[-1]
 
     def _draw(self, epoch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Draw the order, crop offsets, flips and cutout centres of an epoch, each whether it is in use or not.
@@ -98,27 +176,62 @@ class Loader:
         So switching one augmentation on or off changes neither the order nor the other augmentations.
         """
         generator = torch.Generator().manual_seed(mix(self.seed, epoch))
-        count, (height, width) = len(self.split), self.split.images.shape[2:]
+        count, (height, width) = len(self.split), self._images(epoch).shape[2:]
+        padding = _scaled(self.crop_padding, self._scale(epoch))
         order = torch.randperm(count, generator=generator)
-        offsets = torch.randint(2 * self.crop_padding + 1, (count, 2), generator=generator)
+        offsets = torch.randint(2 * padding + 1, (count, 2), generator=generator)
         mirrored = torch.randint(2, (count,), generator=generator).bool()
+        if self.flip == "alternating":
+            mirrored = self._mirrored_first()[order] ^ bool(epoch % 2)
         rows = torch.randint(height, (count,), generator=generator)
         columns = torch.randint(width, (count,), generator=generator)
         return order, offsets, mirrored, torch.stack([rows, columns], dim=1)
 
-    def _augment(self, images: Tensor, offsets: Tensor, mirrored: Tensor, centres: Tensor) -> Tensor:
+    def _mirrored_first(self) -> Tensor:
+        """Return for each image of the split whether alternating flips mirror it in the first epoch."""
+        generator = torch.Generator().manual_seed(mix(self.seed, 0, FLIP_STREAM))
+        return torch.randint(2, (len(self.split),), generator=generator).bool()
+
+    def _augment(self, images: Tensor, offsets: Tensor, mirrored: Tensor, centres: Tensor, scale: float) -> Tensor:
         if self.crop_padding:
-            images = random_crop(images, offsets, self.crop_padding)
-        if self.flip:
+            images = random_crop(images, offsets, _scaled(self.crop_padding, scale))
+        if self.flip != "none":
             images = horizontal_flip(images, mirrored)
         pixels = normalize(images, self.mean, self.std, self.dtype)
-        return cutout(pixels, centres, self.cutout) if self.cutout else pixels
+        return cutout(pixels, centres, _scaled(self.cutout, scale)) if self.cutout else pixels
 
 
-def mix(seed: int, epoch: int) -> int:
+def _require_least(least: int, **values: float) -> None:
+    for name, value in values.items():
+        if not value >= least:
+            raise InputError(f"{name} is {value}: give at least {least}")
+
+
+def _require_choice(choices: Sequence[str], **values: str) -> None:
+    for name, value in values.items():
+        if value not in choices:
+            raise InputError(f"{name} is {value!r}: choose one of {', '.join(choices)}")
+
+
+def _check_sizes(sizes: tuple[int, ...], images: Tensor) -> None:
+    """Raise `InputError` unless images can be brought to these sizes."""
+    height, width = images.shape[2:]
+    if sizes and height != width:
+        raise InputError(f"early_sizes needs square images: these have {height} x {width} pixels: leave it out")
+    for size in sizes:
+        if not 1 <= size <= width:
+            raise InputError(f"early_sizes has {size}: give sizes from 1 to {width}, the images' own")
+
+
+def _scaled(pixels: int, scale: float) -> int:
+    """Return a length at another image size, in whole pixels; one that is not 0 stays so."""
+    return max(round(pixels * scale), 1) if pixels else 0
+
+
+def mix(seed: int, epoch: int, *stream: int) -> int:
     """Return the 64-bit seed of an epoch's draws; unlike seed + epoch, no two pairs share their stream."""
     # As spawn key the epoch starts on a word of its own; NumPy would otherwise join a long seed and the epoch.
-    return int(np.random.SeedSequence(seed, spawn_key=(epoch,)).generate_state(1, np.uint64)[0])
+    return int(np.random.SeedSequence(seed, spawn_key=(epoch, *stream)).generate_state(1, np.uint64)[0])
 
 
 def batches(

@@ -23,11 +23,11 @@ GAP = 0.3  # between the halves, in inches
 def sample_grid(dataset: Dataset, settings: config.Data, path: Path, seed: int = 0) -> None:
     """Write a PNG: a row a class, training images on the left, the same ones augmented by `settings` on the right.
 
-    Of the first 20 classes six images each are drawn, chosen and augmented by `seed`. Raises `InputError`, and leaves
-    no file, where `path` cannot be written.
+    Of the first 20 classes six images each are drawn, chosen and augmented by `seed`, at full size and unmixed.
+    Raises `InputError`, and leaves no file, where `path` cannot be written.
     """
     chosen = _choose(dataset, seed)
-    plain = _load(dataset, chosen, config.Data(crop_padding=0, flip=False, cutout=0), seed)
+    plain = _load(dataset, chosen, config.Data(crop_padding=0, flip="none", cutout=0), seed)
     augmented = _load(dataset, chosen, settings, seed)
     write_atomically(Path(path), _draw(dataset, [plain, augmented], ["as they are", _caption(settings)]))
 
@@ -52,6 +52,7 @@ def _load(dataset: Dataset, split: Split, settings: config.Data, seed: int) -> l
         seed=seed,
         crop_padding=settings.crop_padding,
         flip=settings.flip,
+        augment=settings.augment,
         cutout=settings.cutout,
     )
     images, labels = next(loader.epoch(0))
@@ -61,8 +62,9 @@ def _load(dataset: Dataset, split: Split, settings: config.Data, seed: int) -> l
 
 
 def _caption(settings: config.Data) -> str:
-    parts = [f"crop after padding by {settings.crop_padding}"] if settings.crop_padding else []
-    parts += ["flip"] if settings.flip else []
+    parts: list[str] = [settings.augment] if settings.augment != "none" else []
+    parts += [f"crop {settings.crop_padding}"] if settings.crop_padding else []
+    parts += [f"{settings.flip} flip"] if settings.flip != "none" else []
     parts += [f"cutout {settings.cutout}"] if settings.cutout else []
     return "augmented: " + (", ".join(parts) or "not at all")
 

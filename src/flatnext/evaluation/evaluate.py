@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from flatnext.evaluation.metrics import predict, score
 def evaluate(
     path: Path | str,
     *,
-    checkpoint: str = "last",
+    checkpoint: str | None = None,
     split: str = "test",
     data_dir: Path | str = ".data",
     device: str = "auto",
@@ -29,8 +28,9 @@ def evaluate(
 
     Args:
         path: a run folder, a weights file of a run, or a checkpoint of the report's code (which says nothing of its
-            data set and model: CIFAR-10 and ResNeXt-29 unless `overrides` says otherwise).
-        checkpoint: in a run folder, `last` or `best`.
+            data set and model: CIFAR-10 and ResNeXt-29 unless `overrides` says otherwise); where no such path is, the
+            name of weights that ship with the package.
+        checkpoint: in a run folder, `last` or `best` (None: `last`).
         split: `test`, `validation` or `train` (the images trained on, not augmented).
         data_dir: where the data set lies, or is downloaded to.
         device: `auto`, `cpu`, `cuda` …
@@ -43,17 +43,18 @@ def evaluate(
     """
     if split not in ("test", "validation", "train"):
         raise InputError(f"split is {split!r}: choose test, validation or train")
-    weights = _weights_file(Path(path), checkpoint)
+    weights = models.find_weights(path, checkpoint)
     state, metadata = models.read_weights(weights)
-    config, classes = _own_config(metadata, weights)
-    if split != "test" and classes is None:
+    origin = models.read_origin(metadata, weights)
+    if split != "test" and origin is None:
         raise InputError(f"{weights} does not say which images it was trained on: evaluate it on --split test")
-    config = config.override(overrides or {})
+    config = (origin.config if origin else Config(recipe="unknown")).override(overrides or {})
     dataset = data.load(
         config.data.dataset, Path(data_dir), image_size=config.data.image_size, download=download, progress=progress
     )
-    if classes is not None and classes != list(dataset.classes):
-        raise InputError(f"{weights} knows the classes {', '.join(classes)}; the data has {', '.join(dataset.classes)}")
+    known = origin.classes if origin else dataset.classes
+    if known != tuple(dataset.classes):
+        raise InputError(f"{weights} knows the classes {', '.join(known)}; the data has {', '.join(dataset.classes)}")
     images: data.Split | None = dataset.test
     if split != "test":
         partition = data.partition(dataset, config.data)
@@ -68,32 +69,11 @@ def evaluate(
     logits = predict(
         model,
         images,
-        mean=json.loads(metadata["mean"]) if "mean" in metadata else dataset.mean,
-        std=json.loads(metadata["std"]) if "std" in metadata else dataset.std,
+        mean=origin.mean if origin else dataset.mean,
+        std=origin.std if origin else dataset.std,
         device=where,
         precision=precision,
         channels_last=config.channels_last,
     )
     scores = score(logits, images.labels).to_json()
     return {"weights": str(weights), "split": split, "precision": precision, **scores, "classes": dataset.classes}
-
-
-def _weights_file(path: Path, checkpoint: str) -> Path:
-    if not path.exists():
-        raise InputError(f"{path} does not exist: give a run folder or a weights file")
-    if not path.is_dir():
-        return path
-    file = path / f"{checkpoint}.safetensors"
-    if not file.is_file():
-        raise InputError(f"{path} has no {file.name}: is it a run folder with a {checkpoint} checkpoint?")
-    return file
-
-
-def _own_config(metadata: Mapping[str, Any], path: Path) -> tuple[Config, list[str] | None]:
-    """Return the config and the classes that a run wrote beside its weights; defaults for files of other origin."""
-    if "config" not in metadata:
-        return Config(recipe="unknown"), None
-    try:
-        return Config.from_json(json.loads(metadata["config"])), list(json.loads(metadata["classes"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: its metadata is damaged: copy the file again") from error

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flatnext.errors import InputError
-from flatnext.methods.perturb import TINY, check, move, restored
+from flatnext.methods.perturb import TINY, check, move, off, restored
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ def adversarial(
     inputs: Iterable[Tensor],
     buffers: Iterable[Tensor],
     *,
-    epsilon: float,
+    epsilon: float | Tensor,
     inner_lr: float = 1.25,
     inner_iter: int = 1,
     norm: Literal["linf", "l2"] = "linf",
@@ -59,7 +59,7 @@ def adversarial(
     if norm not in ("linf", "l2"):
         raise InputError(f"norm is {norm!r}: choose linf or l2")
     images = list(inputs)
-    if epsilon == 0 or inner_lr == 0 or inner_iter == 0:
+    if off(epsilon, inner_lr) or inner_iter == 0:
         return closure()
     before = [(x.requires_grad, x.grad) for x in images]
     with restored(images) as clean:
@@ -76,7 +76,7 @@ def adversarial(
                         if low is not None and high is not None:
                             delta[i] = (clean[i] + delta[i]).clamp(low, high) - clean[i]
                         x.grad = None
-                    move(images, clean, delta)
+                    move(images, delta, clean)
                     closure()
         finally:
             for x, (need, gradient) in zip(images, before, strict=True):
@@ -87,14 +87,14 @@ def adversarial(
 
 @torch.no_grad()
 def _ascend(
-    delta: Tensor, gradient: Tensor, epsilon: float, inner_lr: float, norm: str, unit: float | Tensor
+    delta: Tensor, gradient: Tensor, epsilon: float | Tensor, inner_lr: float, norm: str, unit: float | Tensor
 ) -> Tensor:
     """Return delta after one step and the projection to the ball, both in pixels; `delta` is in the inputs' units."""
     pixels, slope = delta / unit, gradient * unit
     if norm == "linf":
-        return (pixels + inner_lr * epsilon * slope.sign()).clamp(-epsilon, epsilon) * unit
+        return (pixels + inner_lr * epsilon * slope.sign()).clamp(-epsilon, epsilon) * unit  # type: ignore[arg-type]
     pixels = pixels + inner_lr * epsilon * slope / (_lengths(slope) + TINY)
-    return pixels * (epsilon / (_lengths(pixels) + TINY)).clamp(max=1.0) * unit
+    return pixels * ((_lengths(pixels) + TINY).reciprocal() * epsilon).clamp(max=1.0) * unit
 
 
 def _lengths(images: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flatnext.errors import InputError
-from flatnext.methods.perturb import check, clip, move, restored
+from flatnext.methods.perturb import check, clipped, gradients, move, off, restored
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ def amp(
     parameters: Iterable[Tensor],
     buffers: Iterable[Tensor],
     *,
-    epsilon: float | Sequence[float],
+    epsilon: float | Sequence[float] | Tensor,
     inner_lr: float | Sequence[float] = 1.0,
     inner_iter: int = 1,
     ball: Literal["tensor", "global"] = "tensor",
@@ -40,7 +40,8 @@ def amp(
         parameters: the weights to perturb; one without a gradient after the first pass is left alone.
         buffers: tensors that a forward pass changes and that should count the batch once, such as batch norm's.
         epsilon: radius of the ball, in the units of the weights; 0 is plain training. With ball "tensor" it may be a
-            number for each of `parameters`.
+            number for each of `parameters`. A 0-dimensional tensor on their device is read there, also when the
+            step is replayed.
         inner_lr: step length of the perturbation, one number or one for each of `parameters`; the authors lower it,
             with epsilon, as augmentation grows stronger.
         inner_iter: perturbation steps; 0 is plain training.
@@ -54,31 +55,33 @@ def amp(
         InputError: a setting is negative, not finite or unknown.
     """
     check(epsilon=epsilon, inner_lr=inner_lr, inner_iter=inner_iter, ball=ball)
+    if ball == "global" and isinstance(epsilon, Sequence):
+        raise InputError("epsilon has a number for each parameter, and ball=global one for all: give one number")
     result = closure()
     everything = list(parameters)
     for name, value in (("epsilon", epsilon), ("inner_lr", inner_lr)):
         if isinstance(value, Sequence) and len(value) != len(everything):
             raise InputError(f"{name} has {len(value)} numbers for {len(everything)} parameters: give one for each")
     active = [i for i, p in enumerate(everything) if p.grad is not None]
-    if not active or inner_iter == 0 or _zero(epsilon) or _zero(inner_lr):
+    if not active or inner_iter == 0 or off(epsilon, inner_lr):
         return result
     weights = [everything[i] for i in active]
-    radius, lengths = _each(epsilon, active), _each(inner_lr, active)
-    delta = [torch.zeros_like(p) for p in weights]
+    radius, length = _of(epsilon, active), _of(inner_lr, active)
     with restored(weights, list(buffers)) as theta:
-        for _ in range(inner_iter):
-            for d, p, length in zip(delta, weights, lengths, strict=True):
-                if p.grad is not None:
-                    d.add_(p.grad, alpha=length)
-            clip(delta, torch.tensor(radius, dtype=delta[0].dtype, device=delta[0].device), ball)
-            move(weights, theta, delta)
+        delta = clipped(gradients(weights), length, radius, ball)
+        move(weights, delta)
+        closure()
+        for _ in range(inner_iter - 1):
+            torch._foreach_add_(delta, torch._foreach_mul(gradients(weights), length))
+            delta = clipped(delta, 1.0, radius, ball)
+            move(weights, delta, theta)
             closure()
     return result
 
 
-def _zero(value: float | Sequence[float]) -> bool:
-    return value == 0 if isinstance(value, (int, float)) else not any(value)
-
-
-def _each(value: float | Sequence[float], active: list[int]) -> list[float]:
-    return [value] * len(active) if isinstance(value, (int, float)) else [value[i] for i in active]
+def _of(value: T, active: list[int]) -> T | float | list[float]:
+    """Return the numbers of the active parameters: one, if they are the same."""
+    if not isinstance(value, Sequence):
+        return value
+    chosen = [float(value[i]) for i in active]
+    return chosen[0] if len(set(chosen)) == 1 else chosen

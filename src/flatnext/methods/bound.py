@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -49,6 +49,9 @@ class BoundMethod:
     """A method's settings with what they refer to. Called with a step's number it is a function of that alone.
 
     `mean` and `std` are those by which images were normalised; `total_steps` is what a radius schedule ends at.
+
+    A step may also be recorded once and replayed: then `radius` is a 0-dimensional tensor on the device that the rule
+    reads its radius from, `prepare` is called before each replay, and `form` says which of the steps are alike.
     """
 
     settings: config.Method
@@ -58,11 +61,43 @@ class BoundMethod:
     seed: int = 0
     mean: Sequence[float] = (0.0, 0.0, 0.0)
     std: Sequence[float] = (1.0, 1.0, 1.0)
+    radius: Tensor | None = None
+    # Made once, as to make a tensor from numbers is to wait for the GPU; what `dataclasses.replace` makes shares them.
+    made: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, closure: Callable[[], T], images: Tensor, step: int) -> T:
         """Compute the gradient of a batch by the rule of this step; `closure` runs the model on `images`."""
+        if self.radius is None:
+            self.prepare(step, images.device)
         perturbed = [images] if METHODS[type(self.settings)].perturbs_images else self.parameters
         return self.rule(step, images)(closure, perturbed, self.model.buffers())
+
+    def form(self, step: int) -> str:
+        """Return "plain" or "perturbed": steps of one form launch the same work, if batches have the same shape."""
+        return "plain" if self._plain(step) or self.radius_at(step) == 0 else "perturbed"
+
+    def prepare(self, step: int, device: torch.device) -> None:
+        """Do what the step needs from the host: set the radius, if it is on the device, and seed the noise."""
+        if self._plain(step):
+            return
+        if self.radius is not None:
+            self.radius.fill_(self.radius_at(step))
+        if (noise := self.generator(device)) is not None:
+            noise.manual_seed((self.seed << 32) + step)
+
+    def generator(self, device: torch.device) -> torch.Generator | None:
+        """Return the generator that the method draws from, if it draws; `prepare` seeds it anew for every step."""
+        if "generator" not in METHODS[type(self.settings)].needs:
+            return None
+        return self._once(("generator", device), lambda: torch.Generator(device))
+
+    def radius_at(self, step: int) -> float:
+        """Return the radius of a step that perturbs; of one that is `sgd`, 0."""
+        settings = self.settings
+        if isinstance(settings, config.Sgd):
+            return 0.0
+        largest = settings.rho if isinstance(settings, config.Sam) else settings.epsilon
+        return largest * radius_factor(settings.radius_schedule, step, self.total_steps)
 
     @property
     def per_rank(self) -> bool:
@@ -82,25 +117,37 @@ class BoundMethod:
     def rule(self, step: int, images: Tensor) -> Rule:
         """Return the gradient rule of a step, counted from 0 over the run."""
         settings = self.settings
-        if isinstance(settings, config.Sgd) or step % settings.interval:
+        if self._plain(step):
             return sgd
         row = METHODS[type(settings)]
         own = {k: v for k, v in vars(settings).items() if k not in ("interval", "radius_schedule", "per_rank", "only")}
-        radius = "rho" if "rho" in own else "epsilon"
-        own[radius] *= radius_factor(settings.radius_schedule, step, self.total_steps)
-        return partial(row.rule, **own, **{name: self._need(name, step, images) for name in row.needs})
+        own["rho" if "rho" in own else "epsilon"] = self.radius_at(step) if self.radius is None else self.radius
+        return partial(row.rule, **own, **{name: self._need(name, images) for name in row.needs})
 
-    def _need(self, name: str, step: int, images: Tensor) -> Any:
+    def _plain(self, step: int) -> bool:
+        """Return whether a step is plain whatever the radius."""
+        return isinstance(self.settings, config.Sgd) or step % self.settings.interval != 0
+
+    def _need(self, name: str, images: Tensor) -> Any:
         """Return one of the things that rules need beside their settings."""
         if name == "optimizer":
             return self.optimizer
         if name == "generator":
-            return torch.Generator(images.device).manual_seed((self.seed << 32) + step)
+            return self.generator(images.device)
+        return self._once((images.device, images.dtype), lambda: self._pixels(images))[name]
+
+    def _pixels(self, images: Tensor) -> dict[str, Tensor]:
+        """Return what a pixel of 1 is in the images' units, and the smallest and the largest value of one."""
         mean, std = (
             torch.tensor(values, device=images.device, dtype=images.dtype).view(1, -1, 1, 1)
             for values in (self.mean, self.std)
         )
-        return {"unit": 1 / std, "low": (0 - mean) / std, "high": (1 - mean) / std}[name]
+        return {"unit": 1 / std, "low": (0 - mean) / std, "high": (1 - mean) / std}
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
 
 
 def radius_factor(schedule: str, step: int, total_steps: int) -> float:

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from flatnext.methods.perturb import check, clip, move, restored
+from flatnext.methods.perturb import check, factors, move, norms, off, restored, scaled
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ def momentum_amp(
     buffers: Iterable[Tensor],
     *,
     optimizer: torch.optim.Optimizer,
-    epsilon: float,
+    epsilon: float | Tensor,
     inner_lr: float = 1.0,
     ball: Literal["tensor", "global"] = "tensor",
 ) -> T:
@@ -40,12 +40,13 @@ def momentum_amp(
     check(epsilon=epsilon, inner_lr=inner_lr, ball=ball)
     found = [(p, _momentum(optimizer, p)) for p in parameters]
     weights = [p for p, momentum in found if momentum is not None]
-    if not weights or epsilon == 0 or inner_lr == 0:
+    if not weights or off(epsilon, inner_lr):
         return closure()
-    delta = [momentum.mul(-inner_lr) for _, momentum in found if momentum is not None]
-    clip(delta, epsilon, ball)
-    with restored(weights) as theta:
-        move(weights, theta, delta)
+    momenta = [momentum for _, momentum in found if momentum is not None]
+    downhill = torch._foreach_neg(factors(norms(momenta, ball), inner_lr, epsilon))
+    delta = scaled(momenta, downhill)
+    with restored(weights):
+        move(weights, delta)
         return closure()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from flatnext.errors import InputError
 
+Tensors = list[Tensor] | tuple[Tensor, ...]
+Radius = float | Sequence[float] | Tensor  # one for all, one for each, or one on the device, read when it is needed
 TINY = 1e-12  # keeps a norm of zero from being divided by; the authors of AMP and SAM add the same
 
 
@@ -25,42 +27,94 @@ def check(**settings: object) -> None:
         raise InputError(f"ball is {settings['ball']!r}: choose tensor or global")
 
 
+def off(*values: float | Sequence[float] | Tensor) -> bool:
+    """Return whether one of the settings is 0, or 0 for all parameters, so that nothing is to be perturbed.
+
+    A tensor counts as not 0: to look at its value would be to wait for its device.
+    """
+    numbers = [v if isinstance(v, Sequence) else [v] for v in values if not isinstance(v, Tensor)]
+    return any(not any(each) for each in numbers)
+
+
 @contextmanager
-def restored(tensors: Sequence[Tensor], buffers: Sequence[Tensor] = ()) -> Iterator[list[Tensor]]:
+def restored(tensors: Tensors, buffers: Tensors = ()) -> Iterator[list[Tensor]]:
     """Put `tensors` and `buffers` back as they are now, to the bit, when the block ends; yield copies of `tensors`.
 
-    They are copied back, since adding a perturbation and subtracting it again does not give the same bits.
+    They are copied back, since adding a perturbation and subtracting it again does not give the same bits. Their memory
+    stays where it is and their version counters move on. To exchange the memory instead (`p.data = ...`) would spare
+    two copies, a few thousandths of a step, but who keeps a weight's address, a view or a packed form would miss it.
     """
-    saved, saved_buffers = [t.detach().clone() for t in tensors], [b.detach().clone() for b in buffers]
+    everything = [*tensors, *buffers]
+    saved = [torch.empty_like(t, requires_grad=False) for t in everything]
+    _copy(saved, everything)
     try:
-        yield saved
+        yield saved[: len(tensors)]
     finally:
-        with torch.no_grad():
-            for tensor, value in zip([*tensors, *buffers], [*saved, *saved_buffers], strict=True):
-                tensor.copy_(value)
+        _copy(everything, saved)
         torch.clear_autocast_cache()
 
 
 @torch.no_grad()
-def move(tensors: Sequence[Tensor], origin: Sequence[Tensor], delta: Sequence[Tensor]) -> None:
-    """Set `tensors` to `origin` + `delta`."""
-    for tensor, start, offset in zip(tensors, origin, delta, strict=True):
-        torch.add(start, offset, out=tensor)
+def _copy(targets: Tensors, sources: Tensors) -> None:
+    """Copy `sources` into `targets`, each kind of number by itself: a GPU then needs a few launches for all of them."""
+    kinds: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for target, source in zip(targets, sources, strict=True):
+        into, out = kinds.setdefault(target.dtype, ([], []))
+        into.append(target)
+        out.append(source)
+    for into, out in kinds.values():
+        torch._foreach_copy_(into, out)
+
+
+@torch.no_grad()
+def move(tensors: Tensors, delta: Tensors, origin: Tensors | None = None) -> None:
+    """Add `delta` to `tensors`, first putting them back to `origin` where it is given."""
+    if origin is not None:
+        _copy(tensors, origin)
+    torch._foreach_add_(tensors, delta)
     # If the caller's autocast is around the rule, it has kept narrow copies of the weights of the pass before.
     torch.clear_autocast_cache()
 
 
+def gradients(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Return the gradients, dense; zeros where there is none."""
+    found = [(p, p.grad) for p in tensors]
+    return [torch.zeros_like(p) if g is None else g.to_dense() if g.is_sparse else g for p, g in found]
+
+
 @torch.no_grad()
-def norms(tensors: Sequence[Tensor], ball: str) -> Tensor:
-    """Return the L2 norm of each tensor (ball "tensor"), or for each the norm of all together (ball "global")."""
+def norms(tensors: Tensors, ball: str) -> list[Tensor]:
+    """Return the L2 norm of each tensor (ball "tensor"), or one norm of all together (ball "global")."""
     wide = torch.promote_types(tensors[0].dtype, torch.float32)  # TINY would be 0 in half precision
-    each = torch.stack([torch.linalg.vector_norm(t, dtype=wide) for t in tensors])
-    return torch.linalg.vector_norm(each).expand_as(each) if ball == "global" else each
+    each = torch._foreach_norm(tensors, 2.0, wide)
+    return [torch.linalg.vector_norm(torch.stack(each))] if ball == "global" else list(each)
 
 
 @torch.no_grad()
-def clip(delta: Sequence[Tensor], radius: float | Tensor, ball: str) -> None:
-    """Scale `delta` in place into its ball; what is inside already stays. `radius` may be one number a tensor."""
-    scales = (radius / (norms(delta, ball) + TINY)).clamp(max=1.0)
-    for tensor, scale in zip(delta, scales, strict=True):
-        tensor.mul_(scale)
+def factors(lengths: Tensors, most: float | Sequence[float], radius: Radius) -> list[Tensor]:
+    """Return for vectors of these norms the factor `most`, or where that leads out of the ball, radius / norm.
+
+    `most` and `radius` may be one number a vector. Numbers go to a GPU with the launch; nothing waits for it.
+    """
+    inverse = torch._foreach_reciprocal(torch._foreach_add(lengths, TINY))
+    edge = radius.to(inverse[0].dtype) if isinstance(radius, Tensor) else radius
+    return list(torch._foreach_clamp_max(torch._foreach_mul(inverse, edge), most))
+
+
+@torch.no_grad()
+def scaled(vectors: Tensors, by: Tensors) -> list[Tensor]:
+    """Return the vectors, each times its factor, or all times the one there is."""
+    if len(by) == len(vectors):
+        return list(torch._foreach_mul(vectors, by))
+    same = by[0].dtype == vectors[0].dtype  # if not, by a list, which keeps the factor's digits
+    return list(torch._foreach_mul(vectors, by[0] if same else [by[0]] * len(vectors)))
+
+
+def clipped(vectors: Tensors, length: float | Sequence[float], radius: Radius, ball: str) -> list[Tensor]:
+    """Return `length` times the vectors, scaled down to the norm `radius` where that is shorter.
+
+    `length` may be one number a vector, and in ball "tensor" so may `radius`.
+    """
+    if ball == "global" and isinstance(length, Sequence):
+        vectors, length = torch._foreach_mul(vectors, length), 1.0
+    return scaled(vectors, factors(norms(vectors, ball), length, radius))

@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from flatnext.methods.perturb import TINY, check, clip, move, norms, restored
+from flatnext.methods.perturb import TINY, check, factors, gradients, move, norms, off, restored, scaled
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ def rmp(
     buffers: Iterable[Tensor],
     *,
     generator: torch.Generator,
-    epsilon: float,
+    epsilon: float | Tensor,
     inner_lr: float = 1.0,
     ball: Literal["tensor", "global"] = "tensor",
 ) -> T:
@@ -35,14 +35,13 @@ def rmp(
     check(epsilon=epsilon, inner_lr=inner_lr, ball=ball)
     result = closure()
     weights = [p for p in parameters if p.grad is not None]
-    if not weights or epsilon == 0 or inner_lr == 0:
+    if not weights or off(epsilon, inner_lr):
         return result
-    adversarial = [p.grad.mul(inner_lr) for p in weights if p.grad is not None]
-    clip(adversarial, epsilon, ball)
-    delta = [torch.randn(p.shape, generator=generator, device=p.device, dtype=p.dtype) for p in weights]
-    for noise, scale in zip(delta, norms(adversarial, ball) / (norms(delta, ball) + TINY), strict=True):
-        noise.mul_(scale)
-    with restored(weights, list(buffers)) as theta:
-        move(weights, theta, delta)
+    slopes = norms(gradients(weights), ball)
+    lengths = torch._foreach_mul(slopes, factors(slopes, inner_lr, epsilon))
+    noise = [torch.randn(p.shape, generator=generator, device=p.device, dtype=p.dtype) for p in weights]
+    delta = scaled(noise, torch._foreach_div(lengths, torch._foreach_add(norms(noise, ball), TINY)))
+    with restored(weights, list(buffers)):
+        move(weights, delta)
         closure()
     return result

@@ -6,28 +6,34 @@ ASAM: Kwon, Kim, Park and Choi, ICML 2021, arXiv 2102.11600.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from flatnext.methods.perturb import TINY, check, move, norms, restored
+from flatnext.methods.perturb import check, factors, gradients, move, norms, off, restored, scaled
 
 T = TypeVar("T")
 
 
-def sam(closure: Callable[[], T], parameters: Iterable[Tensor], buffers: Iterable[Tensor], *, rho: float) -> T:
+def sam(closure: Callable[[], T], parameters: Iterable[Tensor], buffers: Iterable[Tensor], *, rho: float | Tensor) -> T:
     """Leave in `p.grad` the gradient at theta + rho * g / ||g||, the norm taken over all `parameters`.
 
     rho is the length of the perturbation, in the units of the weights (the authors: 0.05 on CIFAR-10); 0 is plain
     training. Cost: 2 passes a step. For the contract see `flatnext.methods.Rule`.
     """
-    return _ascend(closure, parameters, buffers, rho, torch.ones_like)
+    return _ascend(closure, parameters, buffers, rho)
 
 
 def asam(
-    closure: Callable[[], T], parameters: Iterable[Tensor], buffers: Iterable[Tensor], *, rho: float, eta: float = 0.01
+    closure: Callable[[], T],
+    parameters: Iterable[Tensor],
+    buffers: Iterable[Tensor],
+    *,
+    rho: float | Tensor,
+    eta: float = 0.01,
 ) -> T:
     """Leave in `p.grad` the gradient at theta + rho * T^2 g / ||T g||, with T = |theta| + eta, element by element.
 
@@ -36,29 +42,35 @@ def asam(
     training. Cost: 2 passes a step. For the contract see `flatnext.methods.Rule`.
     """
     check(eta=eta)
-    return _ascend(closure, parameters, buffers, rho, lambda p: p.detach().abs().add_(eta))
+    return _ascend(closure, parameters, buffers, rho, eta)
 
 
 def _ascend(
     closure: Callable[[], T],
     parameters: Iterable[Tensor],
     buffers: Iterable[Tensor],
-    rho: float,
-    scale: Callable[[Tensor], Tensor],
+    rho: float | Tensor,
+    eta: float | None = None,
 ) -> T:
     check(rho=rho)
     result = closure()
     weights = [p for p in parameters if p.grad is not None]
-    if not weights or rho == 0:
+    if not weights or off(rho):
         return result
-    with restored(weights, list(buffers)) as theta:
-        move(weights, theta, _direction(weights, rho, [scale(p) for p in weights]))
+    with restored(weights, list(buffers)):
+        move(weights, _direction(weights, rho, eta))
         closure()
     return result
 
 
 @torch.no_grad()
-def _direction(weights: Sequence[Tensor], rho: float, scales: Sequence[Tensor]) -> list[Tensor]:
-    scaled = [p.grad * t for p, t in zip(weights, scales, strict=True) if p.grad is not None]
-    length = rho / (norms(scaled, "global")[0] + TINY)
-    return [s.mul_(t).mul_(length) for s, t in zip(scaled, scales, strict=True)]
+def _direction(weights: list[Tensor], rho: float | Tensor, eta: float | None) -> list[Tensor]:
+    """Return the perturbation; without `eta` the weights' sizes do not matter."""
+    vectors = gradients(weights)
+    if eta is None:
+        return scaled(vectors, factors(norms(vectors, "global"), math.inf, rho))
+    sizes = torch._foreach_add(torch._foreach_abs(weights), eta)
+    vectors = list(torch._foreach_mul(vectors, sizes))
+    factor = factors(norms(vectors, "global"), math.inf, rho)
+    torch._foreach_mul_(vectors, sizes)
+    return scaled(vectors, factor)

@@ -7,19 +7,28 @@ from torch import nn
 
 from flatnext.config import Model
 from flatnext.errors import InputError
+from flatnext.models.catalog import find_weights, format_shipped, shipped
+from flatnext.models.inference import for_inference
+from flatnext.models.origin import Origin, read_origin
 from flatnext.models.resnext import ResNeXt, resnext29
 from flatnext.models.summary import format_summary, summarize, table1
 from flatnext.models.weights import assign_weights, load_weights, read_weights
 
 __all__ = [
+    "Origin",
     "ResNeXt",
     "assign_weights",
     "build",
+    "find_weights",
+    "for_inference",
+    "format_shipped",
     "format_summary",
     "load_weights",
     "parameter_count",
+    "read_origin",
     "read_weights",
     "resnext29",
+    "shipped",
     "summarize",
     "table1",
 ]

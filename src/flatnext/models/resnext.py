@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flatnext.errors import InputError
+from flatnext.kernels import batch_norm, grouped_convolution
 
 
 class Block(nn.Module):
@@ -40,10 +40,13 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = F.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        return F.relu(y + getattr(self, self.shortcut_name)(x))
+        y = batch_norm(self.bn1, self.conv1(x))
+        y = batch_norm(self.bn2, grouped_convolution(self.conv2, y))
+        shortcut = getattr(self, self.shortcut_name)
+        if len(shortcut):
+            convolution, norm = shortcut
+            x = batch_norm(norm, convolution(x), relu=False)
+        return batch_norm(self.bn3, self.conv3(y), residual=x)
 
 
 def stage(
@@ -98,7 +101,7 @@ class ResNeXt(nn.Module):
         height, width = images.shape[-2:]
         if height % self.downsampling or width % self.downsampling:
             raise InputError(f"image size is {height}x{width}: give sides that are multiples of {self.downsampling}")
-        x = F.relu(self.bn1(self.conv1(images)))
+        x = batch_norm(self.bn1, self.conv1(images))
         for name in self.stages:
             x = getattr(self, name)(x)
         # Pooled features and logits stay out of autocast: in bf16 about one image in 200 has two equal top logits.

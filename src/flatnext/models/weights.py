@@ -13,12 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from flatnext.errors import InputError
+from flatnext.models.catalog import find_weights
 
 DATA_PARALLEL_PREFIX = "module."
 
 
 def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:
     """Load the weights in `path` into `model`, on its device and in its dtype, and return what else the file says.
+
+    Where no such file is, `path` may be the name of weights that ship with the package.
 
     The kind of file is told by its content:
 
@@ -49,7 +52,7 @@ def assign_weights(model: nn.Module, state: dict[str, Tensor], path: str | Path)
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors by name, on the CPU, and what else the file says. For kinds and errors see `load_weights`."""
     path = Path(path)
-    state, metadata = _read(path)
+    state, metadata = _read(path if path.exists() else find_weights(path))
     if state and all(name.startswith(DATA_PARALLEL_PREFIX) for name in state):
         state = {name.removeprefix(DATA_PARALLEL_PREFIX): value for name, value in state.items()}
     return state, metadata

@@ -11,18 +11,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from flatnext import data, models
 from flatnext.config import Config
-from flatnext.device import autocast, resolve_device
+from flatnext.device import autocast, keep_memory, resolve_device
 from flatnext.errors import InputError
 from flatnext.processes import join_processes, launch, restarted
 from flatnext.training.checkpoint import remove_states
 from flatnext.training.events import EventLog
+from flatnext.training.graph import CudaRecorder, GraphStep, recordable
 from flatnext.training.judge import Judge, better
+from flatnext.training.optimizer import fuse
 from flatnext.training.progress import Silent
 from flatnext.training.run import Run
 from flatnext.training.run_folder import RunFolder, environment
-from flatnext.training.step import Step
+from flatnext.training.step import Step, TakeStep
 from flatnext.training.stop import Stopped, stop_on_signal
 from flatnext.training.tally import NonFiniteLossError, Tally
 
@@ -78,6 +82,7 @@ def train(
         partition = processes.first_then_others(
             lambda: check_data(config, data_dir, download=download, progress=progress)
         )
+        keep_memory()
         run = Run(config, folder, partition, resolve_device(own_device), processes)
         processes.on_first(lambda: folder.create(config, overwrite=overwrite))
         with contextlib.ExitStack() as stack:
@@ -103,7 +108,7 @@ def _train(run: Run, progress: Silent, command: str) -> dict[str, Any]:
     """Take the run up where its folder has it, and bring it to its end."""
     run.load()
     judge = Judge(
-        model=run.model,
+        model=run.scored,
         partition=run.partition,
         device=run.device,
         precision=run.precision,
@@ -122,11 +127,12 @@ def _train(run: Run, progress: Silent, command: str) -> dict[str, Any]:
 def _run_epochs(run: Run, judge: Judge, progress: Silent) -> None:
     """Train to the last epoch, or raise what ended the run before."""
     events = EventLog(run.folder.path / "tensorboard", run.folder.read_metrics()) if run.processes.first else None
-    progress.start(f"{run.config.recipe} seed {run.config.seed}", run.total_steps, run.step)
+    progress.start(f"{run.config.recipe} seed {run.config.seed}", run.total_steps, run.step, run.work)
+    take_step = make_step(run)
     with stop_on_signal() as stop_requested:
         try:
             while run.epoch < run.config.epochs:
-                _train_epoch(run, progress, stop_requested)
+                _train_epoch(run, take_step, progress, stop_requested)
                 line = _finish_epoch(run, judge)
                 if events:
                     events.add(line)
@@ -141,9 +147,10 @@ def _run_epochs(run: Run, judge: Judge, progress: Silent) -> None:
                 events.close()
 
 
-def _train_epoch(run: Run, progress: Silent, stop_requested: Callable[[], bool]) -> None:
-    """Take the steps of the current epoch that are left."""
-    take_step = Step(
+def make_step(run: Run) -> TakeStep:
+    """Return what computes and takes a step of the run; make it once, when the run is loaded: it may record steps."""
+    fuse(run.optimizer)
+    step = Step(
         model=run.model,
         method=run.method,
         autocast=functools.partial(autocast, run.precision, run.device),
@@ -152,13 +159,24 @@ def _train_epoch(run: Run, progress: Silent, stop_requested: Callable[[], bool])
         accumulate=run.config.accumulate,
         processes=run.processes,
     )
+    return GraphStep(step, CudaRecorder(run.device)) if run.config.graph and recordable(step, run.device) else step
+
+
+def advance(run: Run, take_step: TakeStep, images: Tensor, labels: Tensor) -> None:
+    """Take the run's next step on a batch of its loader."""
+    run.set_learning_rate()
+    run.tally.add(take_step(images, labels, run.step, run.loader.batch_count(run.step_in_epoch)), run.step)
+    run.step_in_epoch += 1
+    run.update_average()
+
+
+def _train_epoch(run: Run, take_step: TakeStep, progress: Silent, stop_requested: Callable[[], bool]) -> None:
+    """Take the steps of the current epoch that are left."""
     run.model.train()
     tally = run.tally
     clock = saved = time.monotonic()
     for images, labels in run.loader.epoch(run.epoch, run.step_in_epoch):
-        run.set_learning_rate()
-        tally.add(take_step(images, labels, run.step, run.loader.batch_count(run.step_in_epoch)), run.step)
-        run.step_in_epoch += 1
+        advance(run, take_step, images, labels)
         now = time.monotonic()
         tally.seconds += now - clock
         clock = now

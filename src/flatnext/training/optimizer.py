@@ -27,11 +27,22 @@ def make_optimizer(model: nn.Module, settings: config.Optimizer) -> torch.optim.
     )
 
 
+def fuse(optimizer: torch.optim.Optimizer) -> None:
+    """Have SGD take its steps in one kernel where the weights are on a GPU: the same to rounding, in one launch.
+
+    On a CPU torch chooses as ever, so that runs there end in the same bits. To be called after `load_state_dict`, which
+    brings the choice of the machine that saved.
+    """
+    for group in optimizer.param_groups:
+        group["fused"] = all(p.is_cuda and p.is_floating_point() for p in group["params"]) or None
+
+
 def learning_rate(peak: float, schedule: config.Schedule, step: int, steps_per_epoch: int, epochs: int) -> float:
     """Return the learning rate of a step, counted from 0 over the whole run.
 
     A linear warm-up reaches `peak` with its last step. The cosine then falls to zero where `t_max` epochs (by default
-    all of them) are over, the warm-up included; past `t_max` it rises again, as torch's does.
+    all of them) are over, the warm-up included; past `t_max` it rises again, as torch's does. The linear one falls
+    to zero where all epochs are over: with a warm-up it is a triangle, also called one-cycle.
     """
     warmup = round(schedule.warmup_epochs * steps_per_epoch)
     if step < warmup:
@@ -41,6 +52,8 @@ def learning_rate(peak: float, schedule: config.Schedule, step: int, steps_per_e
     if schedule.schedule == "cosine":
         half_period = (schedule.t_max or epochs) * steps_per_epoch - warmup
         return peak * (1 + math.cos(math.pi * (step - warmup) / max(half_period, 1))) / 2
+    if schedule.schedule == "linear":
+        return peak * (1 - (step - warmup) / max(epochs * steps_per_epoch - warmup, 1))
     if schedule.schedule == "steps":
         assert schedule.milestones is not None  # Schedule checked it
         assert schedule.gamma is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -17,8 +18,11 @@ class Silent:
 
     speaks = False
 
-    def start(self, title: str, total_steps: int, done_steps: int) -> None:
-        """Begin a run of `total_steps`, `done_steps` of which an earlier session has done."""
+    def start(self, title: str, total_steps: int, done_steps: int, work: Callable[[int], float] = float) -> None:
+        """Begin a run of `total_steps`, `done_steps` of which an earlier session has done.
+
+        `work` says how much work, in any unit, a number of steps from the start is.
+        """
 
     def step(self, epoch: int, done_steps: int, loss: float, accuracy: float, rate: float) -> None:
         """Show the position, images a second, and the epoch's mean loss and accuracy so far."""
@@ -49,9 +53,9 @@ class Lines(Silent):
         self.total = self.first = 0
         self.began = self.shown = 0.0
 
-    def start(self, title: str, total_steps: int, done_steps: int) -> None:
+    def start(self, title: str, total_steps: int, done_steps: int, work: Callable[[int], float] = float) -> None:
         """See `Silent`."""
-        self.title, self.total, self.first = title, total_steps, done_steps
+        self.title, self.total, self.first, self.work = title, total_steps, done_steps, work
         self.began = self.shown = time.monotonic()
         if done_steps:
             self.say(f"{title}: goes on after step {done_steps:,} of {total_steps:,}")
@@ -85,10 +89,11 @@ class Lines(Silent):
 
     def _left(self, done_steps: int) -> str:
         """Return the time left, by this session's pace with its evaluations."""
-        done = done_steps - self.first
+        done = self.work(done_steps) - self.work(self.first)
         if done <= 0:
             return "time left unknown"
-        return f"{duration((time.monotonic() - self.began) * (self.total - done_steps) / done)} left"
+        to_do = self.work(self.total) - self.work(done_steps)
+        return f"{duration((time.monotonic() - self.began) * to_do / done)} left"
 
 
 class Bar(Lines):
@@ -96,14 +101,14 @@ class Bar(Lines):
 
     interval = 0.25
 
-    def start(self, title: str, total_steps: int, done_steps: int) -> None:
+    def start(self, title: str, total_steps: int, done_steps: int, work: Callable[[int], float] = float) -> None:
         """See `Silent`."""
         self.close()
         # What counts comes first, so that a narrow terminal cuts the bar and not the time left.
         self.bar = Progress(TextColumn("{task.description}"), BarColumn(bar_width=12), console=self.console)
         self.bar.start()
         self.task = self.bar.add_task(title, total=total_steps, completed=done_steps)
-        super().start(title, total_steps, done_steps)
+        super().start(title, total_steps, done_steps, work)
 
     def epoch(self, line: dict[str, Any]) -> None:
         """See `Silent`."""

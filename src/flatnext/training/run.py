@@ -13,6 +13,7 @@ from flatnext.device import dtype, place, resolve_precision
 from flatnext.errors import InputError
 from flatnext.methods import BoundMethod
 from flatnext.processes import ALONE, Processes
+from flatnext.training.average import Average
 from flatnext.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from flatnext.training.optimizer import learning_rate, make_optimizer
 from flatnext.training.run_folder import RunFolder
@@ -20,7 +21,10 @@ from flatnext.training.tally import NonFiniteLossError, Tally
 
 
 class Run:
-    """Model, optimizer, loader, and how far they have come: a function of the config and the steps done."""
+    """Model, optimizer, loader, and how far they have come: a function of the config and the steps done.
+
+    `scored` is the model that is evaluated and stored: `model`, or with `ema` the average of its weights.
+    """
 
     def __init__(
         self,
@@ -38,6 +42,8 @@ class Run:
             torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would touch the GPUs' as well
             self.model = models.build(config.model, len(partition.classes))
         place(self.model, device, self.precision, channels_last=config.channels_last)
+        self.average = Average(self.model, config.ema) if config.ema else None
+        self.scored = self.average.model if self.average else self.model
         self.optimizer = make_optimizer(self.model, config.optimizer)
         self.loader = data.Loader(
             partition.train,
@@ -47,7 +53,12 @@ class Run:
             seed=config.seed,
             crop_padding=config.data.crop_padding,
             flip=config.data.flip,
+            augment=config.data.augment,
             cutout=config.data.cutout,
+            mixup=config.data.mixup,
+            cutmix=config.data.cutmix,
+            classes=len(partition.classes),
+            early_sizes=config.data.early_sizes,
             device=device,
             dtype=dtype(self.precision),
             channels_last=config.channels_last,
@@ -79,6 +90,12 @@ class Run:
         """Steps of the whole run."""
         return self.config.epochs * len(self.loader)
 
+    def work(self, steps: int) -> float:
+        """Return how much work the first steps of the run are: in proportion to the pixels of their images."""
+        epochs, rest = divmod(steps, len(self.loader))
+        whole = sum(self.loader.image_size(epoch) ** 2 for epoch in range(epochs))
+        return float(whole * len(self.loader) + rest * self.loader.image_size(epochs) ** 2)
+
     def set_learning_rate(self) -> None:
         """Give the optimizer the rate of the step to come."""
         config = self.config
@@ -88,18 +105,26 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
+    def update_average(self) -> None:
+        """Take the weights after a step into the average, which begins anew where the image size has changed."""
+        if self.average:
+            began = self.loader.size_began(self.epoch) * len(self.loader)
+            self.average.update(self.step - 1 - began)
+
     def load(self) -> None:
         """Take up the folder's last checkpoint, if there is one."""
-        state = load_checkpoint(self.folder.path, self.model, self.device)
+        state = load_checkpoint(self.folder.path, self.scored, self.device)
         if state is None:
             return
         try:
+            if self.average:
+                self.model.load_state_dict(state["weights"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.precision = state["precision"]
             self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
             self.best, self.train_seconds = state["best"], state["train_seconds"]
             self.tally.load(state["tally"], self.processes)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise InputError(f"the state of the run in {self.folder.path} is damaged: start the run anew") from error
         if self.best is not None and self.best["epoch"] == self.epoch and self.step_in_epoch == 0:
             self.save_best()  # a kill may have come between the checkpoint and this file
@@ -123,17 +148,19 @@ class Run:
             "train_seconds": self.train_seconds,
             "tally": self.tally.state(self.processes),
         }
+        if self.average:
+            state["weights"] = self.model.state_dict()
         if self.processes.first:
-            save_checkpoint(self.folder.path, self.model, state, self.step, self.metadata())
+            save_checkpoint(self.folder.path, self.scored, state, self.step, self.metadata())
 
     def save_best(self) -> None:
         """Write `best.safetensors`."""
         if self.processes.first:
-            save_weights(self.folder.path / "best.safetensors", self.model, self.metadata())
+            save_weights(self.folder.path / "best.safetensors", self.scored, self.metadata())
 
     def load_best(self) -> None:
-        """Put the weights of `best.safetensors` into the model."""
-        models.load_weights(self.folder.path / "best.safetensors", self.model)
+        """Put the weights of `best.safetensors` into the model that is evaluated."""
+        models.load_weights(self.folder.path / "best.safetensors", self.scored)
 
     def metadata(self) -> dict[str, str]:
         """Return what somebody needs who finds the weights alone."""
@@ -153,12 +180,18 @@ def _check_fit(config: Config, partition: data.Partition, processes: int) -> Non
     for name in ("crop_padding", "cutout"):
         if getattr(config.data, name) > 2 * size:
             raise InputError(f"{name} is {getattr(config.data, name)}: give at most {2 * size} for {size}-pixel images")
+    sizes = (*(config.data.early_sizes or ()), size)
     with torch.device("meta"):
         model = models.build(config.model, len(partition.classes))
         model(torch.empty(2, 3, size, size))
+    for early in sizes:
+        if early > size or early % model.downsampling:
+            raise InputError(
+                f"early_sizes has {early}: give multiples of {model.downsampling} up to the images' own {size}"
+            )
     smallest = min(config.batch_size, len(partition.train) % config.batch_size or config.batch_size)
     least = smallest // processes // config.accumulate
-    if least < 2 and size == 2 ** (len(config.model.blocks) - 1):
+    if least < 2 and min(sizes) == model.downsampling:
         raise InputError(
             f"batch_size is {config.batch_size}: the last batch of an epoch leaves {least} image to a pass, and batch "
             "norm needs two where the last stage has one pixel: change it"

@@ -23,6 +23,9 @@ class StepStats:
     count: int
 
 
+TakeStep = Callable[[Tensor, Tensor, int, int], StepStats]  # as `Step` is called
+
+
 @dataclass(frozen=True, kw_only=True)
 class Step:
     """Computes a batch's gradient by the method and lets the optimizer take the step.
@@ -43,9 +46,11 @@ class Step:
     processes: Processes = ALONE
 
     def __call__(self, images: Tensor, labels: Tensor, number: int, batch_count: int) -> StepStats:
-        """Take step `number` on this process's images (B x 3 x H x W) and labels (B) of a batch of `batch_count`.
+        """Take step `number` on this process's images (B x 3 x H x W) and labels of a batch of `batch_count`.
 
-        Returns the statistics of the method's first pass: at the unchanged weights, if it has a pass there.
+        The labels are classes (int64, B), or probabilities (B x classes): then an image counts as correct if its
+        likeliest class is found. Returns the statistics of the method's first pass: at the unchanged weights, if it
+        has a pass there.
         """
         weight = len(labels) / batch_count
         parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -81,5 +86,6 @@ class Step:
             loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
             (loss * (weight * len(y) / len(labels))).backward()
             loss_sum = loss_sum + loss.detach() * len(y)
-            correct = correct + (logits.detach().argmax(dim=1) == y).sum()
+            labelled = y if y.ndim == 1 else y.argmax(dim=1)
+            correct = correct + (logits.detach().argmax(dim=1) == labelled).sum()
         return StepStats(loss_sum, correct, len(labels))

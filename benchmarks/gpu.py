@@ -1,0 +1,146 @@
+"""What a GPU makes of a training step: recorded or not, each method, each form of the grouped convolution.
+
+    PYTHONPATH=src python benchmarks/gpu.py [--batch-size 128] [--rounds 8] [--json gpu.json]
+
+Contenders take turns of whole periods of steps, so that a drifting machine drifts for all. What fails is reported and
+left out. Beside each time stands what 50,000 images would take. `benchmarks/gpu.sh` runs this after the tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import json
+import statistics
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from flatnext.bench.our_way import OurWay, random_partition
+from flatnext.bench.plan import METHODS
+from flatnext.bench.rounds import interleave
+from flatnext.config import Config, Method
+from flatnext.device import device_name, resolve_device
+from flatnext.kernels import grouped
+
+STEPS = 20  # of a turn: whole periods of an interval of 4
+SHAPES = [(128, 32, 1), (256, 32, 2), (256, 16, 1), (512, 16, 2), (512, 8, 1)]  # channels, image size, stride
+VARIANTS = {
+    "eager": ({"graph": False}, "plain", False),
+    "graph": ({}, "plain", False),
+    "graph, form chosen": ({}, None, False),
+    "graph, compiled": ({}, "plain", True),
+    "graph, fp32": ({"precision": "fp32"}, "plain", False),
+    "graph, contiguous": ({"channels_last": False}, "plain", False),
+}
+
+
+def measure_forms(batch_size: int, device: torch.device) -> list[dict[str, Any]]:
+    """Return the microseconds of both passes of each form of each grouped convolution, and how far it is from fp32."""
+    found = []
+    for channels, size, stride in SHAPES:
+        x = torch.randn(batch_size, channels, size, size, device=device, dtype=torch.bfloat16)
+        x = x.contiguous(memory_format=torch.channels_last)
+        weight = torch.randn(channels, channels // 32, 3, 3, device=device) / 6
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        exact = F.conv2d(x.float(), weight.bfloat16().float(), stride=stride, padding=1, groups=32)
+        for form in grouped.forms(x, weight, 32):
+            with torch.autocast(device.type, torch.bfloat16):
+                work = partial(grouped._both_passes, x, weight, stride, 32, form)
+                took = grouped.cuda_seconds(device, work)
+                error = (grouped.grouped_conv2d(x, weight, stride, 32, form).float() - exact).abs().max()
+            row = {"channels": channels, "size": size, "stride": stride, "form": form, "microseconds": took * 1e6}
+            found.append({**row, "error": float(error / exact.abs().max())})
+            print(f"{channels:4d} channels, {size:2d} px, stride {stride}: {form:9s} {took * 1e6:8.1f} us", flush=True)
+    return found
+
+
+def contender(method: Method, variant: str, batch_size: int, device: torch.device) -> Callable[[], float]:
+    """Return what takes a turn of steps and returns its seconds, warmed up."""
+    settings, form, compiled = VARIANTS[variant]
+    common = {"batch_size": batch_size, "learning_rate": 0.001, "epochs": 10_000}
+    way = OurWay(Config(recipe="gpu", method=method).override(common | settings), random_partition(8192, 32), device)
+    if compiled:
+        way.run.model.compile()
+
+    def turn() -> float:
+        with grouped.only(form) if form else contextlib.nullcontext():
+            return way.train(STEPS)
+
+    turn()
+    turn()
+    return turn
+
+
+def measure_steps(names: list[tuple[str, str]], options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Return the seconds of every turn of those contenders that work, and print what they say beside SGD's."""
+    turns: dict[str, Callable[[], float]] = {}
+    for name, variant in dict.fromkeys([("sgd", "graph"), *names]):
+        try:
+            turns[f"{name}, {variant}"] = contender(METHODS[name], variant, options.batch_size, device)
+        except Exception as error:  # one that does not work must not cost the session
+            print(f"{name}, {variant}: failed: {type(error).__name__}: {str(error).partition(chr(10))[0]}", flush=True)
+    seconds = interleave(turns, options.rounds)
+    turns.clear()
+    gc.collect()  # the memory of all these runs
+    torch.cuda.empty_cache()
+    report(seconds, options.batch_size)
+    return seconds
+
+
+def report(seconds: dict[str, list[float]], batch_size: int) -> None:
+    """Print a table of the contenders, the fastest first."""
+    print("\n| contender | ms a step | middle half | images/s | 50,000 images, s | to the first |")
+    print("|---|---|---|---|---|---|")
+    first = statistics.median(next(iter(seconds.values())))
+    for name, times in sorted(seconds.items(), key=lambda item: statistics.median(item[1])):
+        low, middle, high = statistics.quantiles(times, n=4, method="inclusive")
+        rate = batch_size * STEPS / middle
+        step = [1000 * t / STEPS for t in (middle, low, high)]
+        spread = f"{step[0]:.2f} | {step[1]:.2f} to {step[2]:.2f}"
+        print(f"| {name} | {spread} | {rate:,.0f} | {50_000 / rate:.2f} | {middle / first:.2f} |", flush=True)
+
+
+def difference(batch_size: int, device: torch.device, method: str, steps: int = 30) -> float:
+    """Return the largest difference in a weight between steps that are replayed and steps that are not."""
+    models = []
+    for graph in (True, False):
+        settings = {"batch_size": batch_size, "precision": "fp32", "learning_rate": 0.01, "graph": graph}
+        way = OurWay(
+            Config(recipe="gpu", method=METHODS[method]).override(settings), random_partition(8192, 32), device
+        )
+        way.train(steps)
+        models.append(way.run.model)
+    pairs = zip(*(model.parameters() for model in models), strict=True)
+    return max(float((a - b).detach().abs().max()) for a, b in pairs)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    device = resolve_device("cuda")
+    content: dict[str, Any] = {"device": device_name(device), "torch": torch.__version__, "cuda": torch.version.cuda}
+    content |= {"batch_size": options.batch_size, "rounds": options.rounds, "steps_a_turn": STEPS}
+    print(f"{content['device']}, torch {torch.__version__}, batch {options.batch_size}, n = {options.rounds} turns")
+    content["forms"] = measure_forms(options.batch_size, device)
+    content["difference"] = {name: difference(options.batch_size, device, name) for name in ("sgd", "amp", "rmp")}
+    print(f"weights after 30 steps, replayed against not, fp32: largest difference {content['difference']}\n")
+    methods = [(name, "graph") for name in METHODS]
+    variants = [(name, variant) for name in ("sgd", "amp", "momentum-amp") for variant in VARIANTS]
+    for title, names in (("methods", methods), ("variants", variants)):
+        content[title] = measure_steps(names, options, device)
+        if options.json:
+            options.json.write_text(json.dumps(content, indent=1))
+
+
+if __name__ == "__main__":
+    main()

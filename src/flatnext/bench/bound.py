@@ -1,0 +1,96 @@
+"""The fastest that a machine could train or infer, from two rates measured on it.
+
+A pass takes at least the larger of two times: its arithmetic at the rate of a matrix product, and its memory traffic at
+the rate of a copy. The arithmetic is 2 FLOPs a multiply-add of the convolutions and the linear layer, forward, and
+three times that in training (one more product for the gradient of the input and one for that of the weights). The
+traffic is a simple model. It supposes that all between two convolutions (batch norm, ReLU, addition, and their
+gradients) is done while the tensor passes by:
+
+- training: the output of each convolution is written and read once forward; backward it is read twice and its
+  gradient written once. That is 5 times its size, in the type of the activations. Each parameter, in 4 bytes (8 in
+  double precision), is read forward and backward; its gradient is written and read; the momentum is read and written;
+  and the parameter is written: 7 times its size.
+- inference: each output is written and read once, each parameter read once, in the type of the activations.
+
+Caches can make a real pass move less than this, so a small model can do better than the bound.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+
+from flatnext.bench.clock import seconds
+from flatnext.config import Method
+from flatnext.models.summary import Summary
+
+TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """FLOPs a second in a matrix product, and bytes a second in a copy (those read and those written)."""
+
+    matrix_rate: float
+    bandwidth: float
+
+    def best(self, other: Machine) -> Machine:
+        """Return the higher of each rate."""
+        return Machine(max(self.matrix_rate, other.matrix_rate), max(self.bandwidth, other.bandwidth))
+
+    def seconds(self, flops: float, traffic: float) -> float:
+        """Return the least time for this many FLOPs and bytes."""
+        return max(flops / self.matrix_rate, traffic / self.bandwidth)
+
+
+def measure_machine(
+    device: torch.device, precision: str, *, side: int = 2048, megabytes: int = 512, repeats: int = 5
+) -> Machine:
+    """Return the best of `repeats` square products of `side`, and of as many copies of `megabytes` (2**20 bytes)."""
+    kind = TYPES[precision]
+    left, right = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
+    product = torch.mm(left, right)
+    multiply = min(seconds(lambda: torch.mm(left, right, out=product), device) for _ in range(repeats))
+    source = torch.ones(megabytes * 2**20, dtype=torch.uint8, device=device).view(torch.float32)
+    target = torch.empty_like(source).copy_(source)
+    copy = min(seconds(lambda: target.copy_(source), device) for _ in range(repeats))
+    return Machine(2 * side**3 / multiply, 2 * source.nbytes / copy)
+
+
+@dataclass(frozen=True)
+class Work:
+    """FLOPs and bytes of a pass over a batch."""
+
+    flops: float
+    traffic: float
+
+    def to_json(self) -> dict[str, float]:
+        """Return the fields by name."""
+        return asdict(self)
+
+
+def training_work(summary: Summary, batch_size: int, precision: str) -> Work:
+    """Return what one forward and backward pass with plain SGD's step needs at least; the module says how counted."""
+    activations = _convolution_outputs(summary) * batch_size * TYPES[precision].itemsize
+    parameters = summary.parameters * (8 if precision == "fp64" else 4)
+    return Work(3 * 2 * summary.multiply_adds * batch_size, 5 * activations + 7 * parameters)
+
+
+def inference_work(summary: Summary, batch_size: int, precision: str) -> Work:
+    """Return what one forward pass needs at least."""
+    size = TYPES[precision].itemsize
+    outputs = _convolution_outputs(summary) * batch_size
+    return Work(2 * summary.multiply_adds * batch_size, (2 * outputs + summary.parameters) * size)
+
+
+def _convolution_outputs(summary: Summary) -> int:
+    return sum(math.prod(row.shape) for row in summary.rows if row.name.startswith("Conv2d"))
+
+
+def passes(method: Method) -> float:
+    """Return the forward and backward passes of a method a step, averaged over its interval."""
+    if method.name in ("sgd", "momentum-amp"):
+        return 1.0
+    return 1 + getattr(method, "inner_iter", 1) / getattr(method, "interval", 1)

@@ -1,0 +1,82 @@
+"""Start-up: what a command takes before it does anything, and before it has trained a step."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flatnext.bench.plan import Plan
+from flatnext.bench.rounds import Turn, spread, warm_and_interleave
+from flatnext.errors import InputError
+
+# The command itself, with a display that ends the process when the loop first asks it whether to show a step. The clock
+# that it prints is the one that the parent read before it started the process.
+FIRST_STEP = """
+import os, sys, time, torch
+import flatnext.training as training
+
+class First(training.Silent):
+    def wants_step(self):
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
+        print("first step", time.time(), flush=True)
+        os._exit(0)
+
+training.make_progress = First
+from flatnext.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def run_command(*arguments: str) -> str:
+    """Run Python with these arguments and return its standard output. `InputError`: it failed."""
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
+        raise InputError(f"start-up: a command failed ({last}): leave startup out of --parts")
+    return done.stdout
+
+
+def whole(*arguments: str) -> float:
+    """Return the seconds from the start of a command to its end."""
+    began = time.perf_counter()
+    run_command(*arguments)
+    return time.perf_counter() - began
+
+
+def to_first_step(dataset: str, data_dir: str, device: str) -> float:
+    """Return the seconds from the start of `flatnext train` to the end of its first step, in a new run folder."""
+    recipe = "quick" if dataset == "digits" else "sgd"
+    with tempfile.TemporaryDirectory() as folder:
+        flags = ["--output", str(Path(folder) / "run"), "--data-dir", data_dir, "--no-download", "--device", device]
+        began = time.time()
+        output = run_command("-c", FIRST_STEP, "train", "--recipe", recipe, *flags)
+    return float(output.split()[-1]) - began
+
+
+def dataset_here(data_dir: str) -> str:
+    """Return `cifar10` if its files lie in the folder in either published layout, or else `digits`."""
+    names = ("cifar-10-batches-py", "cifar-10-batches-bin")
+    return "cifar10" if any((Path(data_dir) / name).is_dir() for name in names) else "digits"
+
+
+def measure_startup(plan: Plan, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+    """Return the seconds of every start of each command, interleaved, after one start of each that fills the caches."""
+    dataset = dataset_here(plan.data_dir)
+    turns: dict[str, Turn] = {
+        "python -c pass": partial(whole, "-c", "pass"),
+        "import flatnext": partial(whole, "-c", "import flatnext"),
+        "flatnext --help": partial(whole, "-m", "flatnext", "--help"),
+        "import torch": partial(whole, "-c", "import torch"),
+        f"flatnext train, to the first step ({dataset})": partial(to_first_step, dataset, plan.data_dir, str(device)),
+    }
+    samples = warm_and_interleave(turns, plan.rounds, lambda text: say(f"start-up: {text}"))
+    return {"dataset": dataset, "spread": {n: spread(s).to_json() for n, s in samples.items()}, "seconds": samples}

@@ -1,0 +1,117 @@
+"""A benchmark's result as Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def format_bench(result: dict[str, Any]) -> str:
+    """Return the result of `run_bench` as text, a table for each part."""
+    write = {"training": _training, "inference": _inference, "memory": _memory}
+    write |= {"startup": _startup, "convolution": _convolution}
+    sections = [_head(result), *(write[name](part, result) for name, part in result["parts"].items())]
+    return "\n\n".join(sections)
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; all columns but the first are set to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _head(result: dict[str, Any]) -> str:
+    plan = result["plan"]
+    before, after = (f"{value:.1f}" if value is not None else "unknown" for value in result["load"])
+    return (
+        f"{result['device_name']}, {result['threads']} threads, torch {result['torch']}, Python {result['python']}, "
+        f"{result['precision']}, batch {plan['batch_size']} at {plan['image_size']}x{plan['image_size']}, "
+        f"{result['date']}, load {before} before and {after} after"
+    )
+
+
+def _training(part: dict[str, Any], result: dict[str, Any]) -> str:
+    head = (
+        *("training", "images/s", "middle half", "n", "times the report's", "middle half", "step / SGD's"),
+        *("middle half", "share of bound", "50,000 images, estimated"),
+    )
+    rows = [
+        [
+            name,
+            *_middle(row["images_per_second"], ".1f"),
+            str(row["images_per_second"]["n"]),
+            *_middle(row["times_report"], ".2f"),
+            *_middle(row["step_to_sgd"], ".2f"),
+            f"{row['share_of_bound']:.0%}",
+            f"{row['epoch_seconds_estimated']:,.1f} s",
+        ]
+        for name, row in part["contenders"].items()
+    ]
+    machine = part["machine"]
+    bound = (
+        f"Bound for one pass a step: {part['bound_images_per_second']:,.0f} images/s, by {part['bound_by']} "
+        f"({machine['matrix_rate'] / 1e9:,.0f} GFLOP/s in a {result['precision']} matrix product, "
+        f"{machine['bandwidth'] / 1e9:,.1f} GB/s in a copy). {part['steps_a_turn']} step(s) a turn."
+    )
+    return f"{markdown(head, rows)}\n\n{bound}"
+
+
+def _inference(part: dict[str, Any], result: dict[str, Any]) -> str:
+    head = (
+        *("inference", "batch", "images/s", "middle half", "n", "ms a call", "times the usual", "middle half"),
+        "share of bound",
+    )
+    rows = [
+        [
+            name,
+            batch,
+            *_middle(row["images_per_second"], ".1f"),
+            str(row["images_per_second"]["n"]),
+            f"{row['milliseconds_a_call']['median']:.1f}",
+            *_middle(row["times_usual"], ".2f"),
+            "" if row["share_of_bound"] is None else f"{row['share_of_bound']:.0%}",
+        ]
+        for batch, content in part["batches"].items()
+        for name, row in content["contenders"].items()
+    ]
+    return markdown(head, rows)
+
+
+def _memory(part: dict[str, Any], result: dict[str, Any]) -> str:
+    head = ("memory", "peak of training, MiB", "the report's / this")
+    rows = [
+        [name, f"{peak / 2**20:,.0f}", f"{part['times_less_than_report'][name]:.2f}"]
+        for name, peak in part["peak_bytes"].items()
+    ]
+    held = ", ".join(f"{value / 2**20:.1f}" for value in part["epoch_bytes"])
+    grown = f"{part['growth_bytes'] / 2**20:+.1f} MiB from epoch 2 to the last"
+    return (
+        f"{markdown(head, rows)}\n\nBatch {part['batch_size']}, {part['steps']} steps, n = 1. "
+        f"A small run on the digits holds {held} MiB at the end of its epochs: {grown}."
+    )
+
+
+def _startup(part: dict[str, Any], result: dict[str, Any]) -> str:
+    rows = [[name, *_middle(row, ".2f"), str(row["n"])] for name, row in part["spread"].items()]
+    return markdown(("start-up", "seconds", "middle half", "n"), rows)
+
+
+def _convolution(part: dict[str, Any], result: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"{shape['channels']} at {shape['size']}x{shape['size']}, stride {shape['stride']}",
+            name,
+            f"{1000 * row['median']:.3f}",
+            str(row["n"]),
+            *_middle(shape["to_plain"][name], ".2f"),
+        ]
+        for shape in part["shapes"]
+        for name, row in shape["spread"].items()
+    ]
+    head = ("3x3 convolution, both passes", "form", "ms", "n", "time / plain's", "middle half")
+    return markdown(head, rows)
+
+
+def _middle(spread: dict[str, float], form: str) -> tuple[str, str]:
+    """Return a median, and its middle half, as text."""
+    return f"{spread['median']:{form}}", f"{spread['low']:{form}} to {spread['high']:{form}}"

@@ -1,0 +1,85 @@
+"""What weights are worth as they are stored, beside what they were worth as they were trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flatnext import data, evaluation, models
+from flatnext.device import device_name, place
+from flatnext.errors import InputError
+
+FIRST = 1000  # images of the quick check
+MOST_CHANGE = 0.001  # of the images; the rounding may change the number of correct ones by so many, or by one
+PRECISION = "fp32"  # of every evaluation here, so that another machine finds the same figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Scores and calibration of the stored weights on the whole test set, in fp32.
+
+    `trained_accuracy` is that of the weights before they were rounded, `changed` the number of images that the two
+    classify differently. Of the `first_count` first test images `first_correct` are classified correctly.
+    """
+
+    scores: evaluation.Scores
+    calibration: evaluation.Calibration
+    trained_accuracy: float
+    changed: int
+    limit: int
+    first_count: int
+    first_correct: int
+    device: str
+    torch: str
+
+
+def measure(
+    trained: dict[str, Tensor],
+    stored: dict[str, Tensor],
+    origin: models.Origin,
+    test: data.Split,
+    device: torch.device,
+    source: str,
+) -> Measured:
+    """Evaluate both. `InputError`: the number of correct images differs by more than a thousandth of them, and one."""
+    before, after = (_logits(state, origin, test, device, source) for state in (trained, stored))
+    old, new = evaluation.score(before, test.labels), evaluation.score(after, test.labels)
+    hits = after.argmax(dim=1) == test.labels
+    limit = max(1, int(MOST_CHANGE * len(test)))
+    difference = abs(int(hits.sum()) - int((before.argmax(dim=1) == test.labels).sum()))
+    if difference > limit:
+        raise InputError(
+            f"{source}: float16 changes the accuracy from {old.accuracy:.2%} to {new.accuracy:.2%}, by {difference} of "
+            f"{len(test):,} images where {limit} may change: weights so sensitive cannot be packed"
+        )
+    return Measured(
+        scores=new,
+        calibration=evaluation.calibration(after, test.labels),
+        trained_accuracy=old.accuracy,
+        changed=int((before.argmax(dim=1) != after.argmax(dim=1)).sum()),
+        limit=limit,
+        first_count=len(hits[:FIRST]),
+        first_correct=int(hits[:FIRST].sum()),
+        device=device_name(device),
+        torch=torch.__version__,
+    )
+
+
+def _logits(
+    state: dict[str, Tensor], origin: models.Origin, test: data.Split, device: torch.device, source: str
+) -> Tensor:
+    with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
+        model = models.build(origin.config.model, len(origin.classes))
+    place(model, device, PRECISION, channels_last=origin.config.channels_last)
+    models.assign_weights(model, state, source)
+    return evaluation.predict(
+        model,
+        test,
+        mean=origin.mean,
+        std=origin.std,
+        device=device,
+        precision=PRECISION,
+        channels_last=origin.config.channels_last,
+    )

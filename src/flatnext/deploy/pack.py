@@ -1,0 +1,182 @@
+"""From a finished run to a small weights file with a model card, evaluated as it is stored."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from flatnext import data, models
+from flatnext.config import Config
+from flatnext.deploy.card import model_card
+from flatnext.deploy.measure import PRECISION, Measured, measure
+from flatnext.device import resolve_device
+from flatnext.errors import InputError
+from flatnext.files import write_atomically, write_json
+from flatnext.models import catalog
+from flatnext.models.catalog import INDEX, Shipped, best_first, shipped
+from flatnext.study.reading import read_run
+from flatnext.study.records import LeftOut, RunRecord
+
+MOST_BYTES = 10_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """What `pack` has written and measured."""
+
+    entry: Shipped
+    measured: Measured
+    files: tuple[Path, ...]
+
+
+def pack(
+    run: Path | str,
+    name: str,
+    output: Path | str | None = None,
+    *,
+    checkpoint: str = "last",
+    data_dir: Path | str = ".data",
+    device: str = "auto",
+    download: bool = True,
+    progress: bool = False,
+    overwrite: bool = False,
+) -> Packed:
+    """Write `NAME.safetensors`, its model card `NAME.md`, and its entry in `index.json`.
+
+    Tensors of two or more dimensions are stored in float16, the rest (batch norm, biases) in float32. The weights are
+    read back from what is stored and evaluated on the whole test set in fp32, and so are the trained ones.
+
+    Args:
+        run: the folder of a finished run.
+        name: MODEL-DATASET-VARIANT, such as `resnext29-cifar10-cpu`. MODEL-DATASET names the most accurate variant.
+        output: the folder to write to, made if need be; by default the package's own, from which names are looked up.
+        checkpoint: `last` or `best` of the run.
+        data_dir: where the data set lies, or is downloaded to.
+        device: `auto`, `cpu`, `cuda` …
+        download: whether a missing data set may be fetched.
+        progress: whether to show a download's progress.
+        overwrite: replace what has this name.
+
+    Raises:
+        InputError: the run has not finished, the name does not fit or is taken, the file would be above 10 MB, float16
+            cannot hold a weight, or the rounding changes the number of correct images by more than a thousandth of
+            the images (and more than one). Nothing has been written then.
+    """
+    folder = catalog.WEIGHTS if output is None else Path(output)
+    record = _finished(Path(run))
+    _check_name(name, record.config, folder, overwrite)
+    source = models.find_weights(run, checkpoint)
+    state, metadata = models.read_weights(source)
+    dataset = data.load(
+        record.config.data.dataset,
+        Path(data_dir),
+        image_size=record.config.data.image_size,
+        download=download,
+        progress=progress,
+    )
+    metadata = {key: value for key, value in metadata.items() if key != "state"}
+    metadata |= {"name": name, "image_size": str(dataset.test.images.shape[-1])}
+    origin = _origin(metadata, source, dataset)
+    content = _stored(state, metadata, source)
+    measured = measure(
+        state, safetensors.torch.load(content), origin, dataset.test, resolve_device(device), str(source)
+    )
+    entry = _entry(name, record.config.recipe, measured, content)
+    _write(folder, entry, content, model_card(record, checkpoint, origin, entry, measured))
+    return Packed(entry=entry, measured=measured, files=(folder / entry.file, folder / f"{name}.md", folder / INDEX))
+
+
+def format_packed(packed: Packed) -> str:
+    """Return what was measured and written, in lines."""
+    measured, scores, calibration = packed.measured, packed.measured.scores, packed.measured.calibration
+    difference = round((scores.accuracy - measured.trained_accuracy) * scores.count)
+    lines = [
+        f"{packed.entry.name}: {packed.entry.bytes / 1e6:.2f} MB, {scores.count:,} test images in {PRECISION}",
+        f"accuracy {measured.trained_accuracy:.2%} as trained, {scores.accuracy:.2%} as stored: {difference:+d} "
+        f"images, where {measured.limit} may change; {measured.changed} are classified differently",
+        f"negative log-likelihood {calibration.nll:.4f}, Brier score {calibration.brier:.4f}, calibration error "
+        f"{calibration.ece:.4f} ({calibration.bins} equal-width bins)",
+    ]
+    return "\n".join([*lines, *map(str, packed.files)])
+
+
+def _finished(folder: Path) -> RunRecord:
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder} is not a run folder: give the folder of a finished run")
+    record = read_run(folder, folder.name)
+    if isinstance(record, LeftOut):
+        raise InputError(f"{folder} has no result ({record.reason}): finish it with flatnext train --resume {folder}")
+    return record
+
+
+def _check_name(name: str, config: Config, folder: Path, overwrite: bool) -> None:
+    dataset = config.data.dataset
+    if not re.fullmatch(rf"[a-z0-9][a-z0-9.-]*-{dataset}-[a-z0-9.]*[a-z0-9]", name):
+        raise InputError(f"name is {name!r}: give MODEL-{dataset}-VARIANT in small letters, digits, '.' and '-'")
+    if not overwrite and any((folder / f"{name}{ending}").exists() for ending in (".safetensors", ".md")):
+        raise InputError(f"{folder} has a {name} already: give another --name, or --overwrite")
+
+
+def _origin(metadata: Mapping[str, Any], source: Path, dataset: data.Dataset) -> models.Origin:
+    origin = models.read_origin(metadata, source)
+    if origin is None or origin.classes != tuple(dataset.classes):
+        raise InputError(f"{source} has other classes than the data, {', '.join(dataset.classes)}: give its --data-dir")
+    return origin
+
+
+def _stored(state: Mapping[str, Tensor], metadata: Mapping[str, Any], source: Path) -> bytes:
+    """Return the content of the weights file."""
+    # Batch norm's statistics may be tiny or huge, and are but a fiftieth of the file.
+    tensors = {key: (value.half() if value.ndim >= 2 else value).contiguous() for key, value in state.items()}
+    for key, value in tensors.items():
+        if not bool(torch.isfinite(value).all()):
+            raise InputError(f"{source}: {key} does not fit into {value.dtype}: train again, with a lower --lr")
+    content = safetensors.torch.save(tensors, dict(metadata))
+    if len(content) > MOST_BYTES:
+        raise InputError(f"{source}: packed it has {len(content) / 1e6:.1f} MB: at most {MOST_BYTES // 10**6} can ship")
+    return content
+
+
+def _entry(name: str, recipe: str, measured: Measured, content: bytes) -> Shipped:
+    return Shipped(
+        name=name,
+        recipe=recipe,
+        accuracy=measured.scores.accuracy,
+        loss=measured.scores.loss,
+        count=measured.scores.count,
+        first_count=measured.first_count,
+        first_correct=measured.first_correct,
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+
+
+def _write(folder: Path, entry: Shipped, content: bytes, card: str) -> None:
+    """Write the three files. The index comes last, and before them without an entry whose file is about to change."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {folder}: {error.strerror}; choose another --output") from error
+    before = [each for entries in shipped(folder).values() for each in entries]
+    others = [each for each in before if each.name != entry.name]
+    if len(others) < len(before):
+        _write_index(folder, others)
+    write_atomically(folder / entry.file, content)
+    write_atomically(folder / f"{entry.name}.md", card)
+    _write_index(folder, [*others, entry])
+
+
+def _write_index(folder: Path, entries: list[Shipped]) -> None:
+    """Write `index.json`: for each short name its entries, the most accurate first."""
+    index: dict[str, list[dict[str, Any]]] = {}
+    for entry in best_first(entries):
+        index.setdefault(entry.short, []).append(asdict(entry))
+    write_json(folder / INDEX, dict(sorted(index.items())))

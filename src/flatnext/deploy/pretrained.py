@@ -1,0 +1,71 @@
+"""Trained models by name, without a network: their weights come with the package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from flatnext import models
+from flatnext.data.augment import normalize
+from flatnext.errors import InputError
+from flatnext.models.catalog import entry_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedInfo(models.Origin):
+    """What belongs to a model of `from_pretrained`: its file, and what its answers and its input mean.
+
+    `classes[i]` is the name of logit i. `accuracy` (a fraction, over `count` test images) is known of what ships.
+    """
+
+    path: Path
+    accuracy: float | None = None
+    count: int | None = None
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Return uint8 images (N x 3 x H x W) as the model takes them: float32, less the mean, over the std.
+
+        The model was trained on images of `image_size` pixels a side: resize others before. Raises `InputError`.
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise InputError(f"images are {images.dtype} {tuple(images.shape)}: give torch.uint8, N x 3 x H x W")
+        return normalize(images, self.mean, self.std)
+
+
+def pretrained_info(name: str | Path) -> PretrainedInfo:
+    """Return classes, normalisation, config and accuracy of a pretrained model; `name` as for `from_pretrained`."""
+    return _read(name)[0]
+
+
+def from_pretrained(name: str | Path) -> nn.Module:
+    """Return a trained model on the CPU, in float32 and in evaluation mode.
+
+    It maps images (N x 3 x H x W) normalised by `pretrained_info(name).normalize` to logits (N x classes).
+
+    Args:
+        name: of weights that ship with the package: `resnext29-cifar10`, for the most accurate ones, or the full name
+            of one, such as `resnext29-cifar10-cpu` (`flatnext weights` lists them). It may also be a weights file or a
+            run folder of this package; a path that exists wins over a name.
+
+    Raises:
+        InputError: nothing has this name, or the file is damaged or does not say of which model it is.
+    """
+    info, state = _read(name)
+    with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
+        model = models.build(info.config.model, len(info.classes))
+    models.assign_weights(model, state, info.path)
+    return model.eval()
+
+
+def _read(name: str | Path) -> tuple[PretrainedInfo, dict[str, Tensor]]:
+    path = models.find_weights(name)
+    state, metadata = models.read_weights(path)
+    origin = models.read_origin(metadata, path)
+    if origin is None:
+        raise InputError(f"{path} does not say of which model it is: make the model, and use flatnext.load_weights")
+    entry = None if Path(name).exists() else entry_of(str(name))
+    accuracy, count = (entry.accuracy, entry.count) if entry else (None, None)
+    return PretrainedInfo(**vars(origin), path=path, accuracy=accuracy, count=count), state

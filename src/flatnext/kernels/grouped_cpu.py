@@ -1,0 +1,91 @@
+"""The grouped 3x3 convolution of a training pass in bf16, on a CPU that multiplies it (AVX-512 BF16).
+
+The kernel is for groups of 4, 8 or 16 channels with as many outputs as inputs. It sums in float32, as oneDNN does,
+whose grouped convolution leaves most of a vector unused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from flatnext.kernels.build import library
+from flatnext.kernels.switch import kernels_for
+
+SHAPES = {(group, stride) for group in (4, 8, 16) for stride in (1, 2)}  # that are compiled
+SLOWER = ((16, 1),)  # a group fills a vector of oneDNN's there, which is faster
+
+
+def convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """Return ``layer(x)`` in bf16: (N, C, H, W) to (N, C, H / stride, W / stride), for what `fits`."""
+    return _GroupedConvolution.apply(x, layer.weight, layer.stride[0])
+
+
+def fits(layer: nn.Conv2d, x: Tensor) -> bool:
+    """Return whether this 3x3 convolution, padded by 1 and without a bias, is one that the kernel is faster in."""
+    group, stride = layer.in_channels // layer.groups, layer.stride[0]
+    kernels = kernels_for(x)
+    return (
+        kernels is not None
+        and bool(kernels.has_grouped_convolution())
+        and x.dtype == torch.bfloat16
+        and torch.is_autocast_enabled("cpu")
+        and layer.weight.dtype == torch.float32
+        and layer.in_channels == layer.out_channels
+        and (group, stride) in SHAPES
+        and (group, stride) not in SLOWER
+        and x.shape[2] % stride == x.shape[3] % stride == 0
+    )
+
+
+class _GroupedConvolution(torch.autograd.Function):
+    """The kernel and its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
+        """Convolve."""
+        ctx.save_for_backward(x, weight)
+        ctx.stride = stride
+        images, channels, height, width = x.shape
+        shape = images, channels, height // stride, width // stride
+        y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        _convolve(x, weight, y, stride, up=False)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of x and the weight."""
+        x, weight = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        dx = dweight = None
+        if ctx.needs_input_grad[0]:
+            dx = torch.empty_like(x)
+            _convolve(gradient, weight, dx, ctx.stride, up=True)
+        if ctx.needs_input_grad[1]:
+            dweight = torch.empty_like(weight, memory_format=torch.contiguous_format)
+            kernels = library()
+            assert kernels is not None
+            done = kernels.grouped_weight_gradient(
+                *(t.data_ptr() for t in (x, gradient, dweight)), *_sizes(x, gradient), weight.shape[1], ctx.stride
+            )
+            assert done
+        return dx, dweight, None
+
+
+def _convolve(source: Tensor, weight: Tensor, target: Tensor, stride: int, *, up: bool) -> None:
+    """Convolve `source` into `target`, or with `up` the gradient of an output into that of its input."""
+    kernels = library()
+    assert kernels is not None
+    weight = weight.contiguous()  # channels-last strides of (out, in, 3, 3) are others
+    done = kernels.grouped_convolution(
+        *(t.data_ptr() for t in (source, weight, target)), *_sizes(source, target), weight.shape[1], stride, up
+    )
+    assert done
+
+
+def _sizes(source: Tensor, target: Tensor) -> tuple[int, ...]:
+    return source.shape[0], *source.shape[2:], *target.shape[2:], source.shape[1]

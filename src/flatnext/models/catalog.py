@@ -1,0 +1,134 @@
+"""Weights that come with the package, by name, and the file that a path or a name stands for.
+
+They lie in the package's folder `weights`, a safetensors file and its model card each, with an index of all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flatnext.config.setting import Settings, parse
+from flatnext.errors import InputError
+from flatnext.files import read_json
+
+WEIGHTS = Path(__file__).parent.parent / "weights"
+INDEX = "index.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shipped(Settings):
+    """One weights file: its size and SHA-256, and how the weights in it did on the test set, in single precision.
+
+    `accuracy` (a fraction) and `loss` (mean cross-entropy) are over all `count` test images, and `first_correct` is
+    the number of hits among the `first_count` first of them, in the order of the data set, for a quick check.
+    """
+
+    name: str
+    recipe: str
+    accuracy: float
+    loss: float
+    count: int
+    first_count: int
+    first_correct: int
+    bytes: int
+    sha256: str
+
+    @property
+    def short(self) -> str:
+        """The name that the best of several shares: `resnext29-cifar10` of `resnext29-cifar10-cpu`."""
+        return self.name.rpartition("-")[0]
+
+    @property
+    def file(self) -> str:
+        """The name of the weights file."""
+        return f"{self.name}.safetensors"
+
+
+def shipped(folder: Path | None = None) -> dict[str, tuple[Shipped, ...]]:
+    """Return what a folder (by default the package's) has, by short name, the most accurate first."""
+    index = (folder or WEIGHTS) / INDEX
+    if not index.is_file():
+        return {}
+    try:
+        return parse_index(read_json(index))
+    except (InputError, TypeError) as error:
+        raise InputError(f"{index} is damaged: install flatnext again, or pack the weights again") from error
+
+
+def parse_index(content: object) -> dict[str, tuple[Shipped, ...]]:
+    """Return the index that a JSON file holds; `InputError` or `TypeError` if it is none."""
+    if not isinstance(content, dict) or not all(isinstance(entries, list) for entries in content.values()):
+        raise InputError("the index is not lists by name: restore it")
+    return {
+        short: tuple(parse(Shipped, entry, short) for entry in entries) for short, entries in content.items() if entries
+    }
+
+
+def best_first(entries: list[Shipped]) -> list[Shipped]:
+    """Sort by accuracy, then by loss, then by name."""
+    return sorted(entries, key=lambda entry: (-entry.accuracy, entry.loss, entry.name))
+
+
+def entry_of(name: str, folder: Path | None = None) -> Shipped | None:
+    """Return the entry of a full name, or the best of a short one; None if there is none."""
+    index = shipped(folder)
+    named = [entry for entries in index.values() for entry in entries if entry.name == name]
+    return next(iter(named or index.get(name, ())), None)
+
+
+def names() -> list[str]:
+    """Return all names that can be given, short ones before the full ones they stand for."""
+    return [name for short, entries in shipped().items() for name in (short, *(entry.name for entry in entries))]
+
+
+def format_shipped(index: Mapping[str, Sequence[Shipped]]) -> str:
+    """Return a table of what ships: name, accuracy, size in MB (10^6 bytes), recipe."""
+    if not index:
+        return "no weights ship with this version: flatnext pack makes them from a finished run"
+    rows = [("name", "accuracy", "test images", "MB", "recipe")]
+    for short, entries in index.items():
+        for entry in entries:
+            figures = (f"{entry.accuracy:.2%}", f"{entry.count:,}", f"{entry.bytes / 1e6:.1f}")
+            note = f"{entry.recipe}  (also: {short})" if entry is entries[0] else entry.recipe
+            rows.append((entry.name, *figures, note))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(row, "<>>><", widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def find_weights(path: Path | str, checkpoint: str | None = None) -> Path:
+    """Return the weights file that is meant: that of a run folder, the file itself, or what ships under a name.
+
+    A path that exists wins over a name. In a run folder it is `checkpoint`, `last` or `best` (None: `last`).
+
+    Raises `InputError` for what is neither, for a checkpoint of something that is no folder, and for a shipped file
+    that is missing or damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        file = path / f"{checkpoint or 'last'}.safetensors"
+        if not file.is_file():
+            raise InputError(f"{path} has no {file.name}: is it a run folder with a {file.stem} checkpoint?")
+        return file
+    entry = None if path.exists() else entry_of(str(path))
+    if not path.exists() and entry is None:
+        known = f"one of {', '.join(names())}" if names() else "none ship with this version"
+        raise InputError(f"{path} does not exist: give a run folder, a weights file, or a name of weights ({known})")
+    if checkpoint is not None:
+        raise InputError(f"checkpoint is {checkpoint!r}: it belongs to a run folder, and {path} is none: leave it out")
+    return path if entry is None else _verified(WEIGHTS / entry.file, entry)
+
+
+def _verified(path: Path, entry: Shipped) -> Path:
+    """Return the path, if the file there has the sum that the index says."""
+    try:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): install flatnext again") from error
+    if found != entry.sha256:
+        raise InputError(f"{path} is damaged: install flatnext again, or pack the weights again")
+    return path

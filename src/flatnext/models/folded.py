@@ -1,0 +1,161 @@
+"""A trained network in the form that answers fastest: batch norm folded away, ReLU and additions inside convolutions.
+
+At inference batch norm is a scale and a shift of each channel, so they go into the convolution before it. On x86 CPUs
+oneDNN applies the residual addition and ReLU while it writes a convolution's output (the operators that
+`torch.compile` uses when it freezes a model); elsewhere they are ordinary operators that work in place.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import platform
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flatnext.errors import InputError
+from flatnext.models.resnext import Block
+
+
+def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return the float64 weight (O, I / groups, K, K) and bias (O,) of a convolution that does the work of both."""
+    tensors = (conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    # By way of the CPU, since not every device has float64.
+    weight, scale, shift, mean, variance = (cast(Tensor, each).detach().cpu().double() for each in tensors)
+    scale = scale / (variance + norm.eps).sqrt()
+    return weight * scale[:, None, None, None], shift - mean * scale
+
+
+class Convolution(nn.Module):
+    """A convolution with a bias, then the addition of a residual if one is given, then ReLU if wanted."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, conv: nn.Conv2d, weight: Tensor, bias: Tensor, *, relu: bool) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.to(memory_format=torch.channels_last))
+        self.register_buffer("bias", bias)
+        self.stride, self.padding, self.dilation = conv.stride, cast(Sequence[int], conv.padding), conv.dilation
+        self.groups, self.relu = conv.groups, relu
+        self._packed: Tensor | None = None
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Map (N, I, H, W) to (N, O, H', W') in the same type; `residual` (of the output's shape) is overwritten."""
+        if not _has_fused(x):
+            y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+            y = y if residual is None else y.add_(residual)
+            return y.relu_() if self.relu else y
+        settings = (self.bias, self.padding, self.stride, self.dilation, self.groups)
+        unary = "relu" if self.relu else "none"
+        if residual is None:
+            return torch.ops.mkldnn._convolution_pointwise(x, self._pack(x), *settings, unary, [], "")
+        add = torch.ops.mkldnn._convolution_pointwise_.binary
+        return add(residual, x, self._pack(x), *settings, "add", 1.0, unary if self.relu else None, [], "")
+
+    def _pack(self, x: Tensor) -> Tensor:
+        """Return the weight in the layout that oneDNN prefers, worked out for the first input and good for all."""
+        if self._packed is None:
+            self._packed = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight, self.padding, self.stride, self.dilation, self.groups, list(x.shape)
+            )
+        return self._packed
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Convolution:
+        self._packed = None  # It does not follow its weight to another type or device.
+        return super()._apply(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_packed": None}  # It can be neither copied nor pickled.
+
+
+@functools.cache
+def _cpu_has_fused() -> bool:
+    """Return whether this torch has oneDNN's fused operators, on the kind of CPU where they were tested."""
+    names = ("_convolution_pointwise", "_convolution_pointwise_", "_reorder_convolution_weight")
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return x86 and torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
+
+
+@functools.cache
+def _cpu_has_fused_bf16() -> bool:
+    return _cpu_has_fused() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _has_fused(x: Tensor) -> bool:
+    if x.device.type != "cpu" or not torch.backends.mkldnn.enabled:
+        return False
+    return _cpu_has_fused_bf16() if x.dtype == torch.bfloat16 else _cpu_has_fused()
+
+
+class InferenceBlock(nn.Module):
+    """A residual bottleneck of three convolutions, and one in the shortcut where the shape changes."""
+
+    def __init__(self, conv1: nn.Module, conv2: nn.Module, conv3: nn.Module, shortcut: nn.Module | None) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.conv3, self.shortcut = conv1, conv2, conv3, shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, I, H, W) to (N, O, H', W'); `x` may be overwritten."""
+        y = self.conv2(self.conv1(x))
+        return self.conv3(y, x if self.shortcut is None else self.shortcut(x))
+
+
+class InferenceNet(nn.Module):
+    """What `for_inference` returns: a stem, blocks, global average pooling and a linear layer."""
+
+    def __init__(self, stem: nn.Module, blocks: nn.Sequential, linear: nn.Linear, downsampling: int) -> None:
+        super().__init__()
+        self.stem, self.blocks, self.linear, self.downsampling = stem, blocks, linear, downsampling
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images (N, 3, H, W) to float32 logits (N, classes). `InputError`: H or W is not divisible."""
+        height, width = images.shape[-2:]
+        if height % self.downsampling or width % self.downsampling:
+            raise InputError(f"image size is {height}x{width}: give sides that are multiples of {self.downsampling}")
+        if not images.is_floating_point():
+            raise InputError(f"images are {images.dtype}: give floating-point ones, normalised as in training")
+        with torch.autocast(images.device.type, enabled=False):
+            dtype = next(self.stem.buffers()).dtype
+            x = self.blocks(self.stem(images.to(dtype, memory_format=torch.channels_last)))
+            return self.linear(x.mean((2, 3), dtype=self.linear.weight.dtype))
+
+
+def folded(model: nn.Module) -> InferenceNet:
+    """Return a float32 copy of `model` for inference, on its device. `InputError`: it is no network of this package."""
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not blocks or len(linear) != 1 or not hasattr(model, "bn1"):
+        raise InputError(f"for_inference does not know {type(model).__name__}: give a ResNeXt or ResNet50 of flatnext")
+    stem: list[nn.Module] = [_convolution(model, "conv1", "bn1", relu=True)]
+    if hasattr(model, "maxpool"):
+        stem.append(copy.deepcopy(cast(nn.Module, model.maxpool)))
+    device = linear[0].weight.device
+    return InferenceNet(
+        nn.Sequential(*stem).to(device),
+        nn.Sequential(*map(_block, blocks)).to(device),
+        copy.deepcopy(linear[0]).float().requires_grad_(False),
+        cast(int, getattr(model, "downsampling", 1)),
+    )
+
+
+def _block(block: Block) -> InferenceBlock:
+    shortcut = cast(nn.Sequential, getattr(block, block.shortcut_name))
+    return InferenceBlock(
+        _convolution(block, "conv1", "bn1", relu=True),
+        _convolution(block, "conv2", "bn2", relu=True),
+        _convolution(block, "conv3", "bn3", relu=True),
+        _convolution(shortcut, "0", "1", relu=False) if len(shortcut) else None,
+    )
+
+
+def _convolution(parent: nn.Module, conv: str, norm: str, *, relu: bool) -> Convolution:
+    convolution = cast(nn.Conv2d, parent.get_submodule(conv))
+    weight, bias = fold(convolution, cast(nn.BatchNorm2d, parent.get_submodule(norm)))
+    return Convolution(convolution, weight.float(), bias.float(), relu=relu)

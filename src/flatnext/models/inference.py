@@ -1,0 +1,47 @@
+"""`for_inference`: a trained network in the form that answers fastest."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from flatnext.device import resolve_precision
+from flatnext.errors import InputError
+from flatnext.models.folded import InferenceNet, folded
+from flatnext.models.quantized import quantize
+
+PRECISIONS = ("auto", "fp32", "bf16", "int8")
+
+
+def for_inference(model: nn.Module, precision: str = "auto", calibration: Tensor | None = None) -> InferenceNet:
+    """Return a copy of a network for inference alone; the model and its mode are left as they are.
+
+    The copy maps images (N, 3, H, W), normalised as in training, to float32 logits (N, classes), as `model.eval()`
+    does, whichever mode the model is in: running statistics are folded into the weights in float64. It takes any batch
+    and any image size that the model takes, gives no gradients, and stays on the model's device.
+
+    Args:
+        model: `ResNeXt`, or `resnet50` and `resnext50_32x4d` of `models.imagenet`.
+        precision: of weights and activations up to the pooling; the linear layer is always float32. `fp32`; `bf16`;
+            `int8` (CPUs with int8 dot products), with one scale a channel for weights and one a layer for activations;
+            `auto`: bf16 where the device computes in it, else fp32.
+        calibration: for int8, some hundreds of images such as the network will see (N, 3, H, W), normalised. Their
+            activations set the scales. They need no labels.
+
+    Raises:
+        InputError: unknown precision, a model of another kind, int8 without images or on a CPU that lacks it.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision is {precision!r}: choose {', '.join(PRECISIONS)}")
+    if (precision == "int8") != (calibration is not None):
+        raise InputError("calibration is for precision int8, which needs it: give both or neither")
+    net = folded(model)
+    if calibration is not None:
+        return quantize(net, calibration)
+    device = net.linear.weight.device
+    precision = resolve_precision(precision, device)
+    if precision == "fp32" and device.type == "cuda":  # As `device.place` does: else convolutions round to TF32.
+        torch.backends.cudnn.allow_tf32 = False
+    for part in (net.stem, net.blocks):
+        part.to(torch.bfloat16 if precision == "bf16" else torch.float32)
+    return net

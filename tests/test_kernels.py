@@ -1,0 +1,293 @@
+"""The fused kernels against double precision, and against torch's own operations over a training run."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flatnext import kernels
+from flatnext.config import Model
+from flatnext.kernels import build, grouped_cpu, norm
+from flatnext.models import build as build_model
+from flatnext.models.resnext import Block
+
+compiled = pytest.mark.skipif(kernels.library() is None, reason="no compiler, or not a CPU that the kernels are for")
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}  # relative; bf16 keeps 8 bits, so that 2 ** -8 is one rounding
+
+
+def random_images(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(shape, generator=generator) * 3 + 5
+    return images.to(dtype, memory_format=torch.channels_last)
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    difference = (found.double() - expected.double()).norm().detach()
+    return float(difference / expected.double().norm().detach().clamp(min=1e-30))
+
+
+def random_norm(channels: int) -> nn.BatchNorm2d:
+    layer = nn.BatchNorm2d(channels)
+    with torch.no_grad():
+        layer.weight.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(1))
+        layer.bias.normal_(generator=torch.Generator().manual_seed(2))
+    return layer
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the kernels that were called."""
+    calls: list[str] = []
+    for function in (norm._BatchNorm, grouped_cpu._GroupedConvolution):
+        forward = function.forward
+
+        def counted(ctx: object, *inputs: object, forward: object = forward, name: str = function.__name__) -> Tensor:
+            calls.append(name)
+            return forward(ctx, *inputs)  # type: ignore[operator]
+
+        monkeypatch.setattr(function, "forward", staticmethod(counted))
+    return calls
+
+
+def double_batch_norm(
+    layer: nn.BatchNorm2d, x: Tensor, residual: Tensor | None, relu: bool, gradient: Tensor
+) -> list[Tensor]:
+    """Output, statistics and gradients in double precision, by the definition."""
+    leaves = [t.detach().double().requires_grad_() for t in (x, layer.weight, layer.bias)]
+    added = None if residual is None else residual.detach().double().requires_grad_()
+    values, weight, bias = leaves
+    mean = values.mean((0, 2, 3), keepdim=True)
+    variance = ((values - mean) ** 2).mean((0, 2, 3), keepdim=True)
+    y = (values - mean) / (variance + layer.eps).sqrt() * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+    y = y if added is None else y + added
+    y = y.clamp(min=0) if relu else y
+    y.backward(gradient.double())
+    count = x.numel() / x.shape[1]
+    running_mean = 0.1 * mean.detach().flatten()
+    running_var = 0.9 + 0.1 * variance.detach().flatten() * count / (count - 1)
+    gradients = [t.grad for t in (*leaves, *([added] if added is not None else [])) if t.grad is not None]
+    return [y.detach(), running_mean, running_var, *gradients]
+
+
+@compiled
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("with_residual", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(5, 32, 7, 6), (3, 144, 9, 9), (2, 1024, 2, 2), (2, 16, 1, 1)])
+def test_batch_norm_against_double_precision(
+    shape: tuple[int, ...], dtype: torch.dtype, with_residual: bool, relu: bool, taken: list[str]
+) -> None:
+    x = random_images(*shape, dtype=dtype).requires_grad_()
+    residual = random_images(*shape, dtype=dtype, seed=3).requires_grad_() if with_residual else None
+    gradient = random_images(*shape, dtype=dtype, seed=4) - 5
+    layer = random_norm(shape[1])
+    y = kernels.batch_norm(layer, x, residual, relu=relu)
+    y.backward(gradient)
+    leaves = [x, layer.weight, layer.bias, *([residual] if residual is not None else [])]
+    found = [y.detach(), layer.running_mean, layer.running_var, *(t.grad for t in leaves)]
+    expected = double_batch_norm(random_norm(shape[1]), x, residual, relu, gradient)
+    assert taken == ["_BatchNorm"]
+    assert layer.num_batches_tracked == 1
+    for a, b in zip(found, expected, strict=True):
+        if shape[0] * shape[2] * shape[3] == 2 and b is expected[3]:
+            continue  # with two values a channel the gradient is a difference of nearly equal numbers
+        assert relative(a, b) < TOLERANCE[dtype]
+
+
+@compiled
+def test_batch_norm_of_a_mean_far_from_zero() -> None:
+    x = random_images(4, 32, 8, 8) * 0.01 + 1000
+    y = kernels.batch_norm(random_norm(32), x, relu=False)
+    expected = double_batch_norm(random_norm(32), x, None, False, torch.ones_like(x))[0]
+    assert relative(y, expected) < 1e-2  # float32 keeps three digits of x here: torch is no closer
+    assert relative(y, expected) < 2 * relative(random_norm(32)(x), expected) + 1e-5
+
+
+@compiled
+def test_batch_norm_passes_on_what_is_not_finite() -> None:
+    x = random_images(2, 32, 4, 4)
+    x[0, 3, 0, 0] = torch.nan
+    x[1, 5, 1, 1] = torch.inf
+    layer, plain = random_norm(32), random_norm(32)
+    y, expected = kernels.batch_norm(layer, x), F.relu(plain(x))
+    assert torch.equal(y.isfinite(), expected.isfinite())
+    assert torch.equal(layer.running_mean.isfinite(), plain.running_mean.isfinite())
+    assert not layer.running_var[3].isfinite()
+
+
+@compiled
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(8, 8), (12, 6), (34, 18)])
+@pytest.mark.parametrize("channels", [128, 256, 512])
+def test_grouped_convolution_against_double_precision(
+    channels: int, size: tuple[int, int], stride: int, taken: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kernels.library().has_grouped_convolution():  # type: ignore[union-attr]
+        pytest.skip("the CPU has no bf16 products")
+    monkeypatch.setattr(grouped_cpu, "SLOWER", ())
+    layer = nn.Conv2d(channels, channels, 3, stride, padding=1, groups=32, bias=False)
+    layer = layer.to(memory_format=torch.channels_last)
+    x = (random_images(2, channels, *size) - 5).bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = kernels.grouped_convolution(layer, x)
+    gradient = random_images(*y.shape, dtype=torch.bfloat16, seed=5) - 5
+    y.backward(gradient)
+    assert taken == ["_GroupedConvolution"]
+    values = x.detach().double().requires_grad_()
+    weight = layer.weight.detach().bfloat16().double().requires_grad_()
+    expected = F.conv2d(values, weight, stride=stride, padding=1, groups=32)
+    expected.backward(gradient.double())
+    assert y.dtype == torch.bfloat16
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert relative(y, expected) < 4e-3
+    assert relative(x.grad, values.grad) < 4e-3  # type: ignore[arg-type]
+    assert relative(layer.weight.grad, weight.grad) < 1e-5  # type: ignore[arg-type]  # it is never rounded to bf16
+
+
+def make_model(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    model = build_model(Model(blocks=(1, 1, 1)), 10)  # the report's three widths
+    return model.to(memory_format=torch.channels_last).train()
+
+
+def fifty_steps(*, narrow: bool) -> tuple[Tensor, Tensor]:
+    """Losses of 50 steps of SGD with the kernels, and of float32 and torch's own operations at the same weights."""
+    model, plain = make_model(), make_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    images = random_images(16, 3, 8, 8) - 5
+    labels = torch.randint(10, (16,), generator=torch.Generator().manual_seed(7))
+    found, expected = [], []
+    for _ in range(50):
+        plain.load_state_dict(model.state_dict())
+        with torch.no_grad(), kernels.disabled():
+            expected.append(F.cross_entropy(plain(images), labels))
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            logits = model(images)
+        loss = F.cross_entropy(logits, labels)
+        loss.backward()
+        optimizer.step()
+        found.append(loss.detach())
+    for buffer, other in zip(model.buffers(), plain.buffers(), strict=True):
+        assert relative(buffer, other) < (0.02 if narrow else 1e-5)
+    return torch.stack(found), torch.stack(expected)
+
+
+@compiled
+def test_losses_of_fifty_steps_in_float32(taken: list[str]) -> None:
+    found, expected = fifty_steps(narrow=False)
+    assert taken.count("_BatchNorm") == 50 * 13
+    assert found[-1] < 0.2 * found[0]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@compiled
+def test_losses_of_fifty_steps_in_bf16(taken: list[str]) -> None:
+    found, expected = fifty_steps(narrow=True)
+    assert "_GroupedConvolution" in taken or not kernels.library().has_grouped_convolution()  # type: ignore[union-attr]
+    assert found[-1] < 0.2 * found[0]
+    assert (found - expected).abs().max() < 0.05
+    assert (found - expected).abs().mean() < 0.01
+
+
+@compiled
+@pytest.mark.parametrize(("width", "stride"), [(128, 1), (256, 2), (512, 2)])
+def test_gradients_of_a_block_in_float32(width: int, stride: int, taken: list[str]) -> None:
+    """Against double precision: within 1e-5, or no farther from it than torch's own operations in float32 are."""
+
+    def gradients(dtype: torch.dtype, fused: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        block = Block(width, width, 2 * width, stride, 32).to(memory_format=torch.channels_last)
+        for layer in block.modules():
+            if isinstance(layer, nn.BatchNorm2d):  # far from where ReLU bends, which rounding would decide
+                nn.init.constant_(layer.weight, 0.2)
+                nn.init.constant_(layer.bias, 3.0)
+        x = (random_images(4, width, 8, 8) - 5).to(dtype).requires_grad_()
+        with contextlib.nullcontext() if fused else kernels.disabled():
+            y = block.to(dtype)(x)
+        y.backward((random_images(*y.shape, seed=9) - 5).to(dtype))
+        return [t.grad for t in (x, *block.parameters()) if t.grad is not None]
+
+    exact, plain = gradients(torch.float64, False), gradients(torch.float32, False)
+    assert not taken
+    for found, other, expected in zip(gradients(torch.float32, True), plain, exact, strict=True):
+        assert relative(found, expected) < max(1e-5, 2 * relative(other, expected))
+    assert taken.count("_BatchNorm") == 4
+
+
+@compiled
+def test_the_number_of_threads_changes_no_bit_of_batch_norm() -> None:
+    threads = torch.get_num_threads()
+    results = []
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        x = random_images(9, 64, 16, 16).requires_grad_()
+        layer = random_norm(64)
+        kernels.batch_norm(layer, x).square().sum().backward()
+        results.append([x.grad, layer.weight.grad, layer.running_var])
+    torch.set_num_threads(threads)
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)  # type: ignore[arg-type]
+
+
+@compiled
+@pytest.mark.parametrize("case", ["evaluation", "contiguous", "channels", "double", "hook", "momentum", "meta", "off"])
+def test_where_the_kernel_does_not_fit_torch_is_used(case: str, taken: list[str]) -> None:
+    layer, x = random_norm(32), random_images(2, 32, 4, 4)
+    if case == "evaluation":
+        layer.eval()
+    if case == "contiguous":
+        x = x.contiguous()
+    if case == "channels":
+        layer, x = random_norm(20), random_images(2, 20, 4, 4)
+    if case == "double":
+        layer, x = layer.double(), x.double()
+    if case == "hook":
+        layer.register_forward_hook(lambda *_: None)
+    if case == "momentum":
+        layer.momentum = None
+    if case == "meta":
+        layer, x = layer.to("meta"), x.to("meta")
+    with kernels.disabled() if case == "off" else torch.enable_grad():
+        y = kernels.batch_norm(layer, x)
+    assert not taken
+    if case != "meta":
+        plain = random_norm(x.shape[1]).to(x.dtype)
+        plain.train(layer.training)
+        plain.momentum = layer.momentum
+        torch.testing.assert_close(y, F.relu(plain(x)))
+
+
+@compiled
+def test_a_gradient_in_another_layout_is_taken() -> None:
+    x = random_images(2, 32, 4, 4).requires_grad_()
+    layer = random_norm(32)
+    kernels.batch_norm(layer, x).mean((2, 3)).square().sum().backward()  # the gradient is expanded from (N, C)
+    other = random_images(2, 32, 4, 4).requires_grad_()
+    F.relu(random_norm(32)(other)).mean((2, 3)).square().sum().backward()
+    assert relative(x.grad, other.grad) < 1e-5  # type: ignore[arg-type]
+
+
+def test_without_a_compiler_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    build.library.cache_clear()
+    try:
+        assert build.library() is None
+        x = random_images(2, 32, 4, 4)
+        torch.testing.assert_close(kernels.batch_norm(random_norm(32), x), F.relu(random_norm(32)(x)))
+    finally:
+        build.library.cache_clear()
+
+
+def test_they_can_be_turned_off_in_the_environment() -> None:
+    code = "import torch; from flatnext import kernels; print(kernels.library())"
+    found = subprocess.run(
+        [sys.executable, "-c", code], env={"FLATNEXT_KERNELS": "0"}, capture_output=True, text=True, check=True
+    )
+    assert found.stdout == "None\n"
