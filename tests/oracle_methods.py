@@ -171,6 +171,7 @@ RULES = {
 def rule_of_step(name, settings, step, total_steps):
     """Return the rule's name and its settings at a step, by the interval and the schedule of the radius."""
     own = dict(settings)
+    assert own.pop("ascent_share", 1.0) == 1.0  # tests/test_step.py is about others
     interval, schedule = own.pop("interval", 1), own.pop("radius_schedule", "constant")
     own.pop("per_rank", None)
     own.pop("only", None)

@@ -85,7 +85,7 @@ def bad_loss(processes):
     for step in range(5):
         bad = step == 3 and processes.rank == processes.count - 1
         loss = torch.tensor(torch.nan if bad else 1.0)
-        tally.add(SimpleNamespace(loss=loss, correct=torch.tensor(1), count=2), step)
+        tally.add(SimpleNamespace(loss=loss, correct=torch.tensor(1), count=2, trained=2), step)
     return error_of(lambda: tally.check(processes))
 
 

@@ -40,7 +40,9 @@ def python(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("verb", ["", "study", "train", "evaluate", "report", "bench", "summary", "data"])
+@pytest.mark.parametrize(
+    "verb", ["", "study", "train", "evaluate", "report", "bench", "summary", "weights", "pack", "data"]
+)
 def test_help_comes_without_torch(verb):
     code = (
         f"import sys; sys.argv = ['flatnext', *{verb.split()!r}, '--help']\n"
@@ -145,6 +147,8 @@ BAD = [
     (["evaluate", "nowhere"], "nowhere"),
     (["evaluate", "broken.json"], "broken.json"),
     (["evaluate", "."], "last.safetensors"),
+    (["evaluate", "broken.json", "--checkpoint", "best"], "checkpoint is 'best'"),
+    (["pack", "nowhere", "--name", "a-digits-b"], "nowhere is not a run folder"),
     (["report", "nowhere"], "nowhere"),
     (["data", "--dataset", "folder", "--data-dir", "nowhere"], "nowhere"),
     (["summary", "--image-size", "30"], "30"),

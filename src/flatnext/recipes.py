@@ -191,6 +191,18 @@ MODELS: dict[str, Model] = {
     "resnext29": Model(),
     "resnext20": Model(blocks=(2, 2, 2)),
     "resnext11": Model(blocks=(1, 1, 1), cardinality=8),
+    # The rest have the parameters of resnext29 to within 3.1 %, and at most 5 million: docs/models.md.
+    "resnext29-stem3": Model(stem_kernel=3),
+    "resnext29-64x2d": Model(cardinality=64, bottleneck_width=2),
+    "resnext26-16x8d": Model(blocks=(3, 2, 3), cardinality=16, bottleneck_width=8),
+    "resnext29-4x27d": Model(cardinality=4, bottleneck_width=27),
+    "resnext29-1x75d": Model(cardinality=1, bottleneck_width=75),
+    "resnext17-32x5d": Model(blocks=(2, 1, 2), bottleneck_width=5),
+    "resnext50-16x6d": Model(blocks=(5, 6, 5), cardinality=16, bottleneck_width=6),
+    "resnet30": Model(block="basic", blocks=(5, 5, 4), cardinality=1, bottleneck_width=56, stem=16, stem_kernel=3),
+    "preact30": Model(block="preact", blocks=(5, 5, 4), cardinality=1, bottleneck_width=56, stem=16, stem_kernel=3),
+    "sknet44": Model(block="sk", blocks=(5, 4, 5), bottleneck_width=3),
+    "pyramid38": Model(blocks=(4, 4, 4), bottleneck_width=2, widths="pyramid", pyramid_alpha=432),
 }
 
 

@@ -23,6 +23,7 @@ METHODS: dict[str, Method] = {
     "amp-norm": Amp(only="norm"),
     "amp-interval-4": Amp(interval=4),
     "amp-inner-iter-2": Amp(inner_iter=2),
+    "amp-ascent-share-0.5": Amp(ascent_share=0.5),
     "sam": Sam(),
     "asam": Asam(),
     "rmp": Rmp(),
@@ -70,6 +71,15 @@ class Plan(Settings):
             require(not unknown, f"{name} has {unknown and unknown[0]!r}: choose among {', '.join(known)}")
             require(len(set(chosen)) == len(chosen), f"{name} names {', '.join(chosen)}: name each once")
         require(len(self.parts) > 0, f"parts is empty: choose among {', '.join(PARTS)}")
+        block, widths = self.model.block, self.model.widths
+        require(
+            "inference" not in self.parts or block in ("resnext", "basic"),
+            f"part inference does not know block {block}: leave it out of --parts",
+        )
+        require(
+            "convolution" not in self.parts or (block == "resnext" and widths == "constant-by-stage"),
+            f"part convolution does not know block {block} with widths {widths}: leave it out of --parts",
+        )
 
     def methods_by_name(self) -> dict[str, Method]:
         """Return the methods to measure; plain SGD is always the first, since the others are compared with it."""

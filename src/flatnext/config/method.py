@@ -30,6 +30,8 @@ class Perturbation(Settings):
         """Check the ranges: no number among the settings is negative."""
         super().__post_init__()
         require(self.interval >= 1, f"interval is {self.interval}: give at least 1")
+        share = getattr(self, "ascent_share", 1.0)
+        require(0 < share <= 1, f"ascent_share is {share}: give a number above 0, up to 1")
         require_finite(self, *(f.name for f in fields(self) if isinstance(getattr(self, f.name), (int, float))))
 
 
@@ -49,6 +51,7 @@ class Amp(Ball):
     name: ClassVar[str] = "amp"
     inner_iter: int = setting(1, "perturbation steps; 0 is plain training")
     only: Literal["all", "norm"] = setting("all", "perturb all parameters, or those of the normalisation layers alone")
+    ascent_share: float = setting(1.0, "share of each batch that the perturbation is made from; less is cheaper")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,7 @@ class Sam(Perturbation):
     name: ClassVar[str] = "sam"
     rho: float = setting(0.05, "length of the perturbation (asam: relative to the sizes of the weights)")
     only: Literal["all", "norm"] = setting("all", "perturb all parameters, or those of the normalisation layers alone")
+    ascent_share: float = setting(1.0, "share of each batch that the perturbation is made from; less is cheaper")
 
 
 @dataclass(frozen=True, kw_only=True)

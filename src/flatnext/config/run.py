@@ -64,12 +64,24 @@ class Data(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Model(Settings):
-    """A ResNeXt for small images; the defaults are the report's ResNeXt-29 (32x4d)."""
+    """A residual network for small images; the defaults are the report's ResNeXt-29 (32x4d)."""
 
+    block: Literal["resnext", "basic", "preact", "sk"] = setting(
+        "resnext",
+        "resnext: bottleneck with a grouped 3x3; sk: with selective kernels in its place; basic: two 3x3, as in plain "
+        "ResNets; preact: the same with pre-activation",
+    )
     blocks: tuple[int, ...] = setting((3, 3, 3), "blocks in each stage")
-    cardinality: int = setting(32, "groups of the 3x3 convolutions")
+    cardinality: int = setting(32, "groups of the 3x3 convolutions; basic and preact take 1")
     bottleneck_width: int = setting(4, "channels a group in the first stage; doubled a stage")
-    stem: int = setting(32, "channels of the 1x1 stem")
+    widths: Literal["constant-by-stage", "pyramid"] = setting(
+        "constant-by-stage", "pyramid: widths grow by pyramid_alpha in all, from block to block; shortcuts add zeros"
+    )
+    pyramid_alpha: int | None = setting(
+        None, "pyramid: channels by which the last block's width exceeds the base width"
+    )
+    stem: int = setting(32, "channels of the stem")
+    stem_kernel: int = setting(1, "pixels a side of the stem's convolution: 1 or 3")
     parameter_budget: int = setting(5_000_000, "refuse to train a model with more parameters than this")
 
     def __post_init__(self) -> None:
@@ -80,6 +92,18 @@ class Model(Settings):
         )
         for name in ("cardinality", "bottleneck_width", "stem", "parameter_budget"):
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}: give at least 1")
+        require(self.stem_kernel in (1, 3), f"stem_kernel is {self.stem_kernel}: give 1 or 3")
+        require(
+            self.block in ("resnext", "sk") or self.cardinality == 1,
+            f"cardinality is {self.cardinality}: block {self.block} has no groups: set it to 1, and "
+            "bottleneck_width to the channels of the first stage",
+        )
+        alpha, pyramid = self.pyramid_alpha, self.widths == "pyramid"
+        require(
+            pyramid or alpha is None, f"pyramid_alpha belongs to widths=pyramid, not to {self.widths}: set it to none"
+        )
+        require(not pyramid or alpha is not None, "widths=pyramid needs pyramid_alpha")
+        require(alpha is None or alpha >= 1, f"pyramid_alpha is {alpha}: give at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

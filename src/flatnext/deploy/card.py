@@ -6,13 +6,14 @@ The fields are those of "Model Cards for Model Reporting" (arXiv 1810.03993) and
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from scipy.stats import binomtest
 
+from flatnext.config import Model
 from flatnext.deploy.measure import MOST_CHANGE, PRECISION, Measured
 from flatnext.durations import duration
 from flatnext.models import Origin
@@ -110,12 +111,21 @@ def model_card(record: RunRecord, checkpoint: str, origin: Origin, entry: Shippe
         origin=origin,
         entry=entry,
         measured=measured,
+        architecture=_settings(origin.config.model),
         data=NOTES[record.config.data.dataset],
         interval=interval(round(entry.accuracy * entry.count), entry.count),
         most_change=MOST_CHANGE,
         precision=PRECISION,
         config=json.dumps(record.config.to_json(), indent=1),
         date=datetime.now(UTC).date().isoformat(),
+    )
+
+
+def _settings(model: Model) -> str:
+    """Return the settings of a model, `blocks 3, 3, 3; cardinality 32; ...`, but for the limit that shapes nothing."""
+    values = {name: value for name, value in asdict(model).items() if name != "parameter_budget"}
+    return "; ".join(
+        f"{name} {', '.join(map(str, value)) if isinstance(value, tuple) else value}" for name, value in values.items()
     )
 
 

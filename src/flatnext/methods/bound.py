@@ -44,6 +44,10 @@ METHODS: dict[type[config.Method], Row] = {
 }
 
 
+# Settings that say when, with what and of what a rule is made; the others are the rule's arguments.
+FOR_THE_STEP = ("interval", "radius_schedule", "per_rank", "only", "ascent_share")
+
+
 @dataclass(frozen=True, kw_only=True)
 class BoundMethod:
     """A method's settings with what they refer to. Called with a step's number it is a function of that alone.
@@ -99,6 +103,12 @@ class BoundMethod:
         largest = settings.rho if isinstance(settings, config.Sam) else settings.epsilon
         return largest * radius_factor(settings.radius_schedule, step, self.total_steps)
 
+    def share(self, step: int, number: int) -> float:
+        """Return the share of the batch that pass `number` of a step, from 0, is to have: the last has all of it."""
+        if self.form(step) == "plain" or number >= getattr(self.settings, "inner_iter", 1):
+            return 1.0
+        return getattr(self.settings, "ascent_share", 1.0)
+
     @property
     def per_rank(self) -> bool:
         """Whether each process perturbs by its own gradient."""
@@ -120,7 +130,7 @@ class BoundMethod:
         if self._plain(step):
             return sgd
         row = METHODS[type(settings)]
-        own = {k: v for k, v in vars(settings).items() if k not in ("interval", "radius_schedule", "per_rank", "only")}
+        own = {k: v for k, v in vars(settings).items() if k not in FOR_THE_STEP}
         own["rho" if "rho" in own else "epsilon"] = self.radius_at(step) if self.radius is None else self.radius
         return partial(row.rule, **own, **{name: self._need(name, images) for name in row.needs})
 

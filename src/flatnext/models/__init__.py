@@ -9,12 +9,17 @@ from flatnext.config import Model
 from flatnext.errors import InputError
 from flatnext.models.catalog import find_weights, format_shipped, shipped
 from flatnext.models.inference import for_inference
+from flatnext.models.network import MakesBlocks, Network, constant_widths, pyramid_widths
 from flatnext.models.origin import Origin, read_origin
-from flatnext.models.resnext import ResNeXt, resnext29
+from flatnext.models.resnet import BasicBlock, PreActBlock
+from flatnext.models.resnext import Block, ResNeXt, resnext29
+from flatnext.models.selective_kernel import SelectiveKernelBlock
 from flatnext.models.summary import format_summary, summarize, table1
 from flatnext.models.weights import assign_weights, load_weights, read_weights
 
 __all__ = [
+    "BLOCKS",
+    "Network",
     "Origin",
     "ResNeXt",
     "assign_weights",
@@ -33,13 +38,20 @@ __all__ = [
     "table1",
 ]
 
+BLOCKS: dict[str, MakesBlocks] = {
+    "resnext": Block,
+    "basic": BasicBlock,
+    "preact": PreActBlock,
+    "sk": SelectiveKernelBlock,
+}
+
 
 def parameter_count(model: nn.Module) -> int:
     """Return the number of trainable and frozen parameters; batch norm's running statistics are not among them."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def build(settings: Model, classes: int) -> ResNeXt:
+def build(settings: Model, classes: int) -> Network:
     """Return the model that the settings describe, with torch's default initialisation from its global generator.
 
     `InputError`: it has no classes, or more parameters than `settings.parameter_budget`. They are counted before any
@@ -47,10 +59,11 @@ def build(settings: Model, classes: int) -> ResNeXt:
     """
     if classes < 1:
         raise InputError(f"classes is {classes}: give at least 1")
-    remedy = "lower blocks, cardinality, bottleneck_width or stem"
+    pyramid = settings.widths == "pyramid"
+    remedy = f"lower blocks, cardinality, bottleneck_width{', pyramid_alpha' if pyramid else ''} or stem"
     try:
         with torch.device("meta"):
-            count = parameter_count(_resnext(settings, classes))
+            count = parameter_count(_network(settings, classes))
     except (RuntimeError, TypeError) as error:  # a size beyond 64 bits
         raise InputError(f"the model is too large to count its parameters: {remedy}") from error
     budget = settings.parameter_budget
@@ -59,8 +72,20 @@ def build(settings: Model, classes: int) -> ResNeXt:
             f"the model has {count:,} parameters, {count - budget:,} more than parameter_budget {budget:,}: "
             f"{remedy}, or raise parameter_budget"
         )
-    return _resnext(settings, classes)
+    return _network(settings, classes)
 
 
-def _resnext(settings: Model, classes: int) -> ResNeXt:
-    return ResNeXt(settings.blocks, settings.cardinality, settings.bottleneck_width, settings.stem, classes)
+def _network(settings: Model, classes: int) -> Network:
+    groups, alpha = settings.cardinality, settings.pyramid_alpha
+    width = groups * settings.bottleneck_width
+    return Network(
+        BLOCKS[settings.block],
+        constant_widths(settings.blocks, width)
+        if alpha is None
+        else pyramid_widths(settings.blocks, width, alpha, groups),
+        groups,
+        settings.stem,
+        classes,
+        stem_kernel=settings.stem_kernel,
+        padded=alpha is not None,
+    )

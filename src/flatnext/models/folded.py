@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -18,7 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flatnext.errors import InputError
+from flatnext.models.resnet import BasicBlock, PreActBlock
 from flatnext.models.resnext import Block
+from flatnext.models.selective_kernel import SelectiveKernelBlock
+from flatnext.models.shortcut import PaddedShortcut
+
+WITHOUT_FORM: dict[type[nn.Module], str] = {PreActBlock: "preact", SelectiveKernelBlock: "sk"}
 
 
 def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -93,16 +98,19 @@ def _has_fused(x: Tensor) -> bool:
 
 
 class InferenceBlock(nn.Module):
-    """A residual bottleneck of three convolutions, and one in the shortcut where the shape changes."""
+    """A residual block of convolutions in a row, and one in the shortcut (or zeros) where the shape changes."""
 
-    def __init__(self, conv1: nn.Module, conv2: nn.Module, conv3: nn.Module, shortcut: nn.Module | None) -> None:
+    def __init__(self, convolutions: Iterable[nn.Module], shortcut: nn.Module | None) -> None:
         super().__init__()
-        self.conv1, self.conv2, self.conv3, self.shortcut = conv1, conv2, conv3, shortcut
+        self.convolutions, self.shortcut = nn.ModuleList(convolutions), shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, I, H, W) to (N, O, H', W'); `x` may be overwritten."""
-        y = self.conv2(self.conv1(x))
-        return self.conv3(y, x if self.shortcut is None else self.shortcut(x))
+        *first, last = self.convolutions
+        y = x
+        for convolution in first:
+            y = convolution(y)
+        return last(y, x if self.shortcut is None else self.shortcut(x))
 
 
 class InferenceNet(nn.Module):
@@ -129,7 +137,10 @@ class InferenceNet(nn.Module):
 
 def folded(model: nn.Module) -> InferenceNet:
     """Return a float32 copy of `model` for inference, on its device. `InputError`: it is no network of this package."""
-    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    for module in model.modules():
+        if type(module) in WITHOUT_FORM:
+            raise InputError(f"for_inference does not know block {WITHOUT_FORM[type(module)]}: use the model itself")
+    blocks = [module for module in model.modules() if isinstance(module, (Block, BasicBlock))]
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not blocks or len(linear) != 1 or not hasattr(model, "bn1"):
         raise InputError(f"for_inference does not know {type(model).__name__}: give a ResNeXt or ResNet50 of flatnext")
@@ -145,14 +156,13 @@ def folded(model: nn.Module) -> InferenceNet:
     )
 
 
-def _block(block: Block) -> InferenceBlock:
-    shortcut = cast(nn.Sequential, getattr(block, block.shortcut_name))
-    return InferenceBlock(
-        _convolution(block, "conv1", "bn1", relu=True),
-        _convolution(block, "conv2", "bn2", relu=True),
-        _convolution(block, "conv3", "bn3", relu=True),
-        _convolution(shortcut, "0", "1", relu=False) if len(shortcut) else None,
-    )
+def _block(block: Block | BasicBlock) -> InferenceBlock:
+    numbers = (1, 2, 3) if isinstance(block, Block) else (1, 2)
+    convolutions = [_convolution(block, f"conv{number}", f"bn{number}", relu=True) for number in numbers]
+    shortcut = getattr(block, block.shortcut_name if isinstance(block, Block) else "shortcut")
+    if isinstance(shortcut, PaddedShortcut):
+        return InferenceBlock(convolutions, copy.deepcopy(shortcut))
+    return InferenceBlock(convolutions, _convolution(shortcut, "0", "1", relu=False) if len(shortcut) else None)
 
 
 def _convolution(parent: nn.Module, conv: str, norm: str, *, relu: bool) -> Convolution:

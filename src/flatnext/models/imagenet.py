@@ -10,13 +10,19 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flatnext.models.resnext import Block, stage
+from flatnext.models.resnext import Block
 
 
 class Bottleneck(Block):
     """`Block` with torchvision's name for the shortcut."""
 
     shortcut_name: ClassVar[str] = "downsample"
+
+
+def stage(in_channels: int, width: int, out_channels: int, *, count: int, stride: int, groups: int) -> nn.Sequential:
+    """Return `count` blocks in a row, of which the first changes the number of channels and takes the stride."""
+    first = Bottleneck(in_channels, width, out_channels, stride, groups)
+    return nn.Sequential(first, *(Bottleneck(out_channels, width, out_channels, 1, groups) for _ in range(count - 1)))
 
 
 class ResNet50(nn.Module):
@@ -38,9 +44,7 @@ class ResNet50(nn.Module):
         channels = 64
         for index, count in enumerate(self.blocks):
             out_channels, stride = 256 * 2**index, 1 if index == 0 else 2
-            layer = stage(
-                Bottleneck, channels, width * 2**index, out_channels, count=count, stride=stride, groups=groups
-            )
+            layer = stage(channels, width * 2**index, out_channels, count=count, stride=stride, groups=groups)
             self.add_module(f"layer{index + 1}", layer)
             channels = out_channels
         self.fc = nn.Linear(channels, classes)

@@ -21,9 +21,11 @@ def for_inference(model: nn.Module, precision: str = "auto", calibration: Tensor
     and any image size that the model takes, gives no gradients, and stays on the model's device.
 
     Args:
-        model: `ResNeXt`, or `resnet50` and `resnext50_32x4d` of `models.imagenet`.
+        model: `ResNeXt`, `Network` with block resnext or basic, or `resnet50` and `resnext50_32x4d` of
+            `models.imagenet`.
         precision: of weights and activations up to the pooling; the linear layer is always float32. `fp32`; `bf16`;
-            `int8` (CPUs with int8 dot products), with one scale a channel for weights and one a layer for activations;
+            `int8` (CPUs with int8 dot products), with one scale a channel for weights and one a layer for activations,
+            but for padded shortcuts;
             `auto`: bf16 where the device computes in it, else fp32.
         calibration: for int8, some hundreds of images such as the network will see (N, 3, H, W), normalised. Their
             activations set the scales. They need no labels.

@@ -8,7 +8,7 @@ These operators are the ones that `torch.compile` uses for quantised models (pos
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from flatnext.errors import InputError
 from flatnext.models.folded import Convolution, InferenceBlock, InferenceNet
+from flatnext.models.shortcut import PaddedShortcut
 
 LEVELS = 255
 BATCH = 64  # of calibration images
@@ -44,14 +45,16 @@ def quantize(net: InferenceNet, calibration: Tensor) -> InferenceNet:
     """
     if net.linear.weight.device.type != "cpu" or not cpu_has_int8():
         raise InputError("precision int8 needs an x86 CPU with VNNI or AMX and torch with oneDNN: choose bf16 or fp32")
+    if any(isinstance(module, PaddedShortcut) for module in net.modules()):
+        raise InputError("precision int8 is not for widths pyramid, whose shortcuts are padded: choose bf16 or fp32")
     if len(calibration) == 0:
         raise InputError("calibration has no images: give some hundreds")
     scales = _scales(net, calibration)
     x = scales[net.stem]
     blocks: list[nn.Module] = [_Quantize(x)]
-    for block in net.blocks.children():
+    for block in cast(Iterable[InferenceBlock], net.blocks):
         blocks.append(_quantized_block(block, x, scales))
-        x = scales[cast(nn.Module, block.conv3)]
+        x = scales[block.convolutions[-1]]
     linear = net.linear
     linear.weight.mul_(x.scale)  # Pooling gives the mean of the integers.
     return InferenceNet(net.stem, nn.Sequential(*blocks), linear, net.downsampling)
@@ -85,16 +88,16 @@ def _scales(net: InferenceNet, images: Tensor) -> dict[nn.Module, Scale]:
     return {module: Scale.of_range(*bounds) for module, bounds in ranges.items()}
 
 
-def _quantized_block(block: nn.Module, x: Scale, scales: dict[nn.Module, Scale]) -> InferenceBlock:
-    one, two, three = (cast(Convolution, block.get_submodule(f"conv{number}")) for number in (1, 2, 3))
+def _quantized_block(block: InferenceBlock, x: Scale, scales: dict[nn.Module, Scale]) -> InferenceBlock:
     shortcut = cast(Convolution | None, block.shortcut)
     residual = x if shortcut is None else scales[shortcut]
-    return InferenceBlock(
-        QuantizedConvolution(one, x, scales[one]),
-        QuantizedConvolution(two, scales[one], scales[two]),
-        QuantizedConvolution(three, scales[two], scales[three], residual),
-        None if shortcut is None else QuantizedConvolution(shortcut, x, residual),
-    )
+    *first, last = cast(Iterable[Convolution], block.convolutions)
+    layers, source = [], x
+    for convolution in first:
+        layers.append(QuantizedConvolution(convolution, source, scales[convolution]))
+        source = scales[convolution]
+    layers.append(QuantizedConvolution(last, source, scales[last], residual))
+    return InferenceBlock(layers, None if shortcut is None else QuantizedConvolution(shortcut, x, residual))
 
 
 class _Quantize(nn.Module):

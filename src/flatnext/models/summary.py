@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -35,7 +35,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """The layers in order of execution, and the totals."""
+    """The layers in order of definition, and the totals."""
 
     rows: tuple[Row, ...]
     image_size: int
@@ -75,8 +75,9 @@ class _Call(NamedTuple):
 
 
 def _trace(model: nn.Module, image_size: int) -> list[_Call]:
-    """Return the calls of all submodules in one forward pass, in the order in which they end.
+    """Return the calls of all submodules in one forward pass, in the order of definition, parts before the whole.
 
+    That is the order of Figure 2; a block calls its shortcut earlier, as its last batch norm adds what it gives.
     The pass runs on a copy on the meta device: nothing is computed, and the model keeps its mode and statistics.
     """
     calls: list[_Call] = []
@@ -90,7 +91,15 @@ def _trace(model: nn.Module, image_size: int) -> list[_Call]:
     dtype = next(shadow.parameters()).dtype
     with torch.no_grad():
         shadow(torch.empty(1, 3, image_size, image_size, device="meta", dtype=dtype))
-    return calls
+    position = {path: number for number, path in enumerate(_paths(shadow))}
+    return sorted(calls, key=lambda call: position[call.path])
+
+
+def _paths(module: nn.Module, prefix: str = "") -> Iterator[str]:
+    """Yield the paths of all submodules, those of a module's parts before its own."""
+    for name, child in module.named_children():
+        yield from _paths(child, f"{prefix}{name}.")
+    yield prefix.rstrip(".")
 
 
 def _multiply_adds(module: nn.Module, shape: tuple[int, ...]) -> int:

@@ -25,6 +25,7 @@ from flatnext.data import Partition
 from flatnext.device import device_name
 from flatnext.errors import InputError
 from flatnext.files import read_json, remove_temporaries, write_atomically, write_json
+from flatnext.kernels import library
 
 CONFIG, ENVIRONMENT, METRICS, RESULT, FAILURE = (
     "config.json",
@@ -201,6 +202,7 @@ def environment(
         "threads": torch.get_num_threads(),
         "processes": processes,
         "precision": precision,
+        "kernels": device.type == "cpu" and library() is not None,
         "parameters": parameters,
         "train_images": len(partition.train),
         "validation_images": len(partition.validation) if partition.validation is not None else 0,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ class StepStats:
     loss: Tensor
     correct: Tensor
     count: int
+    trained: int  # images that the step was taken with: more than `count` where the first pass had a part of them
 
 
 TakeStep = Callable[[Tensor, Tensor, int, int], StepStats]  # as `Step` is called
@@ -50,15 +53,19 @@ class Step:
 
         The labels are classes (int64, B), or probabilities (B x classes): then an image counts as correct if its
         likeliest class is found. Returns the statistics of the method's first pass: at the unchanged weights, if it
-        has a pass there.
+        has a pass there. That pass may have a part of the images only (the method's `ascent_share`): the first ones.
         """
         weight = len(labels) / batch_count
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         apart = self.method.per_rank
+        passes = itertools.count()
 
         def closure() -> StepStats:
             self.method.optimizer.zero_grad(set_to_none=True)
-            stats = self._passes(images, labels, 1.0 if apart else weight)
+            share = self.method.share(number, next(passes))
+            # Batch norm may need two images in each micro-batch.
+            count = min(len(labels), max(math.ceil(share * len(labels)), 2 * self.accumulate))
+            stats = self._passes(images[:count], labels[:count], 1.0 if apart else weight, len(labels))
             if not apart:
                 self.processes.sum(p.grad for p in parameters if p.grad is not None)
             if self.clip_norm is not None:
@@ -76,7 +83,7 @@ class Step:
         self.method.optimizer.step()
         return stats
 
-    def _passes(self, images: Tensor, labels: Tensor, weight: float) -> StepStats:
+    def _passes(self, images: Tensor, labels: Tensor, weight: float, trained: int) -> StepStats:
         """Run forward and backward over the micro-batches; the gradient is `weight` times that of the mean loss."""
         loss_sum, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
         for x, y in zip(images.chunk(self.accumulate), labels.chunk(self.accumulate), strict=True):
@@ -88,4 +95,4 @@ class Step:
             loss_sum = loss_sum + loss.detach() * len(y)
             labelled = y if y.ndim == 1 else y.argmax(dim=1)
             correct = correct + (logits.detach().argmax(dim=1) == labelled).sum()
-        return StepStats(loss_sum, correct, len(labels))
+        return StepStats(loss_sum, correct, len(labels), trained)

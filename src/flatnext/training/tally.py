@@ -25,12 +25,14 @@ class Tally:
         # loss, correct images, images
         self.sums = torch.zeros(3, device=device, dtype=torch.float32 if device.type == "mps" else torch.float64)
         self.first_bad_step = torch.full((), -1, device=device, dtype=torch.int64)
+        self.trained = 0  # images that steps were taken with
         self.seconds = 0.0
 
     def add(self, stats: StepStats, step: int) -> None:
         """Add a step's sums, and remember the first step whose loss was not finite."""
         bad = ~torch.isfinite(stats.loss) & (self.first_bad_step < 0)
         self.first_bad_step = torch.where(bad, step, self.first_bad_step)
+        self.trained += stats.trained
         count = torch.full_like(stats.loss, stats.count)
         self.sums = self.sums + torch.stack([stats.loss, stats.correct.to(stats.loss.dtype), count])
 
@@ -42,20 +44,22 @@ class Tally:
 
     def own(self) -> tuple[float, float, float]:
         """Return mean loss, accuracy and images a second of this process alone."""
-        return self._means(self.sums)
+        return self._means(self.sums, self.trained)
 
     def total(self, processes: Processes) -> tuple[float, float, float]:
         """Return mean loss, accuracy and images a second over all processes."""
-        return self._means(self._sums(processes))
+        return self._means(self._sums(processes), self._trained(processes))
 
     def state(self, processes: Processes) -> dict[str, Any]:
         """Return the sums over all processes, for a checkpoint."""
-        return {"sums": self._sums(processes).cpu(), "seconds": self.seconds}
+        sums, trained = self._sums(processes).cpu(), self._trained(processes)
+        return {"sums": sums, "trained": trained, "seconds": self.seconds}
 
     def load(self, state: dict[str, Any], processes: Processes) -> None:
         """Go on from the sums of a checkpoint; the first process keeps them for all."""
         if processes.first:
             self.sums = state["sums"].to(self.sums.device)
+            self.trained = state.get("trained", int(self.sums[2]))  # which older checkpoints have not
         self.seconds = state["seconds"]
 
     def _sums(self, processes: Processes) -> torch.Tensor:
@@ -63,6 +67,11 @@ class Tally:
         processes.sum([sums])
         return sums
 
-    def _means(self, sums: torch.Tensor) -> tuple[float, float, float]:
+    def _trained(self, processes: Processes) -> int:
+        trained = torch.tensor([self.trained], device=self.sums.device, dtype=self.sums.dtype)
+        processes.sum([trained])
+        return int(trained)
+
+    def _means(self, sums: torch.Tensor, trained: int) -> tuple[float, float, float]:
         loss, correct, count = sums.tolist()
-        return loss / max(count, 1), correct / max(count, 1), count / max(self.seconds, 1e-9)
+        return loss / max(count, 1), correct / max(count, 1), trained / max(self.seconds, 1e-9)
