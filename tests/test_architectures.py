@@ -16,7 +16,16 @@ from flatnext import cli, kernels, train
 from flatnext.bench.plan import Plan
 from flatnext.config import Config, Model
 from flatnext.errors import InputError
-from flatnext.models import BLOCKS, build, for_inference, parameter_count, quantized, summarize
+from flatnext.models import (
+    BLOCKS,
+    build,
+    create_model,
+    for_inference,
+    list_models,
+    parameter_count,
+    quantized,
+    summarize,
+)
 from flatnext.models.network import constant_widths, pyramid_widths
 from flatnext.models.selective_kernel import SelectiveKernel, SelectiveKernelBlock
 from flatnext.models.shortcut import PaddedShortcut
@@ -393,3 +402,11 @@ def test_bench_refuses_parts_that_do_not_know_a_model(part, name):
     with pytest.raises(InputError, match=f"part {part} does not know block {SMALL[name].block}"):
         Plan(parts=(part,), model=SMALL[name])
     assert Plan(parts=("training", "memory"), model=SMALL[name]).model == SMALL[name]
+
+
+def test_models_by_name():
+    assert {"resnext29", "resnet30"} <= set(list_models())
+    model = create_model("resnext11", classes=3)
+    assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
+    with pytest.raises(InputError, match="unknown model 'resnet18'"):
+        create_model("resnet18")

@@ -145,18 +145,20 @@ def test_passes_are_those_that_the_rule_makes(name):
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2), nn.LayerNorm(2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     method = BoundMethod(settings=METHODS[name], model=model, optimizer=optimizer, total_steps=9)
-    images, calls = torch.rand(2, 3, 2, 2), 0
+    images, batches, number = torch.rand(2, 3, 2, 2), 0.0, 0
 
     def closure():
-        nonlocal calls
-        calls += 1
+        nonlocal batches, number
+        batches += method.share(step, number)
+        number += 1
         optimizer.zero_grad()
         model(images).sum().backward()
 
     for step in range(4):
+        number = 0
         method(closure, images, step)
         optimizer.step()
-    assert calls / 4 == passes(METHODS[name])
+    assert batches / 4 == passes(METHODS[name])
 
 
 # The contenders

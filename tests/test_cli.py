@@ -154,6 +154,11 @@ BAD = [
     (["summary", "--image-size", "30"], "30"),
     (["train", "--recipe", "quick", "--blocks", "1,1,1,1,1", "--cardinality", "2"], "image size is 8x8"),
     (["train", "--recipe", "quick", "--image-size", "4", "--batch-size", "431"], "batch norm needs two"),
+    (
+        ["train", "--recipe", "quick", "--block", "sk", "--blocks", "1,1", "--batch-size", "431"],
+        "batch norm needs two in block sk",
+    ),
+    (["train", "--method", "momentum-amp", "--momentum", "0", "--no-nesterov"], "momentum-amp needs momentum above 0"),
     (["train", "--recipe", "quick", "--crop-padding", "1000000"], "crop_padding is 1000000"),
     (["train", "--recipe", "quick", "--device", "meta"], "meta"),
     (["train", "--recipe", "quick", "--seed", str(2**64)], "seed"),
@@ -201,3 +206,10 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(tmp_path):
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].endswith(f"go on with: flatnext train --resume {tmp_path / 'run'}")
     assert list((tmp_path / "run").glob("state-*.pt"))
+
+
+def test_what_users_of_other_libraries_try_gets_a_hint(capsys):
+    with pytest.raises(SystemExit) as error:
+        cli.main(["train", "--amp"])
+    assert error.value.code == 2
+    assert "--method amp; mixed precision is --precision bf16" in capsys.readouterr().err

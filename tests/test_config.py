@@ -124,6 +124,15 @@ def test_overrides_reach_their_part_and_leave_nothing_unused():
     assert recipe("amp").override({"method": "amp"}) == recipe("amp")
 
 
+def test_a_method_and_what_it_needs_can_be_changed_together():
+    with pytest.raises(InputError, match="momentum-amp needs momentum above 0"):
+        recipe("report-text-sgd").override({"method": "momentum-amp"})
+    config = recipe("report-text-sgd").override({"method": "momentum-amp", "momentum": 0.9, "epsilon": 0.1})
+    assert config.recipe == "report-text-sgd+momentum-amp"
+    assert (config.method.epsilon, config.optimizer.momentum) == (0.1, 0.9)
+    assert config.override({"method": "sgd", "momentum": 0.0}).method.name == "sgd"
+
+
 def test_changing_the_schedule_drops_the_settings_of_the_old_one():
     changed = recipe("report-sgd").override({"schedule": "constant"})
     assert changed.schedule == Schedule(schedule="constant", per_epoch=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -223,6 +225,41 @@ def test_sgd_in_one_kernel_is_the_same_to_rounding(nesterov):
             step(images, labels, number, len(labels))
     for a, b in zip(*(model.parameters() for model in models), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_the_pool_of_what_is_recorded_outlives_the_recordings(monkeypatch):
+    """CUDA's allocator refuses to record into a pool all of whose graphs are gone (pytorch/pytorch pull 133600)."""
+    graphs = []
+
+    class Graph:
+        def __init__(self):
+            graphs.append(weakref.ref(self))
+
+        def replay(self):
+            pass
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda *_, **__: contextlib.nullcontext())
+    recorder = CudaRecorder(torch.device("cuda"))
+    for _ in range(2):
+        replay = recorder.record(lambda: None, [])
+        del replay
+    assert [graph() is None for graph in graphs] == [True, False]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_recording_anew_on_a_gpu():
+    device, case = torch.device("cuda"), Case(Amp(), "fp32")
+    step = make_step(bn_network("fp32").to(device), case)
+    fuse(step.method.optimizer)
+    replayed = GraphStep(step, CudaRecorder(device))
+    images, labels = (t.to(device) for t in image_batches(1)[0])
+    for number in range(16):
+        if number == 8:
+            step.method.optimizer.load_state_dict(copy.deepcopy(step.method.optimizer.state_dict()))
+        assert torch.isfinite(replayed(images, labels, number, len(labels)).loss)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from flatnext.errors import InputError
 from flatnext.kernels import grouped
@@ -148,6 +149,43 @@ def test_other_convolutions_stay_as_they_are(change):
     watched = nn.Conv2d(128, 128, **options)
     watched.register_forward_hook(lambda *_: None)
     assert not grouped._is_common(watched)
+    watched = nn.Conv2d(128, 128, **options)
+    watched.register_full_backward_pre_hook(lambda *_: None)
+    assert not grouped._is_common(watched)
+    handle = register_module_forward_hook(lambda *_: None)
+    assert not grouped._is_common(nn.Conv2d(128, 128, **options))
+    handle.remove()
+    assert grouped._is_common(nn.Conv2d(128, 128, **options))
+
+
+def test_what_stands_in_its_place_does_its_own_work():
+    class Doubled(nn.Conv2d):
+        def forward(self, images):
+            return 2 * super().forward(images)
+
+    options = {"kernel_size": 3, "padding": 1, "groups": 32, "bias": False}
+    assert not grouped._is_common(Doubled(128, 128, **options))
+    assert not grouped._is_common(nn.Identity())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_double_precision_is_kept_on_a_gpu(monkeypatch, dtype):
+    monkeypatch.setattr(grouped, "_has_triton", lambda: True)
+
+    class OnGpu:  # what `forms` asks of a tensor there
+        is_cuda, shape, device = True, (2, 128, 6, 6), torch.device("cuda")
+
+        def __init__(self):
+            self.dtype = dtype
+
+        def is_contiguous(self, memory_format):
+            return True
+
+        def numel(self):
+            return 9216
+
+    direct = [form for form in grouped.forms(OnGpu(), [*inputs(128)][1], GROUPS) if "direct" in form]
+    assert bool(direct) == (dtype == torch.float32)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -201,6 +201,15 @@ def test_the_type_can_be_changed_after_use():
     assert torch.equal(form(images), for_inference(model, "bf16")(images))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_types_that_onednn_does_not_take(dtype):
+    model, images = net()
+    form = for_inference(model, "fp32").to(dtype)
+    logits = form(images.to(dtype))
+    assert logits.dtype == dtype
+    assert error(logits.float(), plain_logits(model, images)) < 0.02
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", pytest.param("int8", marks=needs_int8)])
 def test_the_model_and_the_images_are_left_as_they_were(precision):
     model, images = net()

@@ -237,7 +237,9 @@ def test_the_number_of_threads_changes_no_bit_of_batch_norm() -> None:
 
 
 @compiled
-@pytest.mark.parametrize("case", ["evaluation", "contiguous", "channels", "double", "hook", "momentum", "meta", "off"])
+@pytest.mark.parametrize(
+    "case", ["evaluation", "contiguous", "channels", "double", "hook", "pre-hook", "momentum", "meta", "off"]
+)
 def test_where_the_kernel_does_not_fit_torch_is_used(case: str, taken: list[str]) -> None:
     layer, x = random_norm(32), random_images(2, 32, 4, 4)
     if case == "evaluation":
@@ -250,6 +252,8 @@ def test_where_the_kernel_does_not_fit_torch_is_used(case: str, taken: list[str]
         layer, x = layer.double(), x.double()
     if case == "hook":
         layer.register_forward_hook(lambda *_: None)
+    if case == "pre-hook":
+        layer.register_full_backward_pre_hook(lambda *_: None)
     if case == "momentum":
         layer.momentum = None
     if case == "meta":
@@ -262,6 +266,47 @@ def test_where_the_kernel_does_not_fit_torch_is_used(case: str, taken: list[str]
         plain.train(layer.training)
         plain.momentum = layer.momentum
         torch.testing.assert_close(y, F.relu(plain(x)))
+
+
+@compiled
+def test_a_layer_of_another_width_is_torchs_error(taken: list[str]) -> None:
+    """A kernel is given addresses: it would read and write beyond the layer's tensors."""
+    with pytest.raises(RuntimeError, match="64 elements not 32"):
+        kernels.batch_norm(random_norm(32), random_images(2, 64, 4, 4))
+    layer = nn.Conv2d(128, 128, 3, padding=1, groups=32, bias=False)
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError, match="128 channels, but got 64"):
+        kernels.grouped_convolution(layer, random_images(2, 64, 8, 8, dtype=torch.bfloat16))
+    assert not taken
+
+
+@compiled
+def test_a_weight_that_is_a_strided_view(taken: list[str]) -> None:
+    layer, plain, x = random_norm(32), random_norm(32), random_images(2, 32, 4, 4)
+    values = torch.arange(64.0)[::2]
+    layer.weight, plain.weight = nn.Parameter(values), nn.Parameter(values.clone())
+    torch.testing.assert_close(kernels.batch_norm(layer, x), F.relu(plain(x)))
+    assert not taken
+
+
+@compiled
+def test_under_autocast_to_float16_torch_convolves(taken: list[str]) -> None:
+    layer = nn.Conv2d(128, 128, 3, padding=1, groups=32, bias=False)
+    with torch.autocast("cpu", torch.float16):
+        assert kernels.grouped_convolution(layer, random_images(2, 128, 8, 8, dtype=torch.bfloat16)).dtype == torch.half
+    assert not taken
+
+
+@compiled
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_model_that_is_compiled_is_one_graph(taken: list[str], *, narrow: bool) -> None:
+    torch.compiler.reset()
+    model, images = make_model(), random_images(4, 3, 8, 8)
+    whole = torch.compile(model, backend="eager", fullgraph=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+        found = whole(images)
+        assert not taken
+        with kernels.disabled():
+            torch.testing.assert_close(found, make_model()(images))
 
 
 @compiled
@@ -281,6 +326,19 @@ def test_without_a_compiler_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch
         assert build.library() is None
         x = random_images(2, 32, 4, 4)
         torch.testing.assert_close(kernels.batch_norm(random_norm(32), x), F.relu(random_norm(32)(x)))
+    finally:
+        build.library.cache_clear()
+
+
+def test_without_a_home_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(build.Path, "home", homeless)
+    build.library.cache_clear()
+    try:
+        assert build.library() is None
     finally:
         build.library.cache_clear()
 

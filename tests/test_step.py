@@ -60,6 +60,7 @@ def test_the_perturbation_is_made_from_the_first_images(inner_iter):
     [
         (config.Amp(ascent_share=0.5, inner_iter=0), 0),
         (config.Amp(ascent_share=0.5, epsilon=0.0), 0),
+        (config.Amp(ascent_share=0.5, inner_lr=0.0), 0),
         (config.Amp(ascent_share=0.5, interval=4), 1),
         (config.Amp(ascent_share=0.5, radius_schedule="warmup"), 0),
         (config.Sam(ascent_share=0.5, rho=0.0), 0),
@@ -79,6 +80,22 @@ def test_each_micro_batch_keeps_two_images():
     images, labels = batch()
     stats = step(network(), config.Asam(ascent_share=0.01), accumulate=3)(images, labels, 0, len(labels))
     assert (stats.count, stats.trained) == (6, 10)
+
+
+@pytest.mark.parametrize(
+    ("count", "accumulate", "expected"), [(7, 3, [3, 2, 2]), (10, 4, [3, 3, 2, 2]), (2, 3, [1, 1])]
+)
+def test_micro_batches_are_as_equal_as_can_be(count, accumulate, expected):
+    class Counts(nn.Sequential):
+        def forward(self, images):
+            sizes.append(len(images))
+            return super().forward(images)
+
+    sizes = []
+    images, labels = batch(count)
+    model = Counts(nn.Flatten(), nn.Linear(12, 4)).double()
+    step(model, config.Sgd(), accumulate=accumulate)(images, labels, 0, count)
+    assert sizes == expected
 
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5, float("nan")])

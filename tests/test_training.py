@@ -188,6 +188,18 @@ def test_overwrite_deletes_nothing_that_is_not_a_runs(tmp_path):
     assert (tmp_path / "run" / "notes.txt").read_text() == "precious"
 
 
+@pytest.mark.parametrize("options", [{"overwrite": True}, {"resume": True}], ids=str)
+def test_the_files_of_a_run_under_way_are_left_alone(tmp_path, options):
+    train(CONFIGS[0], tmp_path)
+    (tmp_path / "result.json").unlink()  # it is not finished
+    (tmp_path / ".last.safetensors.tmp").touch()  # and is writing a checkpoint
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    with RunFolder(tmp_path).locked(), pytest.raises(InputError, match="another process is running this"):
+        train(CONFIGS[0], tmp_path, **options)
+    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert {**after, tmp_path / ".lock": 0} == {**before, tmp_path / ".lock": 0}
+
+
 def test_an_interrupted_overwrite_can_be_repeated(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     train(CONFIGS[0], folder)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flatnext.methods.rmp import rmp
     from flatnext.methods.sam import asam, sam
     from flatnext.methods.sgd import sgd
-    from flatnext.models import ResNeXt, for_inference, load_weights, resnext29
+    from flatnext.models import ResNeXt, create_model, for_inference, list_models, load_weights, resnext29
     from flatnext.recipes import recipe
     from flatnext.training import train
 
@@ -35,9 +35,11 @@ __all__ = [
     "adversarial",
     "amp",
     "asam",
+    "create_model",
     "evaluate",
     "for_inference",
     "from_pretrained",
+    "list_models",
     "load",
     "load_weights",
     "momentum_amp",
@@ -58,7 +60,7 @@ _HOMES = {
     "errors": ["InputError"],
     "evaluation": ["evaluate"],
     "methods": ["AMP", "adversarial", "amp", "asam", "momentum_amp", "rmp", "sam", "sgd"],
-    "models": ["ResNeXt", "for_inference", "load_weights", "resnext29"],
+    "models": ["ResNeXt", "create_model", "for_inference", "list_models", "load_weights", "resnext29"],
     "recipes": ["recipe"],
     "training": ["train"],
 }

@@ -18,8 +18,19 @@ from flatnext.flags import add_setting_flags, setting_overrides
 from flatnext.recipes import RECIPES, recipe
 from flatnext.study.plan import make_plan, override_each
 
+DATA_DIR = Path(".data")
 NOT_SHOWN = ("early_sizes", "mixup", "cutmix")  # of the settings of the data, in a picture of samples
 TRAINING_ONLY = (*NOT_SHOWN, "crop_padding", "flip", "augment", "cutout")
+
+
+# What users of other libraries try first.
+HINTS = {
+    "--amp": "AMP is adversarial model perturbation here, by --method amp; mixed precision is --precision bf16",
+    "--fp16": "give --precision bf16",
+    "--learning-rate": "give --lr",
+    "--workers": "leave it out: the data lie on the device",
+    "--num-workers": "leave it out: the data lie on the device",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,6 +40,9 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
+        """Say what is wrong in a line, and end with status 2."""
+        hints = [hint for flag, hint in HINTS.items() if message.startswith(f"unrecognized arguments: {flag}")]
+        message = ": ".join([message, *hints[-1:]])
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n" if _first_process() else None)
 
 
@@ -167,9 +181,7 @@ class _Version(argparse.Action):
 
 def _add_places(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("places")
-    group.add_argument(
-        "--data-dir", type=Path, default=Path(".data"), metavar="DIR", help="data folder (default .data)"
-    )
+    group.add_argument("--data-dir", type=Path, default=DATA_DIR, metavar="DIR", help="data folder (default .data)")
     group.add_argument("--download", action=argparse.BooleanOptionalAction, default=True, help="fetch missing data")
     group.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 ... (default auto)")
 
@@ -206,19 +218,24 @@ def _train(options: argparse.Namespace) -> int:
     overrides = setting_overrides(vars(options))
     config, output = _config(options, overrides)
 
-    from flatnext.training import make_progress, train
+    from flatnext.training import Stopped, make_progress, train
 
-    result = train(
-        config,
-        output,
-        data_dir=options.data_dir,
-        device=options.device,
-        download=options.download,
-        resume=options.resume is not None,
-        overwrite=options.overwrite,
-        progress=make_progress(),
-        command=options.command,
-    )
+    try:
+        result = train(
+            config,
+            output,
+            data_dir=options.data_dir,
+            device=options.device,
+            download=options.download,
+            resume=options.resume is not None,
+            overwrite=options.overwrite,
+            progress=make_progress(),
+            command=options.command,
+        )
+    except Stopped as error:
+        if options.data_dir == DATA_DIR:
+            raise
+        raise Stopped(f"{error} --data-dir {shlex.quote(str(options.data_dir))}") from error
     if not _first_process():
         return 0
     for name in ("last", "best"):

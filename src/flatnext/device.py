@@ -61,8 +61,10 @@ def keep_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        for option, value in ((M_MMAP_THRESHOLD, 2**30), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**28)):
-            mallopt(option, value)
+        # Older ones refuse a threshold above 32 MiB. Without any, the other two would fix it at its first 128 KiB.
+        if any(mallopt(M_MMAP_THRESHOLD, value) for value in (2**30, 2**25)):
+            mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+            mallopt(M_TOP_PAD, 2**28)
 
 
 def dtype(precision: str) -> torch.dtype:

@@ -90,7 +90,11 @@ def _convolution_outputs(summary: Summary) -> int:
 
 
 def passes(method: Method) -> float:
-    """Return the forward and backward passes of a method a step, averaged over its interval."""
+    """Return the forward and backward passes of a method a step, averaged over its interval.
+
+    A pass over a part of the batch (`ascent_share`) counts as that part.
+    """
     if method.name in ("sgd", "momentum-amp"):
         return 1.0
-    return 1 + getattr(method, "inner_iter", 1) / getattr(method, "interval", 1)
+    share = getattr(method, "ascent_share", 1.0)
+    return 1 + share * getattr(method, "inner_iter", 1) / getattr(method, "interval", 1)

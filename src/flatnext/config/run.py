@@ -208,8 +208,15 @@ class Config(Settings):
             re.fullmatch(r"\w[\w.+-]*", self.recipe) is not None,
             f"recipe is {self.recipe!r}: give a name of letters, digits, '.', '+', '-' and '_', as it names a folder",
         )
+        require(
+            self.method.name != "momentum-amp" or self.optimizer.momentum > 0,
+            "method momentum-amp needs momentum above 0, along which it perturbs: set momentum, or choose amp",
+        )
         early = len(self.data.early_sizes or ())
-        require(early <= self.epochs, f"early_sizes has {early} epochs: there are {self.epochs} in all")
+        require(
+            early <= self.epochs,
+            f"early_sizes has {early} epochs: there are {self.epochs} in all: give fewer sizes, or none",
+        )
         warmup, t_max = self.schedule.warmup_epochs, self.schedule.t_max
         require(warmup <= self.epochs, f"warmup_epochs is {warmup}: there are {self.epochs} epochs in all")
         require(t_max is None or warmup < t_max, f"warmup_epochs is {warmup}: it must be less than t_max, {t_max}")
@@ -240,17 +247,16 @@ class Config(Settings):
         setting that the config does not have (such as `epsilon` for plain SGD) is an `InputError`.
         """
         settings = dict(settings)
-        config = self
         method = settings.pop("method", self.method.name)
         if method not in METHODS:
             raise InputError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
-        if method != self.method.name:
-            config = replace(config, recipe=f"{self.recipe}+{method}", method=METHODS[method]())
-        if settings.get("schedule", config.schedule.schedule) != config.schedule.schedule:
-            settings = {"t_max": None, "milestones": None, "gamma": None, **settings}
         changed: dict[str, Any] = {}
-        for item in fields(config):
-            part = getattr(config, item.name)
+        if method != self.method.name:
+            changed = {"recipe": f"{self.recipe}+{method}", "method": METHODS[method]()}
+        if settings.get("schedule", self.schedule.schedule) != self.schedule.schedule:
+            settings = {"t_max": None, "milestones": None, "gamma": None, **settings}
+        for item in fields(self):
+            part = changed.get(item.name, getattr(self, item.name))
             if is_dataclass(part) and not isinstance(part, type):
                 own = {f.name: settings.pop(f.name) for f in fields(part) if f.name in settings}
                 if own:
@@ -261,4 +267,4 @@ class Config(Settings):
             owners = [m for m, c in METHODS.items() if next(iter(settings)) in {f.name for f in fields(c)}]
             where = f": it belongs to method {' and '.join(owners)}" if owners else ""
             raise InputError(f"method {method} has no setting {next(iter(settings))!r}{where}")
-        return replace(config, **changed)
+        return replace(self, **changed)

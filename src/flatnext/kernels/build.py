@@ -39,7 +39,8 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         return _load(_compiled())
-    except (OSError, subprocess.SubprocessError):  # no compiler, one that fails, a folder that cannot be written
+    except (OSError, subprocess.SubprocessError, RuntimeError):
+        # No compiler, one that fails, a folder that cannot be written, or (`Path.home`) a user without a home.
         return None
 
 

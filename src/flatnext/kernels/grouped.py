@@ -25,6 +25,7 @@ from torch.autograd.function import once_differentiable
 
 from flatnext.errors import InputError
 from flatnext.kernels import grouped_cpu
+from flatnext.kernels.switch import watched
 
 FORMS = ("plain", "merged16", "merged32", "direct16", "direct32")
 LEAST_GAIN = 0.03  # part of the plain form's time by which another must be faster
@@ -47,7 +48,9 @@ def only(form: str) -> Iterator[None]:
 
 def grouped_convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """Return ``layer(x)`` for a grouped 3x3 convolution, in training in the form that is the fastest on the device."""
-    if not (torch.is_grad_enabled() and layer.training and _is_common(layer)) or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and layer.training and _is_common(layer)):
+        return layer(x)
+    if x.ndim != 4 or x.shape[1] != layer.in_channels:  # layer() says what is wrong, which a kernel would not see
         return layer(x)
     if x.is_cuda:
         return grouped_conv2d(x, layer.weight, layer.stride[0], layer.groups)
@@ -82,7 +85,9 @@ def forms(x: Tensor, weight: Tensor, groups: int) -> list[str]:
         together = size // group
         if outputs == group < size and size % group == 0 and groups % together == 0:
             found.append(f"merged{size}")
-    if x.is_cuda and x.is_contiguous(memory_format=torch.channels_last) and x.numel() < 2**31 and _has_triton():
+    last = x.is_cuda and x.is_contiguous(memory_format=torch.channels_last)
+    # The kernels of our own add up in float32.
+    if last and _operand_type(x) != torch.float64 and x.numel() < 2**31 and _has_triton():
         fitting = (wide for wide in (16, 32) if outputs == group in (4, 8, 16) and x.shape[1] % wide == 0)
         found += [f"direct{wide}" for wide in fitting]
     return found
@@ -197,14 +202,15 @@ def _operand_type(x: Tensor) -> torch.dtype:
 def _is_common(layer: nn.Conv2d) -> bool:
     """Return whether the layer is a convolution as `grouped_conv2d` has it, and nobody wants to see its calls."""
     return (
-        layer.kernel_size == (3, 3)
+        type(layer) is nn.Conv2d  # what else stands in its place may do other things
+        and layer.kernel_size == (3, 3)
         and layer.padding == (1, 1)
         and layer.dilation == (1, 1)
         and layer.stride in ((1, 1), (2, 2))
         and layer.groups > 1
         and layer.bias is None
         and layer.padding_mode == "zeros"
-        and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
+        and not watched(layer)
     )
 
 

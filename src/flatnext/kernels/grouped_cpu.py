@@ -33,6 +33,7 @@ def fits(layer: nn.Conv2d, x: Tensor) -> bool:
         and bool(kernels.has_grouped_convolution())
         and x.dtype == torch.bfloat16
         and torch.is_autocast_enabled("cpu")
+        and torch.get_autocast_dtype("cpu") == torch.bfloat16
         and layer.weight.dtype == torch.float32
         and layer.in_channels == layer.out_channels
         and (group, stride) in SHAPES

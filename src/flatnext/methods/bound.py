@@ -78,7 +78,8 @@ class BoundMethod:
 
     def form(self, step: int) -> str:
         """Return "plain" or "perturbed": steps of one form launch the same work, if batches have the same shape."""
-        return "plain" if self._plain(step) or self.radius_at(step) == 0 else "perturbed"
+        lengths = (self.radius_at(step), *(getattr(self.settings, name, 1) for name in ("inner_lr", "inner_iter")))
+        return "plain" if self._plain(step) or 0 in lengths else "perturbed"
 
     def prepare(self, step: int, device: torch.device) -> None:
         """Do what the step needs from the host: set the radius, if it is on the device, and seed the noise."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from flatnext import recipes
 from flatnext.config import Model
 from flatnext.errors import InputError
 from flatnext.models.catalog import find_weights, format_shipped, shipped
@@ -24,10 +25,12 @@ __all__ = [
     "ResNeXt",
     "assign_weights",
     "build",
+    "create_model",
     "find_weights",
     "for_inference",
     "format_shipped",
     "format_summary",
+    "list_models",
     "load_weights",
     "parameter_count",
     "read_origin",
@@ -49,6 +52,16 @@ BLOCKS: dict[str, MakesBlocks] = {
 def parameter_count(model: nn.Module) -> int:
     """Return the number of trainable and frozen parameters; batch norm's running statistics are not among them."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def create_model(name: str, classes: int = 10) -> Network:
+    """Return the named model with new weights, such as `resnext29` or `resnet30`. `InputError`: the name is unknown."""
+    return build(recipes.model(name), classes)
+
+
+def list_models() -> list[str]:
+    """Return the names that `create_model` takes."""
+    return list(recipes.MODELS)
 
 
 def build(settings: Model, classes: int) -> Network:

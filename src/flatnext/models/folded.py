@@ -94,7 +94,9 @@ def _cpu_has_fused_bf16() -> bool:
 def _has_fused(x: Tensor) -> bool:
     if x.device.type != "cpu" or not torch.backends.mkldnn.enabled:
         return False
-    return _cpu_has_fused_bf16() if x.dtype == torch.bfloat16 else _cpu_has_fused()
+    if x.dtype == torch.bfloat16:
+        return _cpu_has_fused_bf16()
+    return x.dtype == torch.float32 and _cpu_has_fused()
 
 
 class InferenceBlock(nn.Module):

@@ -43,6 +43,7 @@ class CudaRecorder:
         self.device = device
         self.stream = torch.cuda.Stream(device)  # one for warming up and recording, as cuBLAS has a handle a stream
         self.pool = torch.cuda.graph_pool_handle()
+        self.last: torch.cuda.CUDAGraph | None = None  # kept, as a pool ends with the last of its graphs
 
     def run(self, work: Callable[[], T]) -> T:
         """Run the work on the stream that recording uses; the caller's stream waits for it."""
@@ -64,6 +65,7 @@ class CudaRecorder:
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
             raise InputError(f"the step cannot be recorded as a CUDA graph ({reason}): give --no-graph") from error
+        self.last = graph
 
         def replay() -> T:
             graph.replay()

@@ -191,8 +191,10 @@ def _check_fit(config: Config, partition: data.Partition, processes: int) -> Non
             )
     smallest = min(config.batch_size, len(partition.train) % config.batch_size or config.batch_size)
     least = smallest // processes // config.accumulate
-    if least < 2 and min(sizes) == model.downsampling:
+    pooled = config.model.block == "sk"  # its attention is made of one pixel whatever the images' size
+    if least < 2 and (pooled or min(sizes) == model.downsampling):
+        where = "in block sk" if pooled else "where the last stage has one pixel"
         raise InputError(
-            f"batch_size is {config.batch_size}: the last batch of an epoch leaves {least} image to a pass, and batch "
-            "norm needs two where the last stage has one pixel: change it"
+            f"batch_size is {config.batch_size}: the last batch of an epoch leaves {max(least, 1)} image to a pass, "
+            f"and batch norm needs two {where}: change it"
         )

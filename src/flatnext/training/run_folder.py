@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -77,11 +77,12 @@ class RunFolder:
         """Make the folder with its config, unless it is there; with `overwrite`, empty it first."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            if overwrite:
-                self._clear()
+            with self._alone():  # a run that is under way needs its files, the half-written ones too
+                if overwrite:
+                    self._clear()
+                remove_temporaries(self.path)
         except OSError as error:
             raise InputError(f"cannot make {self.path}: {error.strerror}; choose another --output") from error
-        remove_temporaries(self.path)
         if not (self.path / CONFIG).is_file():
             write_json(self.path / CONFIG, config.to_json())
         (self.path / FAILURE).unlink(missing_ok=True)
@@ -98,16 +99,22 @@ class RunFolder:
     @contextmanager
     def locked(self, owner: str = "") -> Iterator[None]:
         """Keep other processes from running in this folder, and note who does; `InputError` if another does."""
+        with self._alone() as file:
+            file.truncate(0)
+            file.write(owner)
+            file.flush()
+            yield
+
+    @contextmanager
+    def _alone(self) -> Iterator[TextIO]:
+        """Hold the lock, whose file is given; `InputError` if another process has it."""
         with open(self.path / LOCK, "a") as file:
             try:
                 if fcntl is not None:  # not on Windows
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise InputError(f"{self.path}: another process is running this: wait for it, or stop it") from error
-            file.truncate(0)
-            file.write(owner)
-            file.flush()
-            yield
+            yield file
 
     def owner(self) -> str | None:
         """Return what the last one to run in this folder gave as its name."""

@@ -86,7 +86,9 @@ class Step:
     def _passes(self, images: Tensor, labels: Tensor, weight: float, trained: int) -> StepStats:
         """Run forward and backward over the micro-batches; the gradient is `weight` times that of the mean loss."""
         loss_sum, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
-        for x, y in zip(images.chunk(self.accumulate), labels.chunk(self.accumulate), strict=True):
+        # As equal as can be: `chunk` may leave a single image to the last, which batch norm cannot take at one pixel.
+        parts = min(self.accumulate, len(labels))
+        for x, y in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
             with self.autocast():
                 logits = self.model(x)
             logits = logits.to(images.dtype)  # the loss in full precision

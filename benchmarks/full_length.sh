@@ -1,0 +1,29 @@
+#!/bin/sh
+# Trains recipes for a limited time and keeps what is needed of them; the same command goes on where it was stopped.
+#
+#     sh benchmarks/full_length.sh SECONDS STUDY RESULTS RECIPE... [-- FLAG...]
+#
+# for instance: sh benchmarks/full_length.sh 540 /tmp/full results sgd amp best -- --validation 0 --data-dir /tmp/data
+# STUDY holds the runs and must survive between calls. RESULTS gets a weights file of 10 MB with its model card for each
+# finished run of seed 0, and one archive of configs, metrics, results and environments of all runs, finished or not.
+set -u
+cd "$(dirname "$0")/.."
+seconds=$1 study=$2 results=$3
+shift 3
+recipes=
+while [ $# -gt 0 ] && [ "$1" != -- ]; do recipes="$recipes $1"; shift; done
+[ $# -gt 0 ] && shift
+python=${PYTHON:-python3}
+PYTHONPATH=src${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONPATH
+mkdir -p "$results"
+# shellcheck disable=SC2086  # a list of words
+timeout -s TERM "$seconds" "$python" -m flatnext study --recipes $recipes --seeds "${SEEDS:-1}" --output "$study" "$@"
+data=.data
+while [ $# -gt 0 ]; do [ "$1" = --data-dir ] && data=$2; shift; done
+for recipe in $recipes; do
+    [ -f "$study/$recipe/seed-0/result.json" ] || continue
+    "$python" -m flatnext pack "$study/$recipe/seed-0" --name "resnext29-cifar10-$recipe" \
+        --output "$results" --data-dir "$data" --overwrite
+done
+(cd "$study" && find . -name '*.json' -o -name '*.jsonl' -o -name 'report.*' | tar czf - -T -) > "$results/runs.tar.gz"

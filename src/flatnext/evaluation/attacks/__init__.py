@@ -1,0 +1,37 @@
+"""Adversarial attacks on the images: how much accuracy is left when each pixel may change a little.
+
+Budgets are in units of 1/255 on the image before normalisation, for both norms (an L2 budget of 127.5 is 0.5 on images
+in [0, 1]). Adversarial images lie in [0, 1] and are not rounded to 8 bits.
+"""
+
+from flatnext.evaluation.attacks.apgd import APGD
+from flatnext.evaluation.attacks.ball import Ball
+from flatnext.evaluation.attacks.gradient import PGD, Noise, fgsm
+from flatnext.evaluation.attacks.presets import PRESETS, attacks_of, ensemble
+from flatnext.evaluation.attacks.robustness import Part, Robustness, robustness
+from flatnext.evaluation.attacks.sanity import Check, sanity_checks
+from flatnext.evaluation.attacks.search import Attack, Draws, Outcome
+from flatnext.evaluation.attacks.square import Square
+from flatnext.evaluation.attacks.target import Target, attackable
+
+__all__ = [
+    "APGD",
+    "PGD",
+    "PRESETS",
+    "Attack",
+    "Ball",
+    "Check",
+    "Draws",
+    "Noise",
+    "Outcome",
+    "Part",
+    "Robustness",
+    "Square",
+    "Target",
+    "attackable",
+    "attacks_of",
+    "ensemble",
+    "fgsm",
+    "robustness",
+    "sanity_checks",
+]

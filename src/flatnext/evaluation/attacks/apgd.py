@@ -1,0 +1,199 @@
+"""Auto-PGD: PGD with momentum that halves its step by itself. Croce and Hein, ICML 2020, arXiv 2003.01690."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from flatnext.errors import InputError
+from flatnext.evaluation.attacks.ball import Ball
+from flatnext.evaluation.attacks.gradient import at_least_one, draw
+from flatnext.evaluation.attacks.losses import dlr, log_odds, targeted_dlr
+from flatnext.evaluation.attacks.search import Draws, Outcome, Search
+from flatnext.evaluation.attacks.target import Target
+
+MOMENTUM_WEIGHT = 0.75
+RISES_WANTED = 0.75
+TARGETS = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGD:
+    """Auto-PGD on cross-entropy (`ce`), the difference of logits ratio (`dlr`), or the latter for target classes.
+
+    `dlr-targeted` runs once for each of the `targets` classes (None: 9) that are likeliest on the clean image after
+    the label. With T runs (targets, or 1) an image costs at most `restarts` x T x (`steps` + 1) passes forward and
+    backward, with targets one more forward. Where the authors' code differs from the text, it is followed: the share
+    of rising steps must exceed 0.75, and a point that is put back counts with the loss from before.
+    """
+
+    steps: int = 100
+    restarts: int = 1
+    loss: Literal["ce", "dlr", "dlr-targeted"] = "ce"
+    targets: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        at_least_one(steps=self.steps, restarts=self.restarts, targets=self._targets)
+        if self.loss not in ("ce", "dlr", "dlr-targeted"):
+            raise InputError(f"loss is {self.loss!r}: choose ce, dlr or dlr-targeted")
+        if self.targets is not None and self.loss != "dlr-targeted":
+            raise InputError(f"targets has no effect with loss {self.loss}: leave it out, or choose dlr-targeted")
+
+    @property
+    def _targets(self) -> int:
+        """The number of runs for target classes, or 1."""
+        if self.loss != "dlr-targeted":
+            return 1
+        return TARGETS if self.targets is None else self.targets
+
+    @property
+    def name(self) -> str:
+        """The attack's name."""
+        return f"apgd-{self.loss}"
+
+    def passes(self) -> tuple[int, int]:
+        """Return how often at most an image goes forward and backward."""
+        both = self.restarts * self._targets * (self.steps + 1)
+        return both + (self.loss == "dlr-targeted"), both
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as a dict that `json` can write."""
+        targets = self._targets if self.loss == "dlr-targeted" else None
+        return asdict(self) | {"targets": targets, "name": self.name}
+
+    def __call__(self, target: Target, images: Tensor, labels: Tensor, ball: Ball, draws: Draws) -> Outcome:
+        """Attack; see `Attack`. Raises `InputError` if there are too few classes for the loss."""
+        search = Search(images, labels)
+        goals = self._goals(target, images, labels)
+        for _ in range(self.restarts):
+            for goal in goals.unbind(1):
+                here = search.standing
+                if len(here) == 0:
+                    return search.outcome()
+                if self.loss == "dlr-targeted":
+                    search.loss.fill_(-torch.inf)  # losses for several targets do not compare
+                start = ball.border(images[here], draw(draws, here, images))
+                self._climb(target, search, here, goal[here], start, ball)
+        return search.outcome()
+
+    def _goals(self, target: Target, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the target classes (B x T) of the runs, likeliest first; without targets, the label as a filler."""
+        if self.loss != "dlr-targeted":
+            return labels[:, None]
+        logits = target.answer(images)
+        if logits.shape[1] < 4:
+            raise InputError(f"loss dlr-targeted needs 4 classes and the model has {logits.shape[1]}: choose ce")
+        others = logits.scatter(1, labels[:, None], -torch.inf)
+        count = min(self._targets, logits.shape[1] - 1)
+        return others.argsort(dim=1, descending=True, stable=True)[:, :count]
+
+    def _losses(self, logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
+        if self.loss == "ce":
+            return log_odds(logits, labels)
+        if self.loss == "dlr-targeted":
+            return targeted_dlr(logits, labels, goals)
+        if logits.shape[1] < 3:
+            raise InputError(f"loss dlr needs 3 classes and the model has {logits.shape[1]}: choose ce")
+        return dlr(logits, labels)
+
+    def _climb(self, target: Target, search: Search, here: Tensor, goals: Tensor, start: Tensor, ball: Ball) -> None:
+        """Run once from `start`; a point, its loss and its gradient are evaluated `steps` + 1 times."""
+        state = _State.begin(here, goals, start, 2 * ball.radius)
+        checkpoints = _checkpoints(self.steps)
+        for step in range(self.steps + 1):
+            if step:
+                state.move(search.clean[state.index], ball, 1.0 if step == 1 else MOMENTUM_WEIGHT)
+            labels, chosen = search.labels[state.index], state.goals
+            logits, losses, gradient = target.gradient(
+                state.x,
+                lambda z, y=labels, g=chosen: self._losses(z, y, g),  # type: ignore[misc]
+            )
+            state.see(losses, gradient, first=step == 0)
+            state = state.select(search.record(state.index, state.x, logits, losses))
+            if len(state.index) == 0:
+                return
+            if step in checkpoints:
+                state.check(checkpoints[step])
+
+
+@dataclass(eq=False)
+class _State:
+    """The climb of the images that still stand: tensors whose first dimension is the image."""
+
+    index: Tensor
+    goals: Tensor
+    x: Tensor
+    before: Tensor
+    gradient: Tensor
+    loss: Tensor
+    step_size: Tensor
+    rises: Tensor  # steps since the last checkpoint that raised the loss
+    halved: Tensor  # at the last checkpoint
+    best_x: Tensor
+    best_gradient: Tensor
+    best_loss: Tensor
+    checked_loss: Tensor  # the best loss at the last checkpoint
+
+    @classmethod
+    def begin(cls, index: Tensor, goals: Tensor, start: Tensor, step_size: float) -> _State:
+        low = torch.full((len(index),), -torch.inf, dtype=start.dtype, device=index.device)
+        return cls(
+            *(index, goals, start, start, torch.zeros_like(start), low),
+            step_size=torch.full((len(index), 1, 1, 1), step_size, dtype=start.dtype, device=index.device),
+            rises=torch.zeros_like(index),
+            halved=torch.ones_like(index, dtype=torch.bool),  # as the authors: the first checkpoint asks for rises only
+            best_x=start,
+            best_gradient=torch.zeros_like(start),
+            best_loss=low,
+            checked_loss=low,
+        )
+
+    def move(self, clean: Tensor, ball: Ball, weight: float) -> None:
+        """Take a step: along the gradient with `weight`, along the last step with the rest."""
+        ahead = ball.project(clean, self.x + self.step_size * ball.direction(self.gradient))
+        moved = self.x + weight * (ahead - self.x) + (1 - weight) * (self.x - self.before)
+        self.before, self.x = self.x, ball.project(clean, moved)
+
+    def see(self, losses: Tensor, gradient: Tensor, *, first: bool) -> None:
+        """Take note of the loss and gradient at `x`."""
+        if not first:
+            self.rises = self.rises + (losses > self.loss)
+        self.loss, self.gradient = losses, gradient
+        better = losses > self.best_loss
+        wide = better.reshape(-1, 1, 1, 1)
+        self.best_x = torch.where(wide, self.x, self.best_x)
+        self.best_gradient = torch.where(wide, gradient, self.best_gradient)
+        self.best_loss = torch.where(better, losses, self.best_loss)
+        if first:
+            self.checked_loss = self.best_loss
+
+    def check(self, length: int) -> None:
+        """Halve the step and return to the best point, where the climb of the last `length` steps has stalled."""
+        stalled = ~self.halved & (self.best_loss <= self.checked_loss)
+        self.halved = (self.rises <= RISES_WANTED * length) | stalled
+        self.checked_loss, self.rises = self.best_loss, torch.zeros_like(self.rises)
+        wide = self.halved.reshape(-1, 1, 1, 1)
+        self.step_size = torch.where(wide, self.step_size / 2, self.step_size)
+        self.x = torch.where(wide, self.best_x, self.x)
+        self.gradient = torch.where(wide, self.best_gradient, self.gradient)
+
+    def select(self, keep: Tensor) -> _State:
+        """Return the climb of the images `keep` (bool)."""
+        if bool(keep.all()):
+            return self
+        return _State(**{field.name: getattr(self, field.name)[keep] for field in fields(self)})
+
+
+def _checkpoints(steps: int) -> dict[int, int]:
+    """Return the steps after which the climb is checked, and how many steps each check looks back on."""
+    length, shrink, shortest = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
+    found, step = {}, length
+    while step <= steps:
+        found[step] = length
+        length = max(length - shrink, shortest)
+        step += length
+    return found

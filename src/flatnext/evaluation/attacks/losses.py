@@ -1,0 +1,46 @@
+"""What attacks raise: functions of logits (B x classes) and labels (B), one value an image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+TINY = 1e-12
+
+
+def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return log((1 - p) / p), p being the label's probability: log(exp(c) - 1) where c is the cross-entropy.
+
+    It rises with the cross-entropy, so an attack that looks at the gradient's direction and at which loss is larger
+    does the same with either. The cross-entropy's gradient rounds to 0 where the model is very sure; this one does not.
+    """
+    return _others(logits, labels).logsumexp(dim=1) - _of(logits, labels)
+
+
+def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the largest other logit minus the label's."""
+    return _others(logits, labels).amax(dim=1) - _of(logits, labels)
+
+
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the difference of logits ratio (arXiv 2003.01690): the margin over the gap of first and third logit.
+
+    It does not change when the logits are shifted or scaled. It needs 3 classes.
+    """
+    ordered = logits.sort(dim=1, descending=True).values
+    return margin_loss(logits, labels) / (ordered[:, 0] - ordered[:, 2] + TINY)
+
+
+def targeted_dlr(logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
+    """Return the same for the class `goals` (B) in the place of the best other one. It needs 4 classes."""
+    ordered = logits.sort(dim=1, descending=True).values
+    gap = ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2
+    return (_of(logits, goals) - _of(logits, labels)) / (gap + TINY)
+
+
+def _others(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.scatter(1, labels[:, None], -torch.inf)
+
+
+def _of(logits: Tensor, classes: Tensor) -> Tensor:
+    return logits.gather(1, classes[:, None]).squeeze(1)

@@ -1,0 +1,176 @@
+"""Square: random search without gradients. Andriushchenko et al., ECCV 2020, arXiv 1912.00049."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flatnext.errors import InputError
+from flatnext.evaluation.attacks.ball import Ball, lengths
+from flatnext.evaluation.attacks.gradient import at_least_one
+from flatnext.evaluation.attacks.losses import margin_loss
+from flatnext.evaluation.attacks.search import Draws, Outcome, Search
+from flatnext.evaluation.attacks.target import Target
+
+CHUNK = 64  # queries whose random numbers are drawn at a time
+HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+"""Queries of 10,000 after which the share of the image that a square covers is halved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square:
+    """Change one square window at a time, and keep what lowers the margin. At most `queries` + 1 forward passes.
+
+    `share` is the part of the image that the first windows cover; it shrinks as in the paper, on a schedule scaled to
+    `queries`. Unlike in the authors' code each image has windows of its own, which also reach the last row and column.
+    """
+
+    queries: int = 5000
+    share: float = 0.8
+    name: str = "square"
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        at_least_one(queries=self.queries)
+        if not 0 < self.share <= 1:
+            raise InputError(f"share is {self.share}: give a part of the image above 0, at most 1")
+
+    def passes(self) -> tuple[int, int]:
+        """Return how often at most an image goes forward and backward."""
+        return self.queries + 1, 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as a dict that `json` can write."""
+        return asdict(self)
+
+    def __call__(self, target: Target, images: Tensor, labels: Tensor, ball: Ball, draws: Draws) -> Outcome:
+        """Attack; see `Attack`."""
+        search = Search(images, labels)
+        start, propose = (_stripes, _linf) if ball.norm == "linf" else (_tiles, _l2)
+        self._query(target, search, search.standing, start(images, ball, draws))
+        channels = images.shape[1]
+        for query in range(self.queries):
+            if query % CHUNK == 0:
+                here = search.standing
+                numbers = torch.zeros(len(images), CHUNK, 5 + channels, device=images.device)
+                numbers[here] = draws.uniform(here, CHUNK, 5 + channels)
+            here = search.standing
+            if len(here) == 0:
+                break
+            side = self._side(query, images, odd=ball.norm == "l2")
+            found = search.images[here]
+            self._query(target, search, here, propose(images[here], found, ball, side, numbers[here, query % CHUNK]))
+        return search.outcome()
+
+    def _side(self, query: int, images: Tensor, *, odd: bool) -> int:
+        """Return the side of a window in pixels; for L2 odd and at least 3, where the image is as large."""
+        height, width = images.shape[2:]
+        share = self.share / 2 ** sum(int(query / self.queries * 10_000) > limit for limit in HALVINGS)
+        side = max(round(math.sqrt(share * height * width)), 3 if odd else 1)
+        side += odd and side % 2 == 0
+        largest = min(height, width)
+        return min(side, largest - (odd and largest % 2 == 0 and largest > 1))
+
+    @staticmethod
+    def _query(target: Target, search: Search, here: Tensor, points: Tensor) -> None:
+        logits = target.answer(points)
+        search.record(here, points, logits, margin_loss(logits, search.labels[here]))
+
+
+def _stripes(images: Tensor, ball: Ball, draws: Draws) -> Tensor:
+    """Return the images with vertical stripes a pixel wide, each at the border of the ball."""
+    count, channels, _, width = images.shape
+    everyone = torch.arange(count, device=images.device)
+    signs = _signs(draws.uniform(everyone, channels, 1, width)).to(images.dtype)
+    return ball.project(images, images + ball.radius * signs)
+
+
+def _linf(clean: Tensor, found: Tensor, ball: Ball, side: int, numbers: Tensor) -> Tensor:
+    """Return `found` with all pixels of a window moved to one border of the ball, a sign for each channel."""
+    window = _window(clean, side, numbers[:, 0], numbers[:, 1])
+    signs = _signs(numbers[:, 5:]).to(clean.dtype)[:, :, None, None]
+    return ball.project(clean, torch.where(window, clean + ball.radius * signs, found))
+
+
+def _tiles(images: Tensor, ball: Ball, draws: Draws) -> Tensor:
+    """Return the images with a 5 x 5 grid of bumps, scaled to the border of the ball."""
+    count, channels, height, width = images.shape
+    side = max(min(height, width) // 5, 1)
+    rows, columns = height // side, width // side
+    everyone = torch.arange(count, device=images.device)
+    numbers = draws.uniform(everyone, channels + 1, rows, columns)
+    bumps = _bump(side, images)[(numbers[:, 0] > 0.5).long()]  # B x rows x columns x side x side
+    signed = bumps[:, None] * _signs(numbers[:, 1:]).to(images.dtype)[..., None, None]
+    delta = torch.zeros_like(images)
+    block = signed.permute(0, 1, 2, 4, 3, 5).reshape(count, channels, rows * side, columns * side)
+    top, left = (height - rows * side) // 2, (width - columns * side) // 2
+    delta[:, :, top : top + rows * side, left : left + columns * side] = block
+    return (images + ball.radius * ball.direction(delta)).clamp(0, 1)
+
+
+def _l2(clean: Tensor, found: Tensor, ball: Ball, side: int, numbers: Tensor) -> Tensor:
+    """Return `found` with the budget of a second window, and what is unused, moved into a bump in a first."""
+    delta = found - clean
+    first = _window(clean, side, numbers[:, 0], numbers[:, 1])
+    second = _window(clean, side, numbers[:, 2], numbers[:, 3])
+    inner = delta * first
+    held = lengths(delta * (first | second))
+    unused = (ball.radius**2 - lengths(delta).square()).clamp_min(0)
+    signs = _signs(numbers[:, 5:]).to(clean.dtype)[:, :, None, None]
+    bump = _placed_bump(clean, side, numbers) * first * signs + _each_channel(inner)
+    new = _each_channel(bump) * (unused / clean.shape[1] + held.square()).sqrt()
+    moved = torch.where(first, new, delta * ~second)
+    return (clean + ball.radius * ball.direction(moved)).clamp(0, 1)
+
+
+def _window(images: Tensor, side: int, row: Tensor, column: Tensor) -> Tensor:
+    """Return a mask (bool, B x 1 x H x W) of one window of `side` pixels an image; `row`, `column` are in [0, 1)."""
+    down, right = _offsets(images, side, row, column)
+    return ((down >= 0) & (down < side))[:, None, :, None] & ((right >= 0) & (right < side))[:, None, None, :]
+
+
+def _offsets(images: Tensor, side: int, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how far each row (B x H) and column (B x W) is from the window's first."""
+    height, width = images.shape[2:]
+    top, left = (row * (height - side + 1)).long(), (column * (width - side + 1)).long()
+    rows, columns = (torch.arange(size, device=images.device) for size in (height, width))
+    return rows - top[:, None], columns - left[:, None]
+
+
+def _placed_bump(images: Tensor, side: int, numbers: Tensor) -> Tensor:
+    """Return the bump at each image's window (B x 1 x H x W), upright or turned; outside the window it is arbitrary."""
+    down, right = (offset.clamp(0, side - 1) for offset in _offsets(images, side, numbers[:, 0], numbers[:, 1]))
+    turned = (numbers[:, 4] > 0.5).long()
+    bump = _bump(side, images)
+    return bump[turned[:, None, None], down[:, :, None], right[:, None, :]][:, None]
+
+
+def _bump(side: int, like: Tensor) -> Tensor:
+    """Return the paper's window for L2, of norm 1, upright and turned (2 x side x side): a hill above a valley."""
+    upper = side // 2
+    bump = torch.cat([_hill(upper, side), -_hill(side - upper, side)]).to(like)
+    bump = bump / torch.linalg.vector_norm(bump)
+    return torch.stack([bump, bump.T])
+
+
+def _hill(height: int, width: int) -> Tensor:
+    """Return rectangles around the middle, the k-th of 2 k - 1 pixels a side adding 1 / k ** 2; scaled to norm 1."""
+    hill = torch.zeros(height, width)
+    top, left = height // 2, width // 2
+    for k in range(max(top, left) + 1):
+        hill[max(top - k, 0) : top + k + 1, max(left - k, 0) : left + k + 1] += 1 / (k + 1) ** 2
+    return hill / torch.linalg.vector_norm(hill).clamp_min(1e-12)
+
+
+def _each_channel(images: Tensor) -> Tensor:
+    """Return each channel of each image divided by its L2 norm; 0 where it is 0."""
+    norms = torch.linalg.vector_norm(images, dim=(2, 3), keepdim=True)
+    return images / norms.clamp_min(torch.finfo(images.dtype).tiny)
+
+
+def _signs(uniform: Tensor) -> Tensor:
+    return torch.where(uniform < 0.5, -1.0, 1.0)
