@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import platform
+import shutil
 import subprocess
 import sys
 
@@ -317,6 +319,14 @@ def test_a_gradient_in_another_layout_is_taken() -> None:
     other = random_images(2, 32, 4, 4).requires_grad_()
     F.relu(random_norm(32)(other)).mean((2, 3)).square().sum().backward()
     assert relative(x.grad, other.grad) < 1e-5  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(
+    shutil.which("g++") is None or platform.system() != "Linux" or platform.machine() != "x86_64",
+    reason="no g++, or not a machine that the kernels are for",
+)
+def test_where_there_is_a_compiler_the_kernels_compile() -> None:
+    assert kernels.library() is not None  # or a mistake in the source would only skip the tests above
 
 
 def test_without_a_compiler_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
