@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fake_evidence import evidence as made_evidence
 from flatnext.config import Config
 from flatnext.recipes import recipe
 
@@ -50,8 +51,13 @@ def write_run(
     finished: bool = True,
     error: str | None = None,
     command: str = "",
+    evidence: Sequence[str] = (),
+    evidence_options: dict[str, Any] | None = None,
 ) -> None:
-    """Write one run folder. `accuracy` is the test accuracy of the last epoch (default: near the recipe's level)."""
+    """Write one run folder. `accuracy` is the test accuracy of the last epoch (default: near the recipe's level).
+
+    `evidence` names the parts that were measured after training; none, and there is no `evidence.json`.
+    """
     folder.mkdir(parents=True)
     schedule = replace(config.schedule, warmup_epochs=0.0)  # a warm-up must fit in the epochs
     data = replace(config.data, validation=5000 if validation else 0)
@@ -72,6 +78,9 @@ def write_run(
         write_json(folder / "failure.json", {"error": error, "epoch": done, "step": 352 * done})
     elif finished:
         write_json(folder / "result.json", result(lines, matrix, validation, random))
+    if evidence:
+        content = made_evidence(config, classes, matrix, png, evidence, **evidence_options or {})
+        write_json(folder / "evidence.json", content)
 
 
 def write_json(file: Path, content: Any) -> None:

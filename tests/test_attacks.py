@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from attack_models import MEAN, STD, between, linear, margins, tiny_net
 from flatnext.errors import InputError
 from flatnext.evaluation.attacks import (
     APGD,
@@ -21,56 +23,12 @@ from flatnext.evaluation.attacks import (
     Target,
     attackable,
     attacks_of,
-    ensemble,
+    autoattack,
     fgsm,
     robustness,
     sanity_checks,
 )
 from flatnext.evaluation.attacks.losses import dlr, log_odds, margin_loss, targeted_dlr
-
-MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
-SIDE = 6
-
-
-def linear(classes, seed=0):
-    """Return a linear model in double precision, its weights and bias by pixels in [0, 1], and images it gets right."""
-    generator = torch.Generator().manual_seed(seed)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, classes)).double()
-    with torch.no_grad():
-        model[1].weight.copy_(torch.randn(model[1].weight.shape, generator=generator, dtype=torch.float64))
-        model[1].bias.copy_(torch.randn(classes, generator=generator, dtype=torch.float64))
-        weight, bias = model[1].weight.clone(), model[1].bias.clone()
-    std = torch.tensor(STD, dtype=torch.float64).repeat_interleave(SIDE * SIDE)
-    mean = torch.tensor(MEAN, dtype=torch.float64).repeat_interleave(SIDE * SIDE)
-    by_pixel = weight / std
-    images = 0.3 + 0.4 * torch.rand(60, 3, SIDE, SIDE, generator=generator, dtype=torch.float64)
-    offset = bias - by_pixel @ mean
-    labels = (images.flatten(1) @ by_pixel.T + offset).argmax(1)
-    labels[::10] = (labels[::10] + 1) % classes  # some that are wrong from the start
-    return model, by_pixel, offset, images, labels
-
-
-def margins(by_pixel, offset, images, labels, norm):
-    """Return the radius within which each image is safe, the box aside: margin over the dual norm (closed form)."""
-    found = []
-    for x, y in zip(images.flatten(1), labels, strict=True):
-        radii = []
-        for j in range(len(offset)):
-            if j != y:
-                normal = by_pixel[y] - by_pixel[j]
-                dual = normal.abs().sum() if norm == "linf" else normal.square().sum().sqrt()
-                radii.append(float((normal @ x + offset[y] - offset[j]) / dual))
-        found.append(min(radii))
-    return np.array(found)
-
-
-def between(radii, share=0.5):
-    """Return a budget in 1/255 in the widest gap near a quantile of the radii, so that rounding decides nothing."""
-    positive = np.sort(radii[radii > 0])
-    at = int(share * len(positive))
-    near = range(max(at - 4, 1), min(at + 4, len(positive)))
-    best = max(near, key=lambda i: positive[i] - positive[i - 1])
-    return 255 * (positive[best] + positive[best - 1]) / 2
 
 
 def attack(model, images, labels, attacks, **options):
@@ -135,33 +93,16 @@ def test_square_and_noise_stay_below_the_exact_answer_and_square_comes_near(norm
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_zero_budget_is_the_clean_accuracy(name, norm):
     model, _, _, images, labels = linear(5)
-    attacks = ensemble(steps=5, targets=2, queries=5) if name == "apgd+square" else attacks_of(name)
+    attacks = autoattack(steps=5, targets=2, queries=5) if name == "autoattack" else attacks_of(name)
     found = attack(model, images, labels, attacks, norm=norm, budget=0)
     assert found.robust_accuracy == found.clean_accuracy == 54 / 60
     assert torch.equal(found.images, images)
 
 
-def tiny_net(classes=5, seed=1, gain=3.0):
-    """Return a small network that is not linear, with batch norm and dropout, and images with its own answers."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = nn.Sequential(
-            *(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Tanh(), nn.Dropout(0.5)),
-            *(nn.Conv2d(8, 8, 3, stride=2, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(8 * 16, classes)),
-        )
-        images = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
-        model[1].running_mean.normal_(std=0.1)
-    with torch.no_grad():
-        model[-1].weight.mul_(gain)
-    model.eval()
-    mean, std = (torch.tensor(value).reshape(1, 3, 1, 1) for value in (MEAN, STD))
-    with torch.no_grad():
-        labels = model((images / 255 - mean) / std).argmax(1)
-    return model, images, labels
-
-
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("attacks", [[Noise()], [fgsm()], [PGD(restarts=2)], ensemble(steps=10, targets=2, queries=30)])
+@pytest.mark.parametrize(
+    "attacks", [[Noise()], [fgsm()], [PGD(restarts=2)], autoattack(steps=10, targets=2, queries=30)]
+)
 def test_found_images_fool_and_lie_in_the_ball(norm, attacks):
     model, images, labels = tiny_net()
     budget = 8.0 if norm == "linf" else 60.0
@@ -305,6 +246,26 @@ def test_losses_by_hand():
     torch.testing.assert_close(dlr(10 * logits + 3, labels), dlr(logits, labels))
 
 
+def test_autoattack_has_the_settings_of_the_authors_standard_version():
+    first, second, third, last = (part.to_json() for part in attacks_of("autoattack"))
+    assert first == {"steps": 100, "restarts": 1, "loss": "ce", "targets": None, "name": "apgd-ce"}
+    assert second == {"steps": 100, "restarts": 1, "loss": "dlr-targeted", "targets": 9, "name": "apgd-dlr-targeted"}
+    constants = {"alpha_max": 0.1, "eta": 1.05, "beta": 0.9}
+    assert third == {"steps": 100, "restarts": 1, "targets": 9, **constants, "name": "fab-targeted"}
+    assert last == {"queries": 5000, "share": 0.8, "rescale": False, "name": "square"}
+    for name, passes in (("autoattack", [7813, 1910]), ("autoattack-quick", [307, 144])):
+        assert np.sum([part.passes() for part in attacks_of(name)], axis=0).tolist() == passes
+
+
+def test_the_windows_of_square_shrink_by_queries_or_by_their_share():
+    images = torch.zeros(1, 3, 32, 32)
+    whole, part, scaled = Square(queries=10_000), Square(rescale=False), Square()
+    for query, side in ((10, 29), (11, 20), (51, 14), (201, 10), (501, 7), (1001, 5), (2001, 4), (4001, 3)):
+        assert whole._side(query, images, odd=False) == part._side(query, images, odd=False) == side
+        if query > 10:
+            assert scaled._side((query + 1) // 2, images, odd=False) == side
+
+
 # What attacks promise
 
 
@@ -345,13 +306,12 @@ def test_only_what_is_still_right_is_attacked_and_passes_are_counted():
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_passes_are_the_most_an_image_can_cost(norm):
     model, images, labels = tiny_net()
-    for own in (Noise(), fgsm(), PGD(steps=3, restarts=2), APGD(steps=4, loss="dlr"), *ensemble(steps=3, queries=7)):
+    for own in (Noise(), fgsm(), PGD(steps=3, restarts=2), APGD(steps=4, loss="dlr"), *autoattack(steps=3, queries=7)):
         found = robustness(model, images, labels, mean=MEAN, std=STD, attacks=[own], norm=norm, budget=0.0)
         part = found.parts[0]
-        targets = 4 / 9 if own.name == "apgd-dlr-targeted" else 1  # five classes have four others
-        forward, backward = own.passes()
-        assert part.backward == round(40 * backward * targets)
-        assert part.forward == part.backward + 40 * (forward - backward)
+        if "targeted" in own.name:
+            own = dataclasses.replace(own, targets=4)  # five classes have four others
+        assert (part.forward, part.backward) == tuple(40 * passes for passes in own.passes())
 
 
 def test_the_model_is_left_as_it_was():
@@ -362,7 +322,7 @@ def test_the_model_is_left_as_it_was():
     model[4].bias.grad = torch.ones(8)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     random = torch.get_rng_state()
-    found = robustness(model, images, labels, mean=MEAN, std=STD, attacks=ensemble(steps=3, targets=1, queries=3))
+    found = robustness(model, images, labels, mean=MEAN, std=STD, attacks=autoattack(steps=3, targets=1, queries=3))
     assert found.clean_accuracy == 1  # evaluation mode: dropout would make mistakes
     assert torch.equal(torch.get_rng_state(), random)
     assert [module.training for module in model] == [True, False, *[True] * 6]
@@ -376,7 +336,7 @@ def test_an_image_draws_the_same_whatever_the_batch():
     model, images, labels = tiny_net()
     model.double()
     options = {"mean": MEAN, "std": STD, "precision": "fp64", "budget": 3.0}
-    for attacks in ([Noise()], [PGD(steps=3, restarts=2)], ensemble(steps=4, targets=2, queries=80)):
+    for attacks in ([Noise()], [PGD(steps=3, restarts=2)], autoattack(steps=4, targets=2, queries=80)):
         one, other, third = (
             robustness(model, images, labels, attacks=attacks, batch_size=size, seed=seed, **options)
             for size, seed in ((7, 0), (40, 0), (40, 1))
@@ -501,7 +461,7 @@ def test_masked_gradients_are_noticed():
         (lambda: APGD(loss="cw"), "loss is 'cw'"),
         (lambda: APGD(targets=3), "targets has no effect with loss ce"),
         (lambda: APGD(loss="dlr-targeted", targets=0), "targets is 0"),
-        (lambda: attacks_of("autoattack"), r"attack is 'autoattack': choose noise, .*apgd\+square"),
+        (lambda: attacks_of("cw"), "attack is 'cw': choose noise, .*, autoattack, autoattack-quick$"),
     ],
 )
 def test_bad_settings(make, message):

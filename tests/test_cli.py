@@ -94,6 +94,22 @@ def test_study_and_report(run, tmp_path):
     assert report.read_text() != before
 
 
+def test_a_study_of_models(run, tmp_path):
+    flags = [*FLAGS[: FLAGS.index("--blocks")], "--precision", "fp32", "--lr", "0.02"]
+    models = ["--models", "resnext11", "resnext20"]
+    status, out, err = run("study", "--recipes", "quick", *models, "--seeds", 1, *flags)
+    assert status == 0, err
+    found = {
+        name: json.loads((tmp_path / f"studies/digits/quick-{name}/seed-0/config.json").read_text())
+        for name in ("resnext11", "resnext20")
+    }
+    assert found["resnext20"]["model"]["blocks"] == [2, 2, 2]
+    assert {**found["resnext11"], "model": 0, "recipe": 0} == {**found["resnext20"], "model": 0, "recipe": 0}
+    assert "quick-resnext11" in out
+    assert run("study", "--recipes", "quick", *models, "--stem", 3)[0] == 2
+    assert run("study", "--recipes", "quick", "--models", "resnet31")[0] == 2
+
+
 def test_a_failed_run_is_status_1(run):
     flags = [flag if flag != "0.02" else "1e30" for flag in FLAGS]
     status, _, err = run("study", "--recipes", "quick", "--seeds", 1, *flags)

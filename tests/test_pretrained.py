@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import socket
 
@@ -11,16 +12,17 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 import flatnext
+from conftest import REPOSITORY
 from flatnext import cli, data, models
 from flatnext.deploy import card as card_module
 from flatnext.deploy import measure as measure_module
 from flatnext.deploy import pack as pack_module
-from flatnext.deploy.pack import pack
+from flatnext.deploy.pack import format_packed, pack
 from flatnext.errors import InputError
-from flatnext.evaluation import calibration, predict, score
+from flatnext.evaluation import Scores, calibration, predict, score
 from flatnext.models import catalog
 from flatnext.training import train
 from test_calibration import oracle
@@ -101,6 +103,11 @@ def test_info_is_the_runs(run, folder):
         info.normalize(images.float())
 
 
+def example(card):
+    """Return the program that the card shows."""
+    return re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
+
+
 def figures(card):
     """Return the metrics of the card's model index by type."""
     return {kind: float(value) for kind, value in re.findall(r"- type: (\w+)\n +name: .*\n +value: (\S+)", card)}
@@ -144,7 +151,7 @@ def test_the_card_says_where_the_weights_come_from(run, folder):
     assert "after epoch 8, an average" in card
     assert "{{" not in card
     assert "\n\n\n" not in card
-    exec(re.search(r"```python\n(.*?)```", card, re.DOTALL)[1], {})
+    exec(example(card), {})
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "digits", "folder"])
@@ -152,9 +159,92 @@ def test_a_card_can_be_written_for_each_data_set(dataset, packed, run):
     record = pack_module._finished(run)
     object.__setattr__(record.config.data, "dataset", dataset)
     origin = models.read_origin(models.read_weights(packed.files[0])[1], packed.files[0])
-    card = card_module.model_card(record, "last", origin, packed.entry, packed.measured)
+    card = card_module.model_card(record, "last", origin, packed.entry, packed.measured, NAME)
     assert card_module.NOTES[dataset].limits[0] in card
     assert "]()" not in card
+
+
+@pytest.mark.parametrize("output", [None, "own"])
+def test_in_a_clone_the_package_gets_the_weights_and_the_card_has_their_name(run, tmp_path, monkeypatch, output):
+    own = clone(tmp_path / "clone")
+    monkeypatch.setattr(catalog, "WEIGHTS", own)
+    monkeypatch.chdir(tmp_path)
+    new = pack(run, NAME, own if output else None)
+    assert new.load_as == NAME
+    assert [path.parent for path in new.files] == [own] * 3
+    card = new.files[1].read_text()
+    assert f'from_pretrained("{NAME}")' in example(card)
+    assert f"\n    flatnext evaluate {NAME} --precision fp32\n" in card
+    exec(example(card), {})
+
+
+@pytest.mark.parametrize("output", [None, "my packed"])
+def test_elsewhere_the_card_has_the_path(run, tmp_path, monkeypatch, output):
+    monkeypatch.setattr(catalog, "WEIGHTS", tmp_path / "site-packages" / "flatnext" / "weights")
+    monkeypatch.chdir(tmp_path)
+    new = pack(run, NAME, output)
+    path = f"{output or 'weights'}/{NAME}.safetensors"
+    assert new.load_as == path
+    assert not catalog.WEIGHTS.exists()
+    assert (tmp_path / path).is_file()
+    card = new.files[1].read_text()
+    assert example(card).count(f'("{path}")') == 2
+    exec(example(card), {})
+    command = shlex.split(re.search(r"\n    flatnext (evaluate .*)", card)[1])
+    assert command == ["evaluate", path, "--precision", "fp32"]
+    assert cli.main([*command, "--device", "cpu"]) == 0
+    assert f'written to {output or "weights"}: load them by flatnext.from_pretrained("{path}")' in format_packed(new)
+
+
+def clone(folder, name="flatnext", source="src"):
+    """Return where the weights lie in a clone of a project."""
+    (folder / source / "flatnext").mkdir(parents=True)
+    (folder / "pyproject.toml").write_text(f'[project]\nname = "{name}"\n')
+    return folder / source / "flatnext" / "weights"
+
+
+def test_a_clone_is_told_from_an_installed_package(tmp_path, monkeypatch):
+    for folder in (REPOSITORY / "src" / "flatnext" / "weights", clone(tmp_path / "clone")):
+        monkeypatch.setattr(catalog, "WEIGHTS", folder)
+        assert pack_module.default_folder() == folder
+    (damaged := clone(tmp_path / "d")).parents[2].joinpath("pyproject.toml").write_text("{")
+    others = [clone(tmp_path / "a", name="other"), clone(tmp_path / "b", source="lib"), tmp_path / "c" / "e", damaged]
+    for folder in others:
+        monkeypatch.setattr(catalog, "WEIGHTS", folder)
+        assert str(pack_module.default_folder()) == "weights"
+
+
+def scores_of(confusion):
+    count = sum(map(sum, confusion))
+    return Scores(
+        loss=1.0, accuracy=sum(row[i] for i, row in enumerate(confusion)) / count, count=count, confusion=confusion
+    )
+
+
+@pytest.mark.parametrize("common", [50, 60, 90])
+def test_an_accuracy_near_chance_is_remarked(common):
+    """Of 100 images `common` are of one class, from none right of the others to all; the error is SciPy's."""
+    deviation = binom(100, common / 100).std()
+    for correct in range(common, 101):
+        right = min(correct, common)
+        rest = correct - right
+        scores = scores_of([[right, common - right], [100 - common - rest, rest]])
+        remark = measure_module.near_chance(scores)
+        assert bool(remark) == (correct - common <= 3 * deviation)
+        assert not remark or f"not 3 standard errors (of {deviation / 100:.2%}) above {common}.00%" in remark
+
+
+def test_weights_that_guess_are_packed_with_a_warning(run, packed, tmp_path):
+    shutil.copytree(run, tmp_path / "guess")
+    state, metadata = models.read_weights(run / "last.safetensors")
+    state["linear.weight"].zero_()
+    safetensors.torch.save_file(state, tmp_path / "guess" / "last.safetensors", metadata)
+    new = pack(tmp_path / "guess", NAME, tmp_path / "packed")
+    (warning,) = (line for line in format_packed(new).splitlines() if line.startswith("warning: "))
+    assert "No better than guessing, as far as 360 test images can tell" in warning
+    assert f"**{warning.removeprefix('warning: ')}.**" in new.files[1].read_text()
+    assert "warning" not in format_packed(packed)
+    assert "guessing" not in packed.files[1].read_text()
 
 
 def test_the_interval_is_wilsons():

@@ -93,7 +93,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     def panel(name: str, alt: str, *_: object, **__: object) -> Panel:
         return Panel(name, alt, f'<svg role="img"><title>{html.escape(alt)}</title></svg>')
 
-    monkeypatch.setattr(figures, "_panel", panel)
+    monkeypatch.setattr(figures, "panel", panel)
 
 
 def test_the_verdict_comes_first(study: Path, pair: tuple[Page, str]) -> None:

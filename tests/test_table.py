@@ -258,7 +258,7 @@ def places(content: object, place: tuple[str | int, ...] = ()) -> Iterator[tuple
 
 @pytest.mark.parametrize("name", list(PARTS))
 def test_any_damage_is_an_error_that_names_the_file(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "_panel", lambda name, alt, *_, **__: Panel(name, alt, ""))
+    monkeypatch.setattr(figures, "panel", lambda name, alt, *_, **__: Panel(name, alt, ""))
     root = write_study(tmp_path, seeds=(0, 1), epochs=2, classes=("cat", "dog"), test_images=20)
     file = root / "sgd/seed-0" / name
     good = json.loads(file.read_text())

@@ -8,15 +8,17 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 from flatnext.bench.plan import add_bench_flags, plan_from_flags
-from flatnext.config import Config
+from flatnext.config import Config, Model
 from flatnext.errors import InputError
+from flatnext.evidence.plan import add_evidence_flags, evidence_from_flags, given_evidence_flags
 from flatnext.flags import add_setting_flags, setting_overrides
 from flatnext.recipes import RECIPES, recipe
-from flatnext.study.plan import make_plan, override_each
+from flatnext.study.plan import make_plan, override_each, with_models
 
 DATA_DIR = Path(".data")
 NOT_SHOWN = ("early_sizes", "mixup", "cutmix")  # of the settings of the data, in a picture of samples
@@ -96,6 +98,9 @@ def make_parser() -> argparse.ArgumentParser:
     study.set_defaults(run=_study)
     names = ", ".join(RECIPES)
     study.add_argument("--recipes", nargs="+", metavar="NAME", help=f"recipes to compare, plain SGD first ({names})")
+    study.add_argument(
+        "--models", nargs="+", metavar="NAME", help="compare these models under each recipe: docs/models.md"
+    )
     study.add_argument("--seeds", type=int, default=5, metavar="N", help="number of seeds (default 5)")
     study.add_argument("--first-seed", type=int, default=0, metavar="N", help="the first of them (default 0)")
     study.add_argument("--output", type=Path, metavar="DIR", help="study folder (default studies/DATASET)")
@@ -114,19 +119,27 @@ def make_parser() -> argparse.ArgumentParser:
     _add_places(train)
     add_setting_flags(train)
 
-    evaluate = verb("evaluate", "score weights on a split of their data set", "PATH|NAME ")
+    evaluate = verb("evaluate", "score weights, or gather the evidence for a report", "PATH|NAME ")
     evaluate.set_defaults(run=_evaluate)
     evaluate.add_argument(
         "path",
         type=Path,
         metavar="PATH|NAME",
         help="run folder, weights file (also the report's checkpoints), or, where no such path is, a name that "
-        "`flatnext weights` lists",
+        "`flatnext weights` lists; with --parts also a study",
     )
     evaluate.add_argument("--checkpoint", choices=["last", "best"], help="which, in a run folder (default last)")
-    evaluate.add_argument("--split", choices=["test", "validation", "train"], default="test", help="images to score")
+    evaluate.add_argument("--split", choices=["test", "validation", "train"], help="images to score (default test)")
     evaluate.add_argument("--precision", choices=["auto", "bf16", "fp32", "fp64"], help="default: the run's own")
     evaluate.add_argument("--json", action="store_true", help="print JSON, with the confusion matrix")
+    evaluate.add_argument(
+        "--test-set",
+        type=Path,
+        metavar="PATH",
+        help="instead of a split, or with --parts beside them, these images of the same classes: a folder with "
+        "CLASS/*.png, an .npz, or CIFAR-10.1's .npy files",
+    )
+    add_evidence_flags(evaluate)
     _add_places(evaluate)
     add_setting_flags(evaluate, "data", "model", without=TRAINING_ONLY)
 
@@ -153,7 +166,12 @@ def make_parser() -> argparse.ArgumentParser:
     pack.set_defaults(run=_pack)
     pack.add_argument("folder", type=Path, metavar="RUN", help="run folder")
     pack.add_argument("--name", required=True, metavar="NAME", help="MODEL-DATASET-VARIANT, as resnext29-cifar10-cpu")
-    pack.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: the package's own weights)")
+    pack.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where to write (default: in a clone of this repository the package's own weights, else ./weights)",
+    )
     pack.add_argument("--checkpoint", choices=["last", "best"], default="last", help="of the run (default last)")
     pack.add_argument("--overwrite", action="store_true", help="replace what has this name")
     _add_places(pack)
@@ -193,6 +211,10 @@ def _study(options: argparse.Namespace) -> int:
     digits = overrides.get("dataset") == "digits"
     names = options.recipes or (["quick", "quick-amp"] if digits else ["sgd", "amp"])
     configs = override_each([recipe(name) for name in names], overrides)
+    if options.models:
+        if overrides.keys() & {field.name for field in fields(Model)} - {"parameter_budget"}:
+            raise InputError("--models names whole models: leave --model and the settings of a model out")
+        configs = with_models(configs, options.models)
     output = options.output or Path("studies") / configs[0].data.dataset
 
     from flatnext.study.run import run_study
@@ -262,19 +284,24 @@ def _config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[Con
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    overrides = setting_overrides(vars(options))
+    overrides = setting_overrides(vars(options)) | ({"precision": options.precision} if options.precision else {})
+    places = {"data_dir": options.data_dir, "device": options.device, "download": options.download}
+    if options.parts:
+        return _gather(options, overrides, places)
+    unused = given_evidence_flags(vars(options))
+    if unused:
+        raise InputError(f"{unused[0]} is for the evidence: name the parts to gather by --parts, or leave it out")
 
     from flatnext.evaluation import evaluate
 
     scores = evaluate(
         options.path,
         checkpoint=options.checkpoint,
-        split=options.split,
-        data_dir=options.data_dir,
-        device=options.device,
-        download=options.download,
+        split=options.split or "test",
+        test_set=options.test_set,
         progress=True,
-        overrides=overrides | ({"precision": options.precision} if options.precision else {}),
+        overrides=overrides,
+        **places,
     )
     if options.json:
         print(json.dumps(scores))
@@ -283,6 +310,38 @@ def _evaluate(options: argparse.Namespace) -> int:
     print(f"accuracy {scores['accuracy']:.2%}, loss {scores['loss']:.4f}")
     for name, row, index in zip(scores["classes"], scores["confusion"], range(len(scores["classes"])), strict=True):
         print(f"  {name:<16} {row[index] / max(sum(row), 1):8.2%} of {sum(row):,}")
+    return 0
+
+
+def _gather(options: argparse.Namespace, overrides: dict[str, Any], places: dict[str, Any]) -> int:
+    if options.split or options.json:
+        raise InputError("--parts chooses its images and writes a file: leave --split and --json out")
+    plan, parts = evidence_from_flags(vars(options))
+
+    from flatnext.evidence.gather import gather, run_folders
+    from flatnext.evidence.progress import Display
+
+    folders = run_folders(options.path)
+    if options.output and len(folders) > 1:
+        raise InputError(f"--output is for one model: {options.path} holds {len(folders)} runs, which keep their own")
+    for folder in folders:
+        file = gather(
+            folder,
+            parts,
+            plan,
+            output=options.output,
+            checkpoint=options.checkpoint,
+            test_sets=[options.test_set] if options.test_set else [],
+            cifar10_c=options.cifar10_c,
+            overwrite=bool(options.overwrite),
+            overrides=overrides,
+            display=Display(),
+            command=options.command,
+            **places,
+        )
+        print(file)
+    if options.path.is_dir() and not options.output:
+        _write_report([options.path], options.path)
     return 0
 
 

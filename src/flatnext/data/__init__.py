@@ -1,9 +1,23 @@
 """Images and labels as tensors on the device: sources, splits, augmentation, and the loader."""
 
-from flatnext.data.dataset import Dataset, Partition, Split, partition
+from flatnext.data.dataset import Dataset, Partition, Split, partition, stratified
 from flatnext.data.describe import describe
 from flatnext.data.loader import Loader, batches
 from flatnext.data.picture import sample_grid
 from flatnext.data.sources import load
+from flatnext.data.test_set import read_test_set, test_set_name
 
-__all__ = ["Dataset", "Loader", "Partition", "Split", "batches", "describe", "load", "partition", "sample_grid"]
+__all__ = [
+    "Dataset",
+    "Loader",
+    "Partition",
+    "Split",
+    "batches",
+    "describe",
+    "load",
+    "partition",
+    "read_test_set",
+    "sample_grid",
+    "stratified",
+    "test_set_name",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,39 +31,45 @@ def load_folder(data_dir: Path, image_size: int | None = None) -> tuple[tuple[st
         raise InputError(f"{data_dir} is no folder: give one with a subfolder of images for each class as data_dir")
     if not (data_dir / "train").is_dir():
         classes = _classes(data_dir)
-        return classes, *_divide(_read(data_dir, classes, size))
+        return classes, *_divide(read_images(data_dir, classes, size))
     held_out = data_dir / ("val" if not (data_dir / "test").is_dir() and (data_dir / "val").is_dir() else "test")
     if not held_out.is_dir():
         raise InputError(f"{data_dir} has a folder train but none for the test: add {held_out}")
     classes = _classes(data_dir / "train")
-    unknown = sorted({folder.name for folder in _subfolders(held_out)} - set(classes))
+    unknown = sorted({folder.name for folder in subfolders(held_out)} - set(classes))
     if unknown:
         raise InputError(f"{held_out / unknown[0]} is a class without training images: add them, or remove it")
-    return classes, _read(data_dir / "train", classes, size), _read(held_out, classes, size)
+    return classes, read_images(data_dir / "train", classes, size), read_images(held_out, classes, size)
 
 
-def _subfolders(folder: Path) -> list[Path]:
+def subfolders(folder: Path) -> list[Path]:
+    """Return the folders in a folder, in no order, but for those whose names begin with a dot."""
     return [child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
-    names = sorted(child.name for child in _subfolders(folder))
+    names = sorted(child.name for child in subfolders(folder))
     if len(names) < 2:
         raise InputError(f"{folder} has {len(names)} class folders: give at least two, each with its images")
     for name in names:
-        if not _images(folder / name):
+        if not image_files(folder / name):
             raise InputError(f"{folder / name} holds no images: add some, or remove the folder")
     return tuple(names)
 
 
-def _images(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
+    """Return the image files in a folder by their suffixes, sorted; none where there is no such folder."""
     if not folder.is_dir():
         return []
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
 
 
-def _read(folder: Path, classes: tuple[str, ...], size: int) -> Split:
-    found = [(path, label) for label, name in enumerate(classes) for path in _images(folder / name)]
+def read_images(folder: Path, classes: Sequence[str], size: int) -> Split:
+    """Return the images in a folder's subfolders, sorted by class and file name; a label is the place in `classes`.
+
+    The images (N x 3 x `size` x `size`) are made as `load_folder` says. Raises `InputError` as it does.
+    """
+    found = [(path, label) for label, name in enumerate(classes) for path in image_files(folder / name)]
     if not found:
         raise InputError(f"{folder} holds no images: add some for each class")
     images = np.stack([_read_image(path, size) for path, _ in found])
@@ -73,10 +80,14 @@ def _read_image(path: Path, size: int) -> np.ndarray:
     """Return an image as H x W x 3 bytes, `size` pixels a side."""
     try:
         with Image.open(path) as image:
-            upright = _as_rgb(ImageOps.exif_transpose(image))
-            return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS))
+            return fit_square(_as_rgb(ImageOps.exif_transpose(image)), size)
     except Exception as error:  # Pillow's readers raise many kinds, SyntaxError and DecompressionBombError among them
         raise InputError(f"{path} cannot be read as an image ({type(error).__name__}): repair or remove it") from None
+
+
+def fit_square(image: Image.Image, size: int) -> np.ndarray:
+    """Return an RGB image as `size` x `size` x 3 bytes: its shorter side made `size`, by Lanczos, its middle kept."""
+    return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

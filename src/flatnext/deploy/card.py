@@ -6,6 +6,7 @@ The fields are those of "Model Cards for Model Reporting" (arXiv 1810.03993) and
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from scipy.stats import binomtest
 
 from flatnext.config import Model
-from flatnext.deploy.measure import MOST_CHANGE, PRECISION, Measured
+from flatnext.deploy.measure import MOST_CHANGE, PRECISION, Measured, near_chance
 from flatnext.durations import duration
 from flatnext.models import Origin
 from flatnext.models.catalog import Shipped
@@ -54,7 +55,8 @@ NOTES = {
         licence=CIFAR_LICENCE,
         limits=(
             "3.25 % of the test images have near-duplicates in the training set or the test set (arXiv 1902.00423), "
-            "and about 0.5 % of the test labels are wrong (arXiv 2103.14749).",
+            "and at least 54 of the 10,000 test labels are wrong: those that people did not confirm, of 275 that "
+            "looked wrong to a program (arXiv 2103.14749).",
             "On a new test set made in the same way, CIFAR-10.1, models lost 4 to 10 points (arXiv 1806.00451).",
             TINY_IMAGES,
         ),
@@ -90,8 +92,13 @@ NOTES = {
 }
 
 
-def model_card(record: RunRecord, checkpoint: str, origin: Origin, entry: Shipped, measured: Measured) -> str:
-    """Return the card of the weights `entry`, packed from a run's `checkpoint`, as Markdown."""
+def model_card(
+    record: RunRecord, checkpoint: str, origin: Origin, entry: Shipped, measured: Measured, load_as: str
+) -> str:
+    """Return the card of the weights `entry`, packed from a run's `checkpoint`, as Markdown.
+
+    `load_as` is the name or the path by which the card's examples load them.
+    """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=False,
@@ -102,6 +109,7 @@ def model_card(record: RunRecord, checkpoint: str, origin: Origin, entry: Shippe
     )
     environment.filters["yaml"] = json.dumps  # JSON's strings and numbers are YAML's
     environment.filters["duration"] = duration
+    environment.filters["shell"] = shlex.quote
     own = record.result.best if checkpoint == "best" else record.result.last
     assert own is not None  # its weights were found
     return environment.get_template("card.md.j2").render(
@@ -111,6 +119,8 @@ def model_card(record: RunRecord, checkpoint: str, origin: Origin, entry: Shippe
         origin=origin,
         entry=entry,
         measured=measured,
+        load_as=load_as,
+        remark=near_chance(measured.scores),
         architecture=_settings(origin.config.model),
         data=NOTES[record.config.data.dataset],
         interval=interval(round(entry.accuracy * entry.count), entry.count),

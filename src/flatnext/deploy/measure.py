@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from flatnext.errors import InputError
 FIRST = 1000  # images of the quick check
 MOST_CHANGE = 0.001  # of the images; the rounding may change the number of correct ones by so many, or by one
 PRECISION = "fp32"  # of every evaluation here, so that another machine finds the same figures
+ABOVE_CHANCE = 3  # standard errors by which an accuracy is above chance, or there is a remark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,23 @@ class Measured:
     first_correct: int
     device: str
     torch: str
+
+
+def near_chance(scores: evaluation.Scores) -> str:
+    """Return a remark on an accuracy that is not three standard errors above chance; nothing (empty) if it is.
+
+    Chance is the share of the most common class, which always answering it gives; the standard error is that of a
+    binomial with this share.
+    """
+    chance = max(map(sum, scores.confusion)) / scores.count
+    error = math.sqrt(chance * (1 - chance) / scores.count)
+    if scores.accuracy > chance + ABOVE_CHANCE * error:
+        return ""
+    return (
+        f"No better than guessing, as far as {scores.count:,} test images can tell: the accuracy of "
+        f"{scores.accuracy:.2%} is not {ABOVE_CHANCE} standard errors (of {error:.2%}) above {chance:.2%}, which "
+        "always answering the most common class gives"
+    )
 
 
 def measure(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from torch import Tensor
 from flatnext import data, models
 from flatnext.config import Config
 from flatnext.deploy.card import model_card
-from flatnext.deploy.measure import PRECISION, Measured, measure
+from flatnext.deploy.measure import PRECISION, Measured, measure, near_chance
 from flatnext.device import resolve_device
 from flatnext.errors import InputError
 from flatnext.files import write_atomically, write_json
@@ -30,11 +32,15 @@ MOST_BYTES = 10_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """What `pack` has written and measured."""
+    """What `pack` has written and measured.
+
+    `load_as` is what `from_pretrained` takes: in the package's own folder the name, elsewhere the path of the file.
+    """
 
     entry: Shipped
     measured: Measured
     files: tuple[Path, ...]
+    load_as: str
 
 
 def pack(
@@ -57,7 +63,8 @@ def pack(
     Args:
         run: the folder of a finished run.
         name: MODEL-DATASET-VARIANT, such as `resnext29-cifar10-cpu`. MODEL-DATASET names the most accurate variant.
-        output: the folder to write to, made if need be; by default the package's own, from which names are looked up.
+        output: the folder to write to, made if need be. By default, in a clone of this project, the package's own,
+            from which names are looked up; where the package is installed, `weights` in the current folder.
         checkpoint: `last` or `best` of the run.
         data_dir: where the data set lies, or is downloaded to.
         device: `auto`, `cpu`, `cuda` …
@@ -70,7 +77,7 @@ def pack(
             cannot hold a weight, or the rounding changes the number of correct images by more than a thousandth of
             the images (and more than one). Nothing has been written then.
     """
-    folder = catalog.WEIGHTS if output is None else Path(output)
+    folder = default_folder() if output is None else Path(output)
     record = _finished(Path(run))
     _check_name(name, record.config, folder, overwrite)
     source = models.find_weights(run, checkpoint)
@@ -90,8 +97,31 @@ def pack(
         state, safetensors.torch.load(content), origin, dataset.test, resolve_device(device), str(source)
     )
     entry = _entry(name, record.config.recipe, measured, content)
-    _write(folder, entry, content, model_card(record, checkpoint, origin, entry, measured))
-    return Packed(entry=entry, measured=measured, files=(folder / entry.file, folder / f"{name}.md", folder / INDEX))
+    load_as = name if _is_own(folder) else (folder / entry.file).as_posix()
+    _write(folder, entry, content, model_card(record, checkpoint, origin, entry, measured, load_as))
+    files = (folder / entry.file, folder / f"{name}.md", folder / INDEX)
+    return Packed(entry=entry, measured=measured, files=files, load_as=load_as)
+
+
+def default_folder() -> Path:
+    """Return where `pack` writes if it is not told: the package's own folder in a clone, else `./weights`.
+
+    An installed package is not for its users to change, and the next installation would delete what they packed.
+    """
+    return catalog.WEIGHTS if _in_clone(catalog.WEIGHTS.parent) else Path("weights")
+
+
+def _in_clone(package: Path) -> bool:
+    """Return whether a package lies in `src` beside a `pyproject.toml` of its name."""
+    try:
+        project = tomllib.loads((package.parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # none, or not TOML
+        return False
+    return package.parent.name == "src" and project.get("project", {}).get("name") == package.name
+
+
+def _is_own(folder: Path) -> bool:
+    return folder.resolve() == catalog.WEIGHTS.resolve()
 
 
 def format_packed(packed: Packed) -> str:
@@ -105,6 +135,10 @@ def format_packed(packed: Packed) -> str:
         f"negative log-likelihood {calibration.nll:.4f}, Brier score {calibration.brier:.4f}, calibration error "
         f"{calibration.ece:.4f} ({calibration.bins} equal-width bins)",
     ]
+    remark = near_chance(scores)
+    lines += [f"warning: {remark}"] if remark else []
+    place = "the package's own weights" if packed.load_as == packed.entry.name else packed.files[0].parent
+    lines.append(f"written to {place}: load them by flatnext.from_pretrained({json.dumps(packed.load_as)})")
     return "\n".join([*lines, *map(str, packed.files)])
 
 

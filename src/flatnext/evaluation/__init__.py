@@ -3,5 +3,21 @@
 from flatnext.evaluation.calibration import Calibration, calibration
 from flatnext.evaluation.evaluate import evaluate
 from flatnext.evaluation.metrics import Scores, predict, score, surest_mistakes
+from flatnext.evaluation.saliency import explained_mistakes, grad_cam, overlay
+from flatnext.evaluation.temperature import CalibrationReport, calibration_report, fit_temperature
 
-__all__ = ["Calibration", "Scores", "calibration", "evaluate", "predict", "score", "surest_mistakes"]
+__all__ = [
+    "Calibration",
+    "CalibrationReport",
+    "Scores",
+    "calibration",
+    "calibration_report",
+    "evaluate",
+    "explained_mistakes",
+    "fit_temperature",
+    "grad_cam",
+    "overlay",
+    "predict",
+    "score",
+    "surest_mistakes",
+]

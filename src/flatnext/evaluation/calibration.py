@@ -1,12 +1,12 @@
 """How far a model's probabilities can be believed: exact metrics from logits, in double precision.
 
 The probabilities are the softmax of the logits. A model is calibrated if, of the images that it is p sure of, the
-fraction p is classified correctly.
+fraction p is classified correctly. Its confidence in an image is the largest probability.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from flatnext.errors import InputError
 BINS = 15
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Bins:
     """Images sorted by confidence into bins of (0, 1]; `counts`, and the sums of confidence and of hits, a bin each."""
 
@@ -27,63 +27,81 @@ class Bins:
     confidence: Tensor
     correct: Tensor
 
+    def to_json(self) -> dict[str, Any]:
+        """Return a reliability diagram: edges, counts, mean confidence and accuracy; of an empty bin both are null."""
+        counts = self.counts.tolist()
+
+        def means(sums: Tensor) -> list[float | None]:
+            return [total / count if count else None for total, count in zip(sums.tolist(), counts, strict=True)]
+
+        return {
+            "edges": self.edges.tolist(),
+            "counts": counts,
+            "confidence": means(self.confidence),
+            "accuracy": means(self.correct),
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Negative log-likelihood (nats an image), Brier score (0 to 2), and expected calibration error with its bins."""
+    """Calibration metrics of `count` images.
 
+    The fraction classified correctly, the negative log-likelihood (nats an image), the Brier score (0 to 2), the
+    expected and the adaptive calibration error (0 to 1), both of `bins` bins, and the bins of the former.
+    """
+
+    count: int
+    accuracy: float
     nll: float
     brier: float
     ece: float
+    adaptive_ece: float
     bins: int
-    count: int
+    reliability: Bins
 
     def to_json(self) -> dict[str, Any]:
         """Return the metrics as a dict that `json` can write."""
-        return asdict(self)
+        return {**vars(self), "reliability": self.reliability.to_json()}
 
 
 def calibration(logits: Tensor, labels: Tensor, bins: int = BINS) -> Calibration:
     """Return the calibration metrics of logits (N x classes) against labels (int64, N)."""
+    sorted_bins = equal_width(logits, labels, bins)
     return Calibration(
+        count=len(labels),
+        accuracy=int(sorted_bins.correct.sum()) / len(labels),
         nll=nll(logits, labels),
         brier=brier(logits, labels),
-        ece=expected_calibration_error(equal_width(logits, labels, bins)),
+        ece=expected_calibration_error(sorted_bins),
+        adaptive_ece=adaptive_calibration_error(logits, labels, bins),
         bins=bins,
-        count=len(labels),
+        reliability=sorted_bins,
     )
 
 
 def nll(logits: Tensor, labels: Tensor) -> float:
     """Return the mean negative log-likelihood of the labels (N) under logits (N x classes), in nats."""
-    logits, labels = _checked(logits, labels)
+    logits, labels = checked(logits, labels)
     return float(F.cross_entropy(logits, labels))
 
 
 def brier(logits: Tensor, labels: Tensor) -> float:
     """Return the mean over images of the squared error of the probabilities, summed over classes (Brier 1950)."""
-    logits, labels = _checked(logits, labels)
+    logits, labels = checked(logits, labels)
     errors = logits.softmax(dim=1) - F.one_hot(labels, logits.shape[1])
     return float(errors.square().sum(dim=1).mean())
 
 
 def equal_width(logits: Tensor, labels: Tensor, bins: int = BINS) -> Bins:
-    """Sort images by confidence, the largest probability, into bins of equal width, each closed on the right."""
-    logits, labels = _checked(logits, labels)
-    if bins < 1:
-        raise InputError(f"bins is {bins}: give at least 1")
-    confidence, predicted = logits.softmax(dim=1).max(dim=1)
+    """Sort images by confidence into bins of equal width, each closed on the right."""
+    confidence, correct = _judged(logits, labels, bins)
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
     bin_of = torch.bucketize(confidence, edges[1:-1])  # edges[i] < confidence <= edges[i + 1]
-
-    def sums(values: Tensor) -> Tensor:
-        return torch.zeros(bins, dtype=torch.float64).index_add_(0, bin_of, values.double())
-
     return Bins(
         edges=edges,
         counts=torch.bincount(bin_of, minlength=bins),
-        confidence=sums(confidence),
-        correct=sums(predicted == labels),
+        confidence=_sums(confidence, bin_of, bins),
+        correct=_sums(correct, bin_of, bins),
     )
 
 
@@ -92,9 +110,42 @@ def expected_calibration_error(bins: Bins) -> float:
     return float((bins.correct - bins.confidence).abs().sum() / bins.counts.sum())
 
 
-def _checked(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def adaptive_calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float:
+    """Return the expected calibration error over bins of equal mass: as many images in each, to one, from 0 to 1.
+
+    The bins are those of Nguyen and O'Connor (arXiv 1508.05154), of the confidence alone as in AdaECE of
+    arXiv 2002.09437. (ACE of Nixon et al., arXiv 1904.01685, averages over the probabilities of every class.)
+
+    Images of equal confidence share a bin, that in which the first of them falls, so that the order of the images does
+    not matter. Bins may then differ in mass and some be empty: a constant predictor has one.
+    """
+    confidence, correct = _judged(logits, labels, bins)
+    rank = torch.searchsorted(confidence.sort().values, confidence)  # of the first that is as sure
+    gaps = _sums(correct - confidence, rank * bins // len(rank), bins)
+    return float(gaps.abs().sum() / len(rank))
+
+
+def _judged(logits: Tensor, labels: Tensor, bins: int) -> tuple[Tensor, Tensor]:
+    """Return each image's confidence, and 1 where it is classified correctly, else 0, both double."""
+    logits, labels = checked(logits, labels)
+    if bins < 1:
+        raise InputError(f"bins is {bins}: give at least 1")
+    return logits.softmax(dim=1).amax(dim=1), (logits.argmax(dim=1) == labels).double()
+
+
+def _sums(values: Tensor, bin_of: Tensor, bins: int) -> Tensor:
+    return torch.zeros(bins, dtype=torch.float64).index_add_(0, bin_of, values)
+
+
+def checked(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return logits (double) and labels on the CPU. `InputError`: they do not fit, or a logit is not finite."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or len(labels) == 0:
         raise InputError(
             f"logits are {tuple(logits.shape)} and labels {tuple(labels.shape)}: give N x classes and N, N at least 1"
         )
-    return logits.detach().cpu().double(), labels.cpu()
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise InputError(f"labels are outside 0 to {logits.shape[1] - 1}: give logits of the labels' classes")
+    logits = logits.detach().cpu().double()
+    if not bool(logits.isfinite().all()):
+        raise InputError("a logit is not finite: the training diverged; choose another checkpoint, or a lower --lr")
+    return logits, labels.cpu()

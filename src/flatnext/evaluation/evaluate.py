@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flatnext import data, models
-from flatnext.config import Config
-from flatnext.device import place, resolve_device, resolve_precision
+from flatnext import data
 from flatnext.errors import InputError
-from flatnext.evaluation.metrics import predict, score
+from flatnext.evaluation.metrics import score
+from flatnext.evaluation.subject import load_subject
 
 
 def evaluate(
@@ -18,6 +17,7 @@ def evaluate(
     *,
     checkpoint: str | None = None,
     split: str = "test",
+    test_set: Path | str | None = None,
     data_dir: Path | str = ".data",
     device: str = "auto",
     download: bool = True,
@@ -32,6 +32,7 @@ def evaluate(
             name of weights that ship with the package.
         checkpoint: in a run folder, `last` or `best` (None: `last`).
         split: `test`, `validation` or `train` (the images trained on, not augmented).
+        test_set: instead of a split, other images of the same classes: `flatnext.data.read_test_set` says which.
         data_dir: where the data set lies, or is downloaded to.
         device: `auto`, `cpu`, `cuda` …
         download: whether a missing data set may be fetched.
@@ -41,39 +42,23 @@ def evaluate(
     Raises:
         InputError: the file, the data or the split is not there, or the weights are of another model.
     """
-    if split not in ("test", "validation", "train"):
-        raise InputError(f"split is {split!r}: choose test, validation or train")
-    weights = models.find_weights(path, checkpoint)
-    state, metadata = models.read_weights(weights)
-    origin = models.read_origin(metadata, weights)
-    if split != "test" and origin is None:
-        raise InputError(f"{weights} does not say which images it was trained on: evaluate it on --split test")
-    config = (origin.config if origin else Config(recipe="unknown")).override(overrides or {})
-    dataset = data.load(
-        config.data.dataset, Path(data_dir), image_size=config.data.image_size, download=download, progress=progress
+    if test_set is not None and split != "test":
+        raise InputError(f"split is {split!r} and test_set {str(test_set)!r}: give one of them")
+    subject = load_subject(
+        path,
+        checkpoint=checkpoint,
+        data_dir=data_dir,
+        device=device,
+        download=download,
+        progress=progress,
+        overrides=overrides,
     )
-    known = origin.classes if origin else dataset.classes
-    if known != tuple(dataset.classes):
-        raise InputError(f"{weights} knows the classes {', '.join(known)}; the data has {', '.join(dataset.classes)}")
-    images: data.Split | None = dataset.test
-    if split != "test":
-        partition = data.partition(dataset, config.data)
-        images = partition.train if split == "train" else partition.validation
-    if images is None:
-        raise InputError(f"{path} was trained without a validation split: evaluate on --split test")
-    where = resolve_device(device)
-    precision = resolve_precision(config.precision, where)
-    model = models.build(config.model, len(dataset.classes))
-    place(model, where, precision, channels_last=config.channels_last)
-    models.assign_weights(model, state, weights)
-    logits = predict(
-        model,
-        images,
-        mean=origin.mean if origin else dataset.mean,
-        std=origin.std if origin else dataset.std,
-        device=where,
-        precision=precision,
-        channels_last=config.channels_last,
-    )
-    scores = score(logits, images.labels).to_json()
-    return {"weights": str(weights), "split": split, "precision": precision, **scores, "classes": dataset.classes}
+    images = subject.split(split) if test_set is None else subject.other_test_set(test_set)
+    scores = score(subject.predict(images), images.labels).to_json()
+    return {
+        "weights": str(subject.weights),
+        "split": split if test_set is None else data.test_set_name(test_set),
+        "precision": subject.precision,
+        **scores,
+        "classes": subject.classes,
+    }

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from flatnext.device import resolve_precision
 from flatnext.errors import InputError
-from flatnext.models.folded import InferenceNet, folded
+from flatnext.models.folded import WITHOUT_FORM, InferenceNet, folded
+from flatnext.models.network import Network
 from flatnext.models.quantized import quantize
 
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
@@ -47,3 +48,15 @@ def for_inference(model: nn.Module, precision: str = "auto", calibration: Tensor
     for part in (net.stem, net.blocks):
         part.to(torch.bfloat16 if precision == "bf16" else torch.float32)
     return net
+
+
+def answering_form(model: nn.Module, precision: str) -> nn.Module:
+    """Return what answers as the model does in evaluation mode, to rounding: for a `Network` on a CPU a faster copy.
+
+    The copy has the weights of this moment. Elsewhere, in float64, and for what `for_inference` does not know, it is
+    the model itself.
+    """
+    known = isinstance(model, Network) and not any(type(module) in WITHOUT_FORM for module in model.modules())
+    if not known or precision not in ("fp32", "bf16") or next(model.parameters()).device.type != "cpu":
+        return model
+    return for_inference(model, precision)

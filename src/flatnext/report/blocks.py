@@ -25,6 +25,7 @@ class Table:
 
     `series` gives each row the number of the recipe it belongs to, for its colour. `heat` holds a shade from 0 to 1 for
     each cell but the first of a row; negative for a cell that is right, as on the diagonal of a confusion matrix.
+    With `stacked` the cells of a row stand below each other where there is little room: for long texts.
     """
 
     caption: str
@@ -33,6 +34,7 @@ class Table:
     numeric: bool = True
     series: tuple[int, ...] = ()
     heat: tuple[tuple[float, ...], ...] = ()
+    stacked: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,23 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class View:
+    """The same image seen otherwise, a PNG file in base64, to stand beside it; `name` is its file's."""
+
+    name: str
+    label: str
+    png: str
+
+
+@dataclass(frozen=True)
 class Picture:
-    """A small image, a PNG file in base64, with the lines below it; `name` is its file's."""
+    """A small image, a PNG file in base64, with its views beside it and the lines below; `name` is its file's."""
 
     name: str
     alt: str
     png: str
     lines: tuple[str, ...]
+    views: tuple[View, ...] = ()
 
 
 @dataclass(frozen=True)

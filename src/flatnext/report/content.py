@@ -5,6 +5,7 @@ from __future__ import annotations
 from flatnext.report import protocol, results
 from flatnext.report.blocks import Key, Report, Section
 from flatnext.report.classes import classes
+from flatnext.report.evidence import evidence, how_to_read
 from flatnext.report.numbers import listing, mean_sd
 from flatnext.study.statistics import estimate
 from flatnext.study.table import Study
@@ -21,13 +22,14 @@ def content(study: Study) -> Report:
         study.verdict,
         protocol.remarks(study),
         _keys(study),
-        (*_sections(study), *left_out, protocol.reading(study)),
+        (*_sections(study), *left_out, protocol.reading(study, how_to_read(study))),
     )
 
 
 def _sections(study: Study) -> tuple[Section, ...]:
     return (
         *((results.comparison(study),) if study.contrasts else ()),
+        evidence(study),
         results.accuracy(study),
         results.curves(study),
         classes(study),

@@ -51,7 +51,7 @@ def recipe_curves(study: Study, group: Group) -> tuple[Panel, ...]:
     """Draw a recipe's loss and accuracy in training and on the test set (the report's Figures 3 and 4)."""
     number = study.groups.index(group)
     return tuple(
-        _panel(
+        panel(
             f"curves-{number}-{quantity}",
             f"{group.label}: {quantity} by epoch, {_where([group])}",
             title,
@@ -65,7 +65,7 @@ def all_curves(study: Study, groups: Sequence[Group]) -> tuple[Panel, ...]:
     """Draw loss and accuracy of several recipes, in training and on the test set."""
     names = ", ".join(group.label for group in groups)
     return tuple(
-        _panel(
+        panel(
             f"curves-all-{quantity}",
             f"{quantity} by epoch of {names}, {_where(groups)}",
             title,
@@ -87,7 +87,7 @@ def _where(groups: Sequence[Group]) -> str:
 
 def _draw_recipe(axes: Axes, study: Study, group: Group, quantity: str) -> None:
     if split := _held_out([group]):
-        _draw(axes, group, f"{split}_{quantity}", color=_color(study, group), label=split, band=True)
+        _draw(axes, group, f"{split}_{quantity}", color=color_of(study, group), label=split, band=True)
     _draw(axes, group, f"train_{quantity}", color=QUIET, linestyle=(0, (4, 2)), label="training", band=True)
     _limit(axes, study.groups, quantity)
 
@@ -95,7 +95,7 @@ def _draw_recipe(axes: Axes, study: Study, group: Group, quantity: str) -> None:
 def _draw_all(axes: Axes, study: Study, groups: Sequence[Group], quantity: str) -> None:
     split = _held_out(groups)
     for group in groups:
-        style: dict[str, Any] = {"color": _color(study, group), "label": f"{group.label}, {split or 'training'}"}
+        style: dict[str, Any] = {"color": color_of(study, group), "label": f"{group.label}, {split or 'training'}"}
         if split:
             _draw(axes, group, f"{split}_{quantity}", band=True, **style)
             del style["label"]
@@ -163,7 +163,7 @@ def seeds(study: Study) -> Panel:
         axes.margins(y=0.12)
 
     alt = f"Test accuracy of each seed for {', '.join(labels)}; a line joins the runs of a seed, a bar is the mean"
-    return _panel("seeds", alt, "Test accuracy (%), one dot a seed", draw)
+    return panel("seeds", alt, "Test accuracy (%), one dot a seed", draw)
 
 
 def differences(study: Study) -> Panel:
@@ -173,7 +173,7 @@ def differences(study: Study) -> Panel:
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=INK, linewidth=0.8)
         for place, (contrast, comparison) in enumerate(shown):
-            color, mean = _color(study, contrast.group), comparison.difference
+            color, mean = color_of(study, contrast.group), comparison.difference
             seeds = [100 * d for d in comparison.differences]
             axes.scatter(seeds, [place + 0.22] * len(seeds), edgecolor=color, facecolor=PAPER, s=16, linewidth=1)
             if mean.low is not None and mean.high is not None:
@@ -190,7 +190,7 @@ def differences(study: Study) -> Panel:
     baseline = study.contrasts[0].baseline.label
     parts = [f"{c.group.label} {points(d.difference.mean, sign=True)}" for c, d in shown]
     alt = f"Difference in test accuracy to {baseline}, in points: {', '.join(parts)}, with 95 % intervals"
-    return _panel("differences", alt, f"Difference to {baseline}: seeds, mean, 95 % interval", draw)
+    return panel("differences", alt, f"Difference to {baseline}: seeds, mean, 95 % interval", draw)
 
 
 def confusion(name: str, alt: str, share: np.ndarray) -> Panel:
@@ -207,10 +207,11 @@ def confusion(name: str, alt: str, share: np.ndarray) -> Panel:
         axes.set_ylabel("true class (number)")
         axes.grid(visible=False)
 
-    return _panel(name, alt, "Errors, stronger where more frequent", draw, size=(4.0, 4.0))
+    return panel(name, alt, "Errors, stronger where more frequent", draw, size=(4.0, 4.0))
 
 
-def _color(study: Study, group: Group) -> str:
+def color_of(study: Study, group: Group) -> str:
+    """Return the colour of a group, the same in all figures."""
     return SERIES[study.groups.index(group) % len(SERIES)]
 
 
@@ -218,7 +219,8 @@ def _wrapped(label: str, width: int) -> str:
     return textwrap.fill(label, width, break_long_words=False)
 
 
-def _panel(name: str, alt: str, title: str, draw: Callable[[Axes], None], size: tuple[float, float] = SIZE) -> Panel:
+def panel(name: str, alt: str, title: str, draw: Callable[[Axes], None], size: tuple[float, float] = SIZE) -> Panel:
+    """Return a drawing with a title above; `draw` draws it."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Iterable
 
-from flatnext.report.blocks import Block, Code, Details, Figure, Gallery, Report, Table, Text
+from flatnext.report.blocks import Block, Code, Details, Figure, Gallery, Picture, Report, Table, Text
 from flatnext.report.svg import standalone
 
 FIGURES = "figures"
@@ -25,12 +26,20 @@ def markdown(report: Report) -> str:
 
 def files(report: Report) -> dict[str, bytes]:
     """Return the files that the Markdown shows, by their names in `FIGURES`."""
+    return _files(block for section in report.sections for block in section.blocks)
+
+
+def _files(blocks: Iterable[Block]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
-    for block in (block for section in report.sections for block in section.blocks):
+    for block in blocks:
         if isinstance(block, Figure):
             found |= {f"{panel.name}.svg": standalone(panel.svg).encode() for panel in block.panels}
         elif isinstance(block, Gallery):
-            found |= {f"{picture.name}.png": base64.b64decode(picture.png) for picture in block.pictures}
+            for picture in block.pictures:
+                images = ((picture.name, picture.png), *((view.name, view.png) for view in picture.views))
+                found |= {f"{name}.png": base64.b64decode(png) for name, png in images}
+        elif isinstance(block, Details):
+            found |= _files(block.blocks)
     return found
 
 
@@ -67,7 +76,10 @@ def _table(table: Table) -> str:
 
 
 def _gallery(gallery: Gallery) -> str:
-    rows = tuple(
-        f"| ![{escape(p.alt)}]({FIGURES}/{p.name}.png) | {' | '.join(map(escape, p.lines))} |" for p in gallery.pictures
-    )
+    rows = tuple(f"| {_images(p)} | {' | '.join(map(escape, p.lines))} |" for p in gallery.pictures)
     return f"*{escape(gallery.caption)}*\n\n" + "\n".join(("| image | | | |", "| --- | --- | --- | --- |", *rows))
+
+
+def _images(picture: Picture) -> str:
+    shown = ((picture.alt, picture.name), *((view.label, view.name) for view in picture.views))
+    return " ".join(f"![{escape(text)}]({FIGURES}/{name}.png)" for text, name in shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -12,8 +13,20 @@ DASH = "–"
 
 def mean_sd(estimate: Estimate, scale: float = 1.0, digits: int = 2) -> str:
     """Return `94.52 ± 0.21`, the mean alone where there is no standard deviation."""
-    mean = f"{scale * estimate.mean:.{digits}f}"
+    mean = decimal(scale * estimate.mean, digits)
     return mean if estimate.sd is None else f"{mean} ± {scale * estimate.sd:.{digits}f}"
+
+
+def decimal(value: float, digits: int, *, sign: bool = False) -> str:
+    """Return a number with a fixed number of decimals, `−0.80`, or `+0.80` with `sign`; zero has no sign."""
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    return f"{0:.{digits}f}" if float(text) == 0 else text.replace("-", "−")
+
+
+def decimals(values: Iterable[float]) -> int:
+    """Return the number of decimals that shows three digits of the largest of the values, 8 at most."""
+    largest = max(map(abs, values), default=0.0)
+    return min(8, max(0, 2 - math.floor(math.log10(largest)))) if largest > 0 else 2
 
 
 def interval(estimate: Estimate, *, sign: bool = False) -> str:
@@ -33,6 +46,11 @@ def probability(value: float | None) -> str:
     if value is None:
         return DASH
     return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def certainty(value: float) -> str:
+    """Return a confidence in per cent, never rounded up to certainty."""
+    return f"{min(100 * value, 99.99):.2f} %" if value < 1 else "100 %"
 
 
 def moment(text: str) -> str:

@@ -148,8 +148,8 @@ def left_out(study: Study) -> Section:
     return Section("left-out", "Runs left out", (table,))
 
 
-def reading(study: Study) -> Section:
-    """Return how the figures came about."""
+def reading(study: Study, more: Iterable[str] = ()) -> Section:
+    """Return how the figures came about, with `more` paragraphs in the end."""
     texts = [
         "Last is the network after the last epoch. Best is the network after the epoch with the highest accuracy on "
         "the validation split, which is held out of the training set. The test set chose nothing: test curves were "
@@ -170,4 +170,4 @@ def reading(study: Study) -> Section:
         texts.append(
             "Holm's correction makes p larger, for the number of comparisons; the intervals are not corrected."
         )
-    return Section("reading", "How to read this", tuple(map(Text, texts)))
+    return Section("reading", "How to read this", tuple(map(Text, (*texts, *more))))

@@ -7,7 +7,7 @@ from statistics import median
 from flatnext.durations import duration
 from flatnext.report import figures
 from flatnext.report.blocks import Block, Figure, Gallery, Picture, Section, Table, Text
-from flatnext.report.numbers import DASH, interval, listing, mean_sd, optional, probability, span
+from flatnext.report.numbers import DASH, certainty, interval, listing, mean_sd, optional, probability, span
 from flatnext.study.statistics import ALPHA, Comparison, Estimate, estimate, points
 from flatnext.study.table import Contrast, Group, Study
 
@@ -170,15 +170,10 @@ def _gallery(number: int, group: Group) -> Gallery | None:
             lines=(
                 f"is {classes[mistake.label]}",
                 f"taken for {classes[mistake.predicted]}",
-                f"{_confidence(mistake.confidence)}, seed {seed}",
+                f"{certainty(mistake.confidence)}, seed {seed}",
             ),
         )
         for mistake, seed in chosen
     )
     runs = "one run" if len(group.runs) == 1 else f"{len(group.runs)} runs"
     return Gallery(f"{group.label}: the surest mistakes of {runs}", pictures) if pictures else None
-
-
-def _confidence(value: float) -> str:
-    """Never rounded up to certainty."""
-    return f"{min(100 * value, 99.99):.2f} %" if value < 1 else "100 %"

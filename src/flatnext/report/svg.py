@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 SERIES = ("#0068a8", "#c24d00", "#007a5a", "#a23c80", "#7a6400", "#555e66")
 """The recipes' colours, in order: told apart with any colour vision, and by their lightness."""
 
-INK, QUIET, RULE, PAPER, WRONG = "#22252a", "#5d636c", "#dcd8d0", "#fdfcfa", "#c8541b"
+INK, QUIET, RULE, PAPER, WRONG, RIGHT = "#22252a", "#5d636c", "#dcd8d0", "#fdfcfa", "#c8541b", "#2b7a9e"
 
-VARIABLES = {INK: "ink", QUIET: "quiet", RULE: "rule", PAPER: "paper", WRONG: "wrong"} | {
+VARIABLES = {INK: "ink", QUIET: "quiet", RULE: "rule", PAPER: "paper", WRONG: "wrong", RIGHT: "right"} | {
     color: f"series-{number}" for number, color in enumerate(SERIES)
 }
 

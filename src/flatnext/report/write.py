@@ -11,7 +11,10 @@ from flatnext.report.markdown import FIGURES, files, markdown
 from flatnext.report.page import page
 from flatnext.study.table import Study
 
-OURS = ("curves-*.svg", "seeds.svg", "differences.svg", "confusion-*.svg", "mistake-*.png")
+OURS = (
+    *("curves-*.svg", "seeds.svg", "differences.svg", "confusion-*.svg", "mistake-*.png"),
+    *("flat-*.svg", "surface-*.svg", "reliability-*.svg", "looked-*.png"),
+)
 """The names of the figures that a report may have."""
 
 

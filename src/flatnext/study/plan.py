@@ -7,9 +7,10 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from flatnext.config import METHODS, Config
+from flatnext.config import METHODS, Config, Model
 from flatnext.errors import InputError
 from flatnext.files import write_json
+from flatnext.recipes import model
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,19 @@ def override_each(configs: Sequence[Config], settings: Mapping[str, Any]) -> lis
         if not any(hasattr(config.method, name) for config in changed):
             raise InputError(f"none of the recipes {', '.join(c.recipe for c in changed)} has a setting {name!r}")
     return [c.override({n: v for n, v in special.items() if hasattr(c.method, n)}) for c in changed]
+
+
+def with_models(configs: Sequence[Config], names: Sequence[str]) -> list[Config]:
+    """Return each config with each named model, as recipe RECIPE-MODEL. `InputError`: a name is unknown."""
+    return [
+        replace(config, model=_within(model(name), config), recipe=f"{config.recipe}-{name}")
+        for config in configs
+        for name in names
+    ]
+
+
+def _within(shape: Model, config: Config) -> Model:
+    return replace(shape, parameter_budget=config.model.parameter_budget)
 
 
 def make_plan(configs: Sequence[Config], seeds: int, first_seed: int = 0) -> Plan:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import math
-import types
-import typing
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from flatnext.config import Config
 from flatnext.errors import InputError
 from flatnext.files import read_json
+from flatnext.study.evidence_reading import is_png, is_stale, read_evidence
 from flatnext.study.records import (
     CheckpointRecord,
     Environment,
@@ -26,11 +22,9 @@ from flatnext.study.records import (
     ScoresRecord,
     Session,
 )
+from flatnext.study.typed import LARGEST, MismatchError, record
 
 T = TypeVar("T")
-
-LARGEST = 2**53
-"""No integer in a run's files is larger."""
 
 
 def read_run(folder: Path, name: str) -> RunRecord | LeftOut:
@@ -47,7 +41,17 @@ def read_run(folder: Path, name: str) -> RunRecord | LeftOut:
         )
     environment = _environment(folder / "environment.json")
     result = _result(folder / "result.json", len(environment.classes))
-    return RunRecord(name=name, config=config, environment=environment, epochs=epochs, result=result)
+    evidence = read_evidence(folder, environment.classes)
+    stale = evidence is not None and is_stale(folder, evidence)
+    return RunRecord(
+        name=name,
+        config=config,
+        environment=environment,
+        epochs=epochs,
+        result=result,
+        evidence=None if stale else evidence,
+        stale_evidence=stale,
+    )
 
 
 def _reason(failure: Path, progress: str) -> str:
@@ -132,11 +136,7 @@ def _mistake(content: Any, file: Path, classes: int) -> Mistake:
     mistake = _record(Mistake, _mapping(content, file), file)
     if not (0 <= mistake.label < classes and 0 <= mistake.predicted < classes):
         raise _damaged(file, f"the mistake at image {mistake.index} names a class that does not exist")
-    try:
-        image = base64.b64decode(mistake.png, validate=True)
-    except ValueError:
-        image = b""
-    if not image.startswith(b"\x89PNG"):
+    if not is_png(mistake.png):
         raise _damaged(file, f"the mistake at image {mistake.index} holds no PNG image")
     return mistake
 
@@ -153,26 +153,11 @@ def _list(content: Mapping[str, Any], name: str, file: Path) -> list[Any]:
     return content[name]
 
 
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
-
-
 def _record(kind: type[T], content: Mapping[str, Any], file: Path, **made: Any) -> T:
-    """Return the dataclass `kind` from the fields in `made` and, type by type, those in `content`."""
-    hints = _hints(kind)  # type: ignore[arg-type]  # mypy holds type[T] for unhashable
-    values = dict(made)
-    for name in hints.keys() - made.keys():
-        if name not in content:
-            raise _damaged(file, f"{name} is missing")
-        value, hint = content[name], hints[name]
-        choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        if type(value) not in choices and not (type(value) is int and float in choices):
-            raise _damaged(file, f"{name} is {value!r}")
-        if abs(value) > LARGEST if type(value) is int else type(value) is float and not math.isfinite(value):
-            raise _damaged(file, f"{name} is no number that can be")
-        values[name] = float(value) if float in choices and value is not None else value
-    return kind(**values)
+    try:
+        return record(kind, content, **made)
+    except MismatchError as error:
+        raise _damaged(file, str(error)) from None
 
 
 def _damaged(file: Path, what: str) -> InputError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flatnext.config import Config
+from flatnext.study.evidence import Evidence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +100,18 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """A finished run, so that nothing of it is missing."""
+    """A finished run, so that nothing of it is missing but what was not measured after training.
+
+    `stale_evidence`: what was measured is of other weights than are there now, and is left out.
+    """
 
     name: str
     config: Config
     environment: Environment
     epochs: tuple[Epoch, ...]
     result: Result
+    evidence: Evidence | None = None
+    stale_evidence: bool = False
 
 
 @dataclass(frozen=True)

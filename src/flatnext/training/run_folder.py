@@ -36,7 +36,18 @@ CONFIG, ENVIRONMENT, METRICS, RESULT, FAILURE = (
 )
 LOCK = ".lock"
 # All that a run writes. The config comes last: what has one is a run folder, also if deleting it is cut short.
-OWN = (RESULT, FAILURE, METRICS, "*.safetensors", "state-*.pt", "tensorboard", ".*.tmp", ENVIRONMENT, CONFIG)
+OWN = (
+    RESULT,
+    FAILURE,
+    METRICS,
+    "evidence*.json",
+    "*.safetensors",
+    "state-*.pt",
+    "tensorboard",
+    ".*.tmp",
+    ENVIRONMENT,
+    CONFIG,
+)
 
 
 @dataclass(frozen=True)

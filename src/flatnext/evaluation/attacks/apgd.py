@@ -11,7 +11,7 @@ from torch import Tensor
 from flatnext.errors import InputError
 from flatnext.evaluation.attacks.ball import Ball
 from flatnext.evaluation.attacks.gradient import at_least_one, draw
-from flatnext.evaluation.attacks.losses import dlr, log_odds, targeted_dlr
+from flatnext.evaluation.attacks.losses import dlr, likeliest, log_odds, targeted_dlr
 from flatnext.evaluation.attacks.search import Draws, Outcome, Search
 from flatnext.evaluation.attacks.target import Target
 
@@ -27,7 +27,8 @@ class APGD:
     `dlr-targeted` runs once for each of the `targets` classes (None: 9) that are likeliest on the clean image after
     the label. With T runs (targets, or 1) an image costs at most `restarts` x T x (`steps` + 1) passes forward and
     backward, with targets one more forward. Where the authors' code differs from the text, it is followed: the share
-    of rising steps must exceed 0.75, and a point that is put back counts with the loss from before.
+    of rising steps must exceed 0.75, and a point that is put back counts with the loss from before. It is not where the
+    first step's loss is compared with 0: here with that at the start. `ce` climbs the log odds, which rise with it.
     """
 
     steps: int = 100
@@ -86,10 +87,9 @@ class APGD:
             return labels[:, None]
         logits = target.answer(images)
         if logits.shape[1] < 4:
-            raise InputError(f"loss dlr-targeted needs 4 classes and the model has {logits.shape[1]}: choose ce")
-        others = logits.scatter(1, labels[:, None], -torch.inf)
-        count = min(self._targets, logits.shape[1] - 1)
-        return others.argsort(dim=1, descending=True, stable=True)[:, :count]
+            count = logits.shape[1]
+            raise InputError(f"loss dlr-targeted needs 4 classes and the model has {count}: choose ce, or attack pgd")
+        return likeliest(logits, labels, self._targets)
 
     def _losses(self, logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
         if self.loss == "ce":

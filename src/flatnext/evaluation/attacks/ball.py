@@ -33,6 +33,15 @@ class Ball:
         """The radius on images in [0, 1]."""
         return self.budget / 255
 
+    @staticmethod
+    def size(delta: Tensor, norm: Norm) -> Tensor:
+        """Return the norm of each change `delta` (B x 3 x H x W), B x 1 x 1 x 1."""
+        return _largest(delta) if norm == "linf" else lengths(delta)
+
+    def holds(self, clean: Tensor, images: Tensor) -> Tensor:
+        """Return which of `images` are in the ball around `clean` (bool, B), wherever [0, 1] is."""
+        return self.size(images - clean, self.norm).flatten() <= self.radius
+
     def project(self, clean: Tensor, images: Tensor) -> Tensor:
         """Return `images` (B x 3 x H x W) moved into the ball around `clean`, then clipped to [0, 1].
 

@@ -1,4 +1,7 @@
-"""What attacks raise: functions of logits (B x classes) and labels (B), one value an image."""
+"""What attacks raise: functions of logits (B x classes) and labels (B), one value an image.
+
+And the classes that targeted ones aim at.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,18 @@ def targeted_dlr(logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
     """Return the same for the class `goals` (B) in the place of the best other one. It needs 4 classes."""
     ordered = logits.sort(dim=1, descending=True).values
     gap = ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2
-    return (_of(logits, goals) - _of(logits, labels)) / (gap + TINY)
+    return lead(logits, labels, goals) / (gap + TINY)
+
+
+def lead(logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
+    """Return the logit of the class `goals` (B) minus the label's."""
+    return _of(logits, goals) - _of(logits, labels)
+
+
+def likeliest(logits: Tensor, labels: Tensor, count: int) -> Tensor:
+    """Return the `count` classes likeliest after the label, or all others (int64, B x count), likeliest first."""
+    order = _others(logits, labels).argsort(dim=1, descending=True, stable=True)
+    return order[:, : min(count, logits.shape[1] - 1)]
 
 
 def _others(logits: Tensor, labels: Tensor) -> Tensor:

@@ -25,12 +25,14 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 class Square:
     """Change one square window at a time, and keep what lowers the margin. At most `queries` + 1 forward passes.
 
-    `share` is the part of the image that the first windows cover; it shrinks as in the paper, on a schedule scaled to
-    `queries`. Unlike in the authors' code each image has windows of its own, which also reach the last row and column.
+    `share` is the part of the image that the first windows cover; it shrinks as in the paper, whose schedule is for
+    10,000 queries: `rescale` scales it to `queries` (AutoAttack does not). Unlike in the authors' code each image has
+    windows of its own, which also reach the last row and column.
     """
 
     queries: int = 5000
     share: float = 0.8
+    rescale: bool = True
     name: str = "square"
 
     def __post_init__(self) -> None:
@@ -54,13 +56,12 @@ class Square:
         self._query(target, search, search.standing, start(images, ball, draws))
         channels = images.shape[1]
         for query in range(self.queries):
-            if query % CHUNK == 0:
-                here = search.standing
-                numbers = torch.zeros(len(images), CHUNK, 5 + channels, device=images.device)
-                numbers[here] = draws.uniform(here, CHUNK, 5 + channels)
             here = search.standing
             if len(here) == 0:
                 break
+            if query % CHUNK == 0:
+                numbers = torch.zeros(len(images), CHUNK, 5 + channels, device=images.device)
+                numbers[here] = draws.uniform(here, CHUNK, 5 + channels)
             side = self._side(query, images, odd=ball.norm == "l2")
             found = search.images[here]
             self._query(target, search, here, propose(images[here], found, ball, side, numbers[here, query % CHUNK]))
@@ -69,7 +70,8 @@ class Square:
     def _side(self, query: int, images: Tensor, *, odd: bool) -> int:
         """Return the side of a window in pixels; for L2 odd and at least 3, where the image is as large."""
         height, width = images.shape[2:]
-        share = self.share / 2 ** sum(int(query / self.queries * 10_000) > limit for limit in HALVINGS)
+        query = int(query / self.queries * 10_000) if self.rescale else query
+        share = self.share / 2 ** sum(query > limit for limit in HALVINGS)
         side = max(round(math.sqrt(share * height * width)), 3 if odd else 1)
         side += odd and side % 2 == 0
         largest = min(height, width)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from flatnext.data import Split, batches
 from flatnext.device import autocast, dtype, place
 from flatnext.errors import InputError
+from flatnext.models import answering_form
 
 Progress = Callable[[int, int], None]
 """Called with how much of a measure is done, and how much there is at most: points, radii, steps or probes."""
@@ -96,22 +97,21 @@ class MeanLoss:
     def slope(self) -> list[Tensor]:
         """Return the gradient at the model's own weights, a tensor a parameter, not to be changed; worked out once."""
         if self._slope is None:
-            loss, self._slope = self.gradient()
-            self._clean = loss if self._clean is None else self._clean
+            _, self._slope = self.gradient()
         return self._slope
 
     def value(self) -> float:
-        """Return the loss at the weights as they are now. 1 forward pass."""
+        """Return the loss at the weights as they are now. 1 forward pass, on a CPU by `models.answering_form`."""
         total = 0.0
         with torch.no_grad():
-            for share, loss in self._losses():
+            for share, loss in self._losses(answering_form(self._model, self.precision)):
                 total += share * float(loss)
         return total
 
     def gradient(self) -> tuple[float, list[Tensor]]:
         """Return the loss at the weights as they are now, and its gradient. 1 forward and backward pass."""
         total, sums = 0.0, [torch.zeros_like(p, requires_grad=False) for p in self.parameters]
-        for share, loss in self._losses():
+        for share, loss in self._losses(self._model):
             found = torch.autograd.grad(loss, self.parameters, allow_unused=True, materialize_grads=True)
             torch._foreach_add_(sums, found, alpha=share)
             total += share * float(loss.detach())
@@ -126,7 +126,7 @@ class MeanLoss:
         if self.precision == "bf16":
             raise InputError("precision is bf16, in which second derivatives drown in rounding: give fp32 or fp64")
         directions = [self.unflatten(vector) for vector in vectors]
-        for share, loss in self._losses():
+        for share, loss in self._losses(self._model):
             slopes = torch.autograd.grad(
                 loss, self.parameters, create_graph=True, allow_unused=True, materialize_grads=True
             )
@@ -163,8 +163,8 @@ class MeanLoss:
         )
         return torch.cat([product.flatten() for product in products])
 
-    def _losses(self) -> Iterator[tuple[float, Tensor]]:
-        """Yield each batch's share of the images, and its mean loss."""
+    def _losses(self, model: nn.Module) -> Iterator[tuple[float, Tensor]]:
+        """Yield each batch's share of the images, and its mean loss under a form of the model."""
         for images, labels in batches(
             self._split,
             batch_size=self.batch_size,
@@ -175,7 +175,7 @@ class MeanLoss:
             channels_last=self.channels_last,
         ):
             with autocast(self.precision, self.device):
-                outputs = self._model(images)
+                outputs = model(images)
             yield len(labels) / self.count, self._function(outputs.to(dtype(self.precision)), labels)
 
 

@@ -1,0 +1,209 @@
+"""Where in an image a network saw a class: Grad-CAM (Selvaraju et al., arXiv 1610.02391)."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from flatnext.data import Split, batches
+from flatnext.device import autocast, dtype
+from flatnext.errors import InputError
+from flatnext.evaluation.metrics import png, surest_mistakes
+from flatnext.models import Network
+
+COLOURS = "inferno"  # perceptually uniform; its yellow stands out from bright images better than magma's
+OPACITY = 0.6  # of the colours over the image
+
+
+def grad_cam(
+    model: nn.Module,
+    images: Tensor,
+    classes: Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    layer: nn.Module | None = None,
+    precision: str | None = None,
+    channels_last: bool = True,
+    batch_size: int = 32,
+) -> Tensor:
+    """Return a heat map for each image (N x H x W, float32, on the CPU) of what speaks for its class, in [0, 1].
+
+    The layer's channels are summed, each weighted by the mean over its pixels of the gradient of the class's logit;
+    what is negative becomes zero; the map is enlarged to the image (bilinear) and divided by its largest value. So
+    maps of two images say nothing of which is stronger. A map is zero throughout where nothing speaks for the class.
+
+    It costs one forward pass and one backward pass, from the logits to the layer. The model runs in evaluation mode,
+    where it is, and is left as it was: modes, gradients, buffers and hooks, also on an error.
+
+    Args:
+        model: maps images (N, 3, H, W), normalised, to logits (N, classes).
+        images: uint8, N x 3 x H x W.
+        classes: int64, N: the class to explain, for each image.
+        mean: what the images are normalised by, a channel each, in units of [0, 1] pixels, as in training.
+        std: as `mean`.
+        layer: a module of the model, whose output is (N, channels, h, w); if it runs more than once, its last run
+            counts. By default the last stage of a `Network`, whose output is pooled (with block preact it is what goes
+            into the last batch norm). Any other model needs it: give the last layer before the pooling.
+        precision: `fp32`, `bf16` or `fp64`, as the model was placed. By default fp64 if its weights are, else fp32.
+        channels_last: memory layout of the images.
+        batch_size: images at a time.
+
+    Raises:
+        InputError: shapes or classes that do not fit, no layer, a layer without gradient, or outputs not finite.
+    """
+    if classes.dtype != torch.int64 or classes.shape != images.shape[:1]:
+        raise InputError(f"classes are {classes.dtype} {tuple(classes.shape)}: give torch.int64, ({len(images)},)")
+    layer = _layer_of(model, layer)
+    split = Split(images, classes)
+    if not len(split):
+        return torch.zeros(0, *images.shape[2:])
+    first = next(model.parameters(), None)
+    if precision is None:
+        precision = "fp64" if first is not None and first.dtype == torch.float64 else "fp32"
+    maps = []
+    with torch.inference_mode(False), _evaluating(model):
+        for inputs, wanted in batches(
+            split,
+            batch_size=batch_size,
+            mean=mean,
+            std=std,
+            device=images.device if first is None else first.device,
+            dtype=dtype(precision),
+            channels_last=channels_last,
+        ):
+            with autocast(precision, inputs.device):
+                activation, logits = _run(model, layer, inputs)
+            maps.append(_heat(activation, _gradient(activation, logits, wanted), inputs.shape[2:]).float().cpu())
+    return torch.cat(maps)
+
+
+def overlay(image: Tensor, heat: Tensor) -> bytes:
+    """Return a PNG file of the size of `image` (uint8, 3 x H x W): its grey values under the colours of `heat`.
+
+    `heat` is H x W, from 0 (black, violet) to 1 (yellow). The image's own colours are left out, so that every
+    colour is the map's.
+    """
+    from matplotlib import colormaps  # a quarter of a second to import
+
+    if image.ndim != 3 or heat.shape != image.shape[1:]:
+        raise InputError(f"image is {tuple(image.shape)} and heat {tuple(heat.shape)}: give 3 x H x W and H x W")
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # of ITU-R BT.601, as Pillow's
+    grey = (image.cpu() * weights).sum(dim=0, keepdim=True)
+    colours = torch.from_numpy(colormaps[COLOURS](heat.cpu().numpy())[..., :3] * 255).permute(2, 0, 1)
+    return png(torch.lerp(grey, colours.float(), OPACITY).round().to(torch.uint8))
+
+
+def explained_mistakes(
+    model: nn.Module,
+    logits: Tensor,
+    split: Split,
+    most: int = 12,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    layer: nn.Module | None = None,
+    precision: str | None = None,
+    channels_last: bool = True,
+) -> list[dict[str, Any]]:
+    """Return `surest_mistakes`, with two `overlay`s in base64: `cam` of the predicted class, `cam_label` of the true.
+
+    `logits` (N x classes) are the model's for `split`; the other arguments and errors are those of `grad_cam`.
+    """
+    mistakes = surest_mistakes(logits, split, most)
+    if not mistakes:
+        return []
+    where = split.images.device
+    classes = torch.tensor([each[key] for key in ("predicted", "label") for each in mistakes], device=where)
+    images = split.images[torch.tensor([each["index"] for each in mistakes], device=where)].repeat(2, 1, 1, 1)
+    maps = grad_cam(
+        model,
+        images,
+        classes,
+        mean=mean,
+        std=std,
+        layer=layer,
+        precision=precision,
+        channels_last=channels_last,
+    )
+    pictures = [base64.b64encode(overlay(*pair)).decode() for pair in zip(images, maps, strict=True)]
+    pairs = zip(pictures[: len(mistakes)], pictures[len(mistakes) :], strict=True)
+    return [{**each, "cam": cam, "cam_label": label} for each, (cam, label) in zip(mistakes, pairs, strict=True)]
+
+
+def _layer_of(model: nn.Module, layer: nn.Module | None) -> nn.Module:
+    if layer is None:
+        if not isinstance(model, Network):
+            raise InputError(
+                f"layer is not given, and {type(model).__name__} has no stages: give its last one as layer"
+            )
+        return model.get_submodule(model.stages[-1])
+    if all(each is not layer for each in model.modules()):
+        raise InputError(f"layer is a {type(layer).__name__} that is not in the model: give one of model.modules()")
+    return layer
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put the model into evaluation mode within the block; modes can differ from module to module."""
+    training = [each for each in model.modules() if each.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for each in training:
+            each.training = True
+
+
+def _run(model: nn.Module, layer: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the layer's output, as a leaf of the graph, and the logits that follow from it."""
+    seen: list[Tensor] = []
+
+    def cut(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
+        if not isinstance(output, Tensor) or output.ndim != 4 or len(output) != len(inputs):
+            what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise InputError(f"layer gives {what}: give one whose output is ({len(inputs)}, channels, h, w)")
+        torch.set_grad_enabled(True)  # only what follows the layer is recorded
+        seen[:] = [output.detach().requires_grad_()]
+        return seen[0].clone()  # which what follows may change in place
+
+    handle = layer.register_forward_hook(cut)
+    try:
+        with torch.no_grad():
+            logits = model(inputs)
+    finally:
+        handle.remove()
+    if not seen:
+        raise InputError("layer does not run when the model does: give another")
+    return seen[0], logits
+
+
+def _gradient(activation: Tensor, logits: Tensor, classes: Tensor) -> Tensor:
+    """Return the gradient of each image's logit of its class by the layer's output."""
+    if logits.ndim != 2 or not 0 <= int(classes.min()) <= int(classes.max()) < logits.shape[1]:
+        raise InputError(f"classes are outside those of the logits {tuple(logits.shape)}: give 0 to classes - 1")
+    if not bool(logits.isfinite().all()):
+        raise InputError("a logit is not finite: the training diverged; choose another checkpoint")
+    found = None
+    if logits.requires_grad:
+        chosen = F.one_hot(classes, logits.shape[1]).to(logits)
+        (found,) = torch.autograd.grad(logits, activation, chosen, allow_unused=True)
+    if found is None:
+        raise InputError("layer has no gradient: give the model as trained, and a layer that its logits depend on")
+    return found
+
+
+def _heat(activation: Tensor, gradient: Tensor, size: Sequence[int]) -> Tensor:
+    """Return the maps (N x H x W) from a layer's output and gradient (N x channels x h x w)."""
+    exact = torch.promote_types(activation.dtype, torch.float32)
+    weights = gradient.to(exact).mean(dim=(2, 3), keepdim=True)
+    heat = (weights * activation.detach().to(exact)).sum(dim=1, keepdim=True).relu()
+    heat = F.interpolate(heat, size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
+    largest = heat.amax(dim=(1, 2), keepdim=True)
+    return torch.where(largest > 0, heat / largest, 0.0)

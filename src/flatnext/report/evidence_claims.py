@@ -1,0 +1,148 @@
+"""The table of claims, and the table of the comparisons behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flatnext.report.blocks import Block, Details, Table
+from flatnext.report.evidence_tables import difference, interval, mean, unit
+from flatnext.report.numbers import DASH, decimal, mean_sd, probability
+from flatnext.study.claims import REPORT, Answer, Epochs, Tested
+from flatnext.study.rows import Row
+from flatnext.study.statistics import p_text
+from flatnext.study.table import Study
+
+SPREAD = 3
+"""Up to this many measures are given with their standard deviations, more without."""
+
+LISTED = 8
+"""Up to this many measures are given with their means."""
+
+
+def claims(study: Study, answers: Sequence[Answer]) -> Table:
+    """Return claim, what was measured, and the verdict that follows."""
+    several = len({answer.contrast.group.label for answer in answers}) > 1
+    rows = tuple((_claim(answer, several), measured(study, answer), verdict(answer)) for answer in answers)
+    baseline = answers[0].contrast.baseline.label
+    of = "" if several else f" of {answers[0].contrast.group.label}"
+    caption = (
+        f"What is claimed{of}, by the course report or by whom it says, and what was measured: mean ± standard "
+        f"deviation over seeds against that of {baseline}, and their difference"
+    )
+    return Table(caption, ("claim", "measured", "verdict"), rows, numeric=False, stacked=True)
+
+
+def _claim(answer: Answer, several: bool) -> str:
+    text = f"{answer.contrast.group.label}: {answer.claim.text}" if several else answer.claim.text
+    return text if answer.claim.source == REPORT else f"{text} ({answer.claim.source})"
+
+
+def verdict(answer: Answer) -> str:
+    """Return the verdict in words, with the command where something was not measured."""
+    if answer.verdict == "not measured":
+        return f"not measured (flatnext evaluate STUDY --parts {answer.claim.part})"
+    return answer.verdict
+
+
+def measured(study: Study, answer: Answer) -> str:
+    """Return the figures that a verdict rests on, in short."""
+    if answer.epochs is not None:
+        return _epochs(answer.epochs)
+    if not answer.tested:
+        return answer.problem or DASH
+    single = len(answer.tested) == 1
+    text = _single(study, answer, answer.tested[0]) if single else _several(study, answer)
+    if answer.problem:
+        text += f"; not compared: {answer.problem}"
+    failed = _failed_checks(study) if answer.claim.part == "attacks" else 0
+    return f"{text}. Checks of the attacks failed ({failed}): see Attacks" if failed else text
+
+
+def _single(study: Study, answer: Answer, tested: Tested) -> str:
+    row, found = tested.row, tested.comparison
+    ours, theirs = _means(study, answer, row)
+    text = f"{row.measure.name} {ours} against {theirs}{_spaced(row)}: {difference(row, found)}"
+    if answer.claim.expects and (ratio := _ratio(study, answer, row)):
+        text += f", {ratio} times as long"
+    return f"{text} {_chance(row, tested)}"
+
+
+def _chance(row: Row, tested: Tested) -> str:
+    found = tested.comparison
+    if found.n == 1:
+        return "(one seed)"
+    if found.p_adjusted is None:
+        return f"(the same in all {found.n} seeds)"
+    corrected = " after Holm's correction" if found.family > 1 else ""
+    return f"(95 % interval {interval(row, found)}; n = {found.n}, p {p_text(found.p_adjusted)}{corrected})"
+
+
+def _several(study: Study, answer: Answer) -> str:
+    """Return how many measures speak for the claim, and their means unless they are many."""
+    seeds = sorted({tested.comparison.n for tested in answer.tested})
+    n = f"n = {' or '.join(map(str, seeds))}"
+    number = len(answer.tested)
+    if max(seeds) == 1:
+        counts = f"{number} measures, one seed"
+    else:
+        words = (f"{answer.count('for')} for it", f"{answer.count('against')} against", f"{answer.count('open')} open")
+        counts = f"{number} measures: {', '.join(words)} ({n})"
+    if number > LISTED:
+        return counts
+    values = []
+    for row in (tested.row for tested in answer.tested):
+        ours, theirs = (text if number <= SPREAD else text.split(" ")[0] for text in _means(study, answer, row))
+        values.append(f"{row.measure.name}: {ours} against {theirs}{_spaced(row)}")
+    return f"{counts}. {'; '.join(values)}"
+
+
+def _means(study: Study, answer: Answer, row: Row) -> tuple[str, str]:
+    contrast = answer.contrast
+    ours, theirs = (mean(row, study.groups.index(group)) for group in (contrast.group, contrast.baseline))
+    return ours, theirs
+
+
+def _spaced(row: Row) -> str:
+    return f" {row.measure.unit}" if row.measure.unit else ""
+
+
+def _ratio(study: Study, answer: Answer, row: Row) -> str:
+    ours, theirs = (row.estimate(study.groups.index(g)) for g in (answer.contrast.group, answer.contrast.baseline))
+    return decimal(ours.mean / theirs.mean, 2) if ours and theirs and theirs.mean else ""
+
+
+def _epochs(found: Epochs) -> str:
+    epochs = "epoch" if found.number == 1 else "epochs"
+    where = f"of {found.number} {epochs} on the {found.split} {'set' if found.split == 'test' else 'split'}"
+    share = f"higher at {mean_sd(found.share, 100, 1)} % {where}"
+    if found.share.n == 1:
+        return f"{share} (one seed)"
+    return f"{share} (n = {found.share.n}); shown to be higher at {found.better}, lower at {found.worse}"
+
+
+def _failed_checks(study: Study) -> int:
+    found = [run.evidence.attacks for run in study.runs if run.evidence and run.evidence.attacks]
+    return sum(not check.passed for part in found for check in part.result.checks)
+
+
+def behind(answers: Sequence[Answer]) -> list[Block]:
+    """Return the comparisons that the verdicts rest on, folded away."""
+    several = len({answer.contrast.group.label for answer in answers}) > 1
+    rows = tuple(_behind(answer, tested, several) for answer in answers for tested in answer.tested)
+    header = ("claim", "difference", "95 % interval", "n", "p", "p, Holm", "says")
+    caption = "The comparisons behind the verdicts: paired differences, p of the t-test, and p after Holm's correction"
+    return [Details("The comparisons behind the verdicts", (Table(caption, header, rows),))] if rows else []
+
+
+def _behind(answer: Answer, tested: Tested, several: bool) -> tuple[str, ...]:
+    row, found = tested.row, tested.comparison
+    who = f"{answer.contrast.group.label}: " if several else ""
+    return (
+        f"{who}{answer.claim.text}: {row.measure.name}{unit(row)}",
+        difference(row, found),
+        interval(row, found),
+        str(found.n),
+        probability(found.p),
+        probability(found.p_adjusted),
+        {"for": "for it", "against": "against it", "open": "open"}[tested.outcome],
+    )
