@@ -141,8 +141,9 @@ def flatness(steep: float, images: int, random: np.random.Generator) -> dict[str
         found = []
         for radius in radii:
             increase = rise * steep * radius * math.exp(0.08 * random.standard_normal())
-            ends = {"loss": centre, "worst": centre + increase, "increase": increase, "distance": radius}
+            ends = {"loss": centre, "worst": centre + increase, "increase": increase}
             found.append({"kind": kind, "ball": ball, "radius": radius, "steps": 1, "count": images, **ends})
+            found[-1]["distance"] = 0.01 * steep if kind == "amp" else radius  # AMP's step is not normed
         return found
 
     largest = 60 * steep * math.exp(0.1 * random.standard_normal())

@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+from PIL import Image
 
 from flatnext import cli
 from flatnext.models import resnext29
@@ -92,6 +93,23 @@ def test_study_and_report(run, tmp_path):
     (report.parent / "quick" / "seed-1" / "result.json").unlink()
     assert run("report", report.parent)[0] == 0
     assert report.read_text() != before
+
+
+def test_a_run_knows_where_its_data_lay(run, tmp_path):
+    for name, shade in (("dark", 20), ("light", 220)):
+        for number in range(20):
+            file = tmp_path / "pictures" / name / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (shade, shade, shade + number)).save(file)
+    flags = [*FLAGS, "--train-images", 20, "--validation", 8, "--batch-size", 10, "--flip", "none"]
+    data = ["--dataset", "folder", "--image-size", 8]
+    status, _, err = run("train", "--recipe", "quick", *flags, *data, "--data-dir", "pictures", "--output", "r")
+    assert status == 0, err
+    assert run("evaluate", "r")[0] == 0
+    assert run("evaluate", "r/best.safetensors")[0] == 0
+    status, _, err = run("evaluate", "r", "--data-dir", "elsewhere")
+    assert status == 2
+    assert "elsewhere" in err
 
 
 def test_a_study_of_models(run, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -62,11 +64,11 @@ def test_all_parts_of_a_run(trained):
     assert results["calibration"]["scaled"]["validation_count"] == 40
     flat = results["flatness"]
     assert flat["split"] == "train"
-    assert [flat[k]["count"] for k in ("random", "surface", "trace")] == [10, 5, 1]
+    assert [flat[k]["count"] for k in ("random", "surface", "trace")] == [10, 2, 1]
     assert [one["radius"] for one in flat["amp"]] == list(parts.AMP_RADII)
     corruption = results["corruptions"]["generated"]
     assert len(corruption["accuracy"]) == 15
-    assert corruption["clean"] == results["errors"]["accuracy"]
+    assert corruption["count"] == 20
     attacks = results["attacks"]["attacks"]
     assert [(a["attack"], a["norm"]) for a in attacks] == [
         *(("fgsm", "linf"), ("pgd", "linf"), ("fgsm", "l2"), ("pgd", "l2")),
@@ -159,17 +161,66 @@ def test_other_test_sets(subject, tmp_path):
     assert scores["accuracy"] == (subject.predict(test).argmax(1) == test.labels).double().mean()
 
 
-def test_published_corruptions(subject, tmp_path):
+def test_published_corruptions_are_those_of_the_test_images(subject, tmp_path):
     import numpy as np
 
     from flatnext.evaluation.corruptions import NAMES
 
+    size = len(subject.split("test"))
     for name in NAMES:
-        np.save(tmp_path / f"{name}.npy", np.zeros((10, 32, 32, 3), np.uint8))
-    np.save(tmp_path / "labels.npy", np.array([0, 1] * 5))
-    found = parts.corrupted(subject, Plan(images=2), silent, published=tmp_path)
-    assert found["published"]["count"] == 2
-    assert found["generated"]["count"] == 2
+        np.save(tmp_path / f"{name}.npy", np.zeros((5 * size, 32, 32, 3), np.uint8))
+    np.save(tmp_path / "labels.npy", subject.split("test").labels.repeat(5).numpy())
+    with pytest.raises(InputError, match="not made from the test images of digits"):  # they have 8 pixels a side
+        parts.published_images(subject, tmp_path)
+    whole = subject.dataset.test
+    large = replace(
+        subject.dataset, test=data.Split(whole.images.repeat(1, 1, 4, 4), whole.labels), train=replace_size(subject)
+    )
+    subject = replace(subject, dataset=large)
+    found = parts.corrupted(subject, Plan(images=4), silent, published=tmp_path)
+    assert found["published"]["count"] == found["generated"]["count"] == 2
+    np.save(tmp_path / "labels.npy", np.zeros(5 * size, np.int64))
+    with pytest.raises(InputError, match="not made from the test images"):
+        parts.published_images(subject, tmp_path)
+
+
+def replace_size(subject):
+    train = subject.dataset.train
+    return data.Split(train.images.repeat(1, 1, 4, 4), train.labels)
+
+
+def test_few_images_are_of_any_class():
+    split = data.Split(torch.zeros(500, 3, 8, 8, dtype=torch.uint8), torch.arange(500) // 5)
+    assert int(parts.sample(split, 31, 0).labels.max()) > 60
+    assert parts.drawn(split, 31, 0).tolist() == sorted(parts.drawn(split, 31, 0).tolist())
+
+
+def test_fewer_than_four_classes_have_no_autoattack(subject):
+    test = subject.dataset.test
+    two = replace(
+        subject.dataset, classes=("a", "b"), test=data.Split(test.images, test.labels % 2), train=two_classes(subject)
+    )
+    found = parts.attacked(replace(subject, dataset=two), QUICK, silent)
+    assert {attack["attack"] for attack in found["attacks"]} == {"fgsm", "pgd"}
+
+
+def two_classes(subject):
+    train = subject.dataset.train
+    return data.Split(train.images, train.labels % 2)
+
+
+def test_a_run_that_has_not_finished_is_refused(trained, tmp_path):
+    shutil.copytree(trained / "quick" / "seed-0", tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    with pytest.raises(InputError, match="has not finished"):
+        gather(tmp_path / "run", ["errors"], QUICK)
+
+
+def test_another_division_of_the_data_is_measured_anew(trained, tmp_path):
+    folder, output = trained / "quick" / "seed-0", tmp_path / "e.json"
+    gather(folder, ["calibration"], QUICK, output=output)
+    gather(folder, ["calibration"], QUICK, output=output, overrides={"validation": 0})
+    assert read(output)["parts"]["calibration"]["result"]["scaled"] is None
 
 
 @pytest.mark.parametrize(
@@ -197,7 +248,7 @@ def test_runs_of_a_folder(trained, tmp_path):
 
 def test_a_file_that_is_something_else_is_not_overwritten(trained, tmp_path):
     (tmp_path / "e.json").write_text("[1]")
-    with pytest.raises(InputError, match="holds no evidence"):
+    with pytest.raises(InputError, match="damaged, or holds no evidence"):
         gather(trained / "quick" / "seed-0", ["errors"], QUICK, output=tmp_path / "e.json")
     assert (tmp_path / "e.json").read_text() == "[1]"
 
@@ -245,8 +296,8 @@ class TestCommand:
         monkeypatch.chdir(tmp_path)
         status, out, err = run("evaluate", trained / "quick" / "seed-0" / "best.safetensors", "--parts", "errors")
         assert status == 0, err
-        assert out.strip() == "best-evidence.json"
-        assert (tmp_path / "best-evidence.json").is_file()
+        assert out.strip() == "seed-0-best-evidence.json"
+        assert (tmp_path / "seed-0-best-evidence.json").is_file()
 
     def test_the_best_epoch_has_a_file_of_its_own(self, run, trained):
         folder = trained / "quick" / "seed-0"
@@ -264,6 +315,8 @@ class TestCommand:
             (["--parts", "errors", "--cifar10-c", "x"], "for the part corruptions"),
             (["--parts", "corruptions", "--cifar10-c", "nowhere"], "nowhere"),
             (["--parts", "errors", "--test-set", "nowhere"], "nowhere"),
+            (["--test-set", "a", "b"], "one at a time"),
+            (["--parts", "attacks", "--linf", "--l2"], "both empty"),
             (["--test-set", "nowhere", "--split", "train"], "give one of them"),
         ],
     )

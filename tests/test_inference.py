@@ -12,7 +12,7 @@ from torch import nn
 
 import flatnext
 from flatnext.errors import InputError
-from flatnext.models import ResNeXt, folded, for_inference, quantized
+from flatnext.models import ResNeXt, answering_form, folded, for_inference, quantized
 from flatnext.models.folded import Convolution, InferenceNet
 from flatnext.models.imagenet import ResNet50
 from flatnext.models.quantized import QuantizedConvolution, Scale
@@ -265,3 +265,36 @@ def test_mistakes_are_named(monkeypatch):
     monkeypatch.setattr(quantized, "cpu_has_int8", lambda: False)
     with pytest.raises(InputError, match="precision int8 needs"):
         for_inference(model, "int8", calibration=images)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_gradients_by_the_images_are_the_models(name):
+    model, images = net(name)
+    wanted = images.clone().requires_grad_()
+    model(wanted).square().sum().backward()
+    found = images.clone().requires_grad_()
+    for_inference(model, "fp32")(found).square().sum().backward()
+    torch.testing.assert_close(found.grad, wanted.grad, rtol=1e-4, atol=1e-4 * float(wanted.grad.abs().max()))
+
+
+class TestAnsweringForm:
+    def test_answers_as_the_model(self):
+        model, images = net()
+        with torch.no_grad():
+            torch.testing.assert_close(answering_form(model, "fp32")(images), model(images), rtol=1e-4, atol=1e-4)
+        assert isinstance(answering_form(model, "bf16"), InferenceNet)
+
+    def test_is_the_model_itself_where_it_would_not(self):
+        class Own(ResNeXt):
+            def forward(self, images):
+                return super().forward(images) + 7
+
+        model, _ = net()
+        changed, broken = copy.deepcopy(model), copy.deepcopy(model)
+        changed.linear = nn.Identity()
+        broken.conv1.weight.data[0] = torch.nan
+        own = Own(**SMALL)
+        for each, precision in ((own, "fp32"), (changed, "fp32"), (broken, "fp32"), (model.double(), "fp64")):
+            assert answering_form(each, precision) is each
+        preact = flatnext.create_model("preact30")
+        assert answering_form(preact, "fp32") is preact

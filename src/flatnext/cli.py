@@ -130,11 +130,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--checkpoint", choices=["last", "best"], help="which, in a run folder (default last)")
     evaluate.add_argument("--split", choices=["test", "validation", "train"], help="images to score (default test)")
-    evaluate.add_argument("--precision", choices=["auto", "bf16", "fp32", "fp64"], help="default: the run's own")
+    evaluate.add_argument("--precision", choices=["auto", "bf16", "fp32", "fp64"], help="default: the run's setting")
     evaluate.add_argument("--json", action="store_true", help="print JSON, with the confusion matrix")
     evaluate.add_argument(
         "--test-set",
         type=Path,
+        nargs="+",
         metavar="PATH",
         help="instead of a split, or with --parts beside them, these images of the same classes: a folder with "
         "CLASS/*.png, an .npz, or CIFAR-10.1's .npy files",
@@ -199,9 +200,19 @@ class _Version(argparse.Action):
 
 def _add_places(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("places")
-    group.add_argument("--data-dir", type=Path, default=DATA_DIR, metavar="DIR", help="data folder (default .data)")
+    group.add_argument("--data-dir", type=Path, metavar="DIR", help="data folder (default: that of the run, or .data)")
     group.add_argument("--download", action=argparse.BooleanOptionalAction, default=True, help="fetch missing data")
     group.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 ... (default auto)")
+
+
+def _data_dir(options: argparse.Namespace, run: Path | None = None) -> Path:
+    """Return the folder that the flag names, or the one in which a run (that of a weights file) had its data."""
+    if options.data_dir is not None or run is None:
+        return options.data_dir or DATA_DIR
+
+    from flatnext.training import RunFolder
+
+    return RunFolder(run if run.is_dir() else run.parent).data_dir() or DATA_DIR
 
 
 def _study(options: argparse.Namespace) -> int:
@@ -223,7 +234,7 @@ def _study(options: argparse.Namespace) -> int:
     failures = run_study(
         make_plan(configs, options.seeds, options.first_seed),
         output,
-        data_dir=options.data_dir,
+        data_dir=_data_dir(options),
         device=options.device,
         download=options.download,
         overwrite=options.overwrite,
@@ -240,24 +251,19 @@ def _train(options: argparse.Namespace) -> int:
     overrides = setting_overrides(vars(options))
     config, output = _config(options, overrides)
 
-    from flatnext.training import Stopped, make_progress, train
+    from flatnext.training import make_progress, train
 
-    try:
-        result = train(
-            config,
-            output,
-            data_dir=options.data_dir,
-            device=options.device,
-            download=options.download,
-            resume=options.resume is not None,
-            overwrite=options.overwrite,
-            progress=make_progress(),
-            command=options.command,
-        )
-    except Stopped as error:
-        if options.data_dir == DATA_DIR:
-            raise
-        raise Stopped(f"{error} --data-dir {shlex.quote(str(options.data_dir))}") from error
+    result = train(
+        config,
+        output,
+        data_dir=_data_dir(options, options.resume),
+        device=options.device,
+        download=options.download,
+        resume=options.resume is not None,
+        overwrite=options.overwrite,
+        progress=make_progress(),
+        command=options.command,
+    )
     if not _first_process():
         return 0
     for name in ("last", "best"):
@@ -285,12 +291,15 @@ def _config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[Con
 
 def _evaluate(options: argparse.Namespace) -> int:
     overrides = setting_overrides(vars(options)) | ({"precision": options.precision} if options.precision else {})
-    places = {"data_dir": options.data_dir, "device": options.device, "download": options.download}
+    places = {"device": options.device, "download": options.download}
     if options.parts:
         return _gather(options, overrides, places)
     unused = given_evidence_flags(vars(options))
     if unused:
         raise InputError(f"{unused[0]} is for the evidence: name the parts to gather by --parts, or leave it out")
+
+    if len(options.test_set or []) > 1:
+        raise InputError("--test-set is given several: name parts to gather by --parts, or give one at a time")
 
     from flatnext.evaluation import evaluate
 
@@ -298,7 +307,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.path,
         checkpoint=options.checkpoint,
         split=options.split or "test",
-        test_set=options.test_set,
+        test_set=options.test_set[0] if options.test_set else None,
+        data_dir=_data_dir(options, options.path),
         progress=True,
         overrides=overrides,
         **places,
@@ -331,8 +341,9 @@ def _gather(options: argparse.Namespace, overrides: dict[str, Any], places: dict
             plan,
             output=options.output,
             checkpoint=options.checkpoint,
-            test_sets=[options.test_set] if options.test_set else [],
+            test_sets=options.test_set or [],
             cifar10_c=options.cifar10_c,
+            data_dir=_data_dir(options, folder),
             overwrite=bool(options.overwrite),
             overrides=overrides,
             display=Display(),
@@ -340,7 +351,7 @@ def _gather(options: argparse.Namespace, overrides: dict[str, Any], places: dict
             **places,
         )
         print(file)
-    if options.path.is_dir() and not options.output:
+    if options.path.is_dir() and not options.output and options.checkpoint != "best":  # the report is on the last
         _write_report([options.path], options.path)
     return 0
 
@@ -410,7 +421,7 @@ def _pack(options: argparse.Namespace) -> int:
         options.name,
         options.output,
         checkpoint=options.checkpoint,
-        data_dir=options.data_dir,
+        data_dir=_data_dir(options, options.folder),
         device=options.device,
         download=options.download,
         progress=True,
@@ -426,9 +437,9 @@ def _data(options: argparse.Namespace) -> int:
     from flatnext import data
 
     dataset = data.load(
-        settings.dataset, options.data_dir, image_size=settings.image_size, download=options.download, progress=True
+        settings.dataset, _data_dir(options), image_size=settings.image_size, download=options.download, progress=True
     )
-    print(data.describe(dataset, options.data_dir))
+    print(data.describe(dataset, _data_dir(options)))
     if options.samples:
         data.sample_grid(dataset, settings, options.samples)
         print(options.samples)

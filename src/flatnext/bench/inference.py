@@ -31,7 +31,7 @@ def calls_a_turn(batch_size: int, device: torch.device) -> int:
 
 
 def make_plain(plan: Plan, device: torch.device, precision: str) -> nn.Module:
-    """Return the plain module as evaluation uses it: on the device, channels-last, with its running statistics."""
+    """Return the plain module, as a GPU evaluates it: on the device, channels-last, with its running statistics."""
     torch.manual_seed(0)
     model = models.build(plan.model, 10).eval()
     place(model, device, precision, channels_last=True)

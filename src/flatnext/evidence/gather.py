@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
+from flatnext import models
 from flatnext.data import test_set_name
 from flatnext.device import device_name
 from flatnext.errors import InputError
-from flatnext.evaluation.corruptions import read_cifar10_c
 from flatnext.evaluation.subject import Subject, load_subject
 from flatnext.evidence import parts as measures
 from flatnext.evidence.plan import Plan, chosen
@@ -72,15 +72,12 @@ def gather(
     Raises:
         InputError: a path or setting is wrong, or the file cannot be read or written.
     """
-    plan, display = plan or Plan(), display or Quiet()
-    todo: dict[str, measures.Part] = {name: PARTS[name] for name in chosen(parts)}
-    if cifar10_c is not None and "corruptions" not in todo:
-        raise InputError("the files of CIFAR-10-C are for the part corruptions: name it, or leave them out")
-    if cifar10_c is not None:
-        read_cifar10_c(cifar10_c)
-        todo["corruptions"] = partial(measures.corrupted, published=Path(cifar10_c))
-    if test_sets:
-        todo["test_sets"] = partial(measures.other_test_sets, paths=tuple(map(Path, test_sets)))
+    plan, display, path = plan or Plan(), display or Quiet(), Path(path)
+    todo = _measures(parts, test_sets, cifar10_c)
+    weights = models.find_weights(path, checkpoint)
+    if path.is_dir() and not (path / "result.json").is_file():
+        raise InputError(f"{path} has not finished: wait, or go on with flatnext train --resume {path}")
+    digest = _digest(weights)  # before they are read: if they change meanwhile, the evidence is stale and not wrong
     subject = load_subject(
         path,
         checkpoint=checkpoint,
@@ -90,26 +87,49 @@ def gather(
         progress=True,
         overrides=overrides,
     )
-    extra = {"cifar10_c": cifar10_c and str(cifar10_c), "test_sets": [str(each) for each in test_sets]}
-    for test_set in test_sets:  # what cannot be read is seen before anything is measured
-        subject.other_test_set(test_set)
-    names = [test_set_name(test_set) for test_set in test_sets]
-    if len(set(names)) < len(names):
-        raise InputError(f"test_sets are called {', '.join(names)}: rename them, so that they can be told apart")
-    file = output or _file(Path(path), checkpoint or "last")
-    content = _start(file, subject, checkpoint or "last")
+    _check_images(subject, test_sets, cifar10_c)
+    file = output or _file(path, checkpoint or "last")
+    settings = _settings(plan, subject, Path(data_dir), {"cifar10_c": cifar10_c, "test_sets": test_sets})
     for name, measure in todo.items():
-        settings = _settings(name, plan, subject, extra)
-        if not overwrite and content["parts"].get(name, {}).get("settings") == settings:
+        before = _read(file, digest, checkpoint or "last", subject.classes)["parts"].get(name)
+        if before and before.get("settings") == settings[name] and not overwrite:
             display.say(f"{path}: {name}: gathered before")
             continue
+        if before and before.get("settings") != settings[name]:
+            display.say(f"{path}: {name}: was gathered with other settings, and is replaced")
         began = time.monotonic()
         with display.part(f"{path}: {name}") as progress:
             result = measure(subject, plan, progress)
         made = _made(subject, time.monotonic() - began, command)
-        content["parts"][name] = {"settings": settings, "made": made, "result": result}
+        content = _read(file, digest, checkpoint or "last", subject.classes)  # another process may have added to it
+        content["parts"][name] = {"settings": settings[name], "made": made, "result": result}
         write_json(file, content)
     return file
+
+
+def _measures(
+    parts: Sequence[str], test_sets: Sequence[Path | str], cifar10_c: Path | str | None
+) -> dict[str, measures.Part]:
+    """Return what is to be done, by name."""
+    todo: dict[str, measures.Part] = {name: PARTS[name] for name in chosen(parts)}
+    if cifar10_c is not None and "corruptions" not in todo:
+        raise InputError("the files of CIFAR-10-C are for the part corruptions: name it, or leave them out")
+    if cifar10_c is not None:
+        todo["corruptions"] = partial(measures.corrupted, published=Path(cifar10_c))
+    if test_sets:
+        todo["test_sets"] = partial(measures.other_test_sets, paths=tuple(map(Path, test_sets)))
+    return todo
+
+
+def _check_images(subject: Subject, test_sets: Sequence[Path | str], cifar10_c: Path | str | None) -> None:
+    """Read what cannot be read before anything is measured."""
+    if cifar10_c is not None:
+        measures.published_images(subject, Path(cifar10_c))
+    for test_set in test_sets:
+        subject.other_test_set(test_set)
+    names = [test_set_name(test_set) for test_set in test_sets]
+    if len(set(names)) < len(names):
+        raise InputError(f"test_sets are called {', '.join(names)}: rename them, so that they can be told apart")
 
 
 def run_folders(path: Path) -> list[Path]:
@@ -127,31 +147,48 @@ def run_folders(path: Path) -> list[Path]:
 
 def _file(path: Path, checkpoint: str) -> Path:
     name = "evidence.json" if checkpoint == "last" else f"evidence-{checkpoint}.json"
-    return path / name if path.is_dir() else Path(f"{path.stem}-evidence.json")
+    if path.is_dir():
+        return path / name
+    return Path("-".join([*filter(None, [path.parent.name, path.stem]), "evidence.json"]))
 
 
-def _start(file: Path, subject: Subject, checkpoint: str) -> dict[str, Any]:
+def _digest(weights: Path) -> str:
+    with open(weights, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(file: Path, digest: str, checkpoint: str, classes: Sequence[str]) -> dict[str, Any]:
     """Return what the file holds about these very weights, or a beginning."""
-    with open(subject.weights, "rb") as weights:
-        digest = hashlib.file_digest(weights, "sha256").hexdigest()
-    fresh = {"checkpoint": checkpoint, "sha256": digest, "classes": list(subject.classes), "parts": {}}
-    content = read_json(file) if file.is_file() else fresh
+    fresh = {"checkpoint": checkpoint, "sha256": digest, "classes": list(classes), "parts": {}}
+    try:
+        content = read_json(file) if file.is_file() else fresh
+    except InputError:
+        content = None
     if not isinstance(content, dict) or not isinstance(content.get("parts"), dict):
-        raise InputError(f"{file} holds no evidence: delete it, or choose another --output")
+        raise InputError(f"{file} is damaged, or holds no evidence: delete it, or choose another --output")
     return content if content.get("sha256") == digest else fresh
 
 
-def _settings(part: str, plan: Plan, subject: Subject, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all that the result of a part depends on beside the weights."""
+def _settings(plan: Plan, subject: Subject, data_dir: Path, extra: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return by part all that its result depends on beside the weights."""
+    data = subject.config.data
     whole = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(plan).items()}
-    whole |= {**extra, "precision": subject.precision}
+    whole |= {name: getattr(data, name) for name in ("dataset", "image_size")}
+    whole |= {name: getattr(data, name) for name in ("validation", "train_images", "split_seed")}
+    whole |= {"data_dir": str(data_dir.absolute()) if data.dataset == "folder" else None}
+    whole |= {"precision": subject.precision, "cifar10_c": extra["cifar10_c"] and str(extra["cifar10_c"])}
+    whole |= {"test_sets": [str(each) for each in extra["test_sets"]]}
+    division = ("validation", "split_seed", "train_images")
     own = {
-        "flatness": (),  # always in single precision
+        "calibration": ("precision", *division),
+        "errors": ("precision",),
+        "flatness": division,
         "corruptions": ("precision", "cifar10_c"),
-        "attacks": ("precision", "linf", "l2", "autoattack"),
+        "attacks": ("linf", "l2", "autoattack"),
         "test_sets": ("precision", "test_sets"),
-    }.get(part, ("precision",))
-    return {name: whole[name] for name in ("images", "seed", *own)}
+    }
+    common = ("images", "seed", "dataset", "image_size", "data_dir")
+    return {part: {name: whole[name] for name in (*common, *names)} for part, names in own.items()}
 
 
 def _made(subject: Subject, seconds: float, command: str) -> dict[str, Any]:

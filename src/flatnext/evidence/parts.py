@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from flatnext import data
+from flatnext.errors import InputError
 from flatnext.evaluation import attacks, corruptions, flatness, score
 from flatnext.evaluation.attacks.ball import Norm
 from flatnext.evaluation.saliency import explained_mistakes
@@ -38,7 +39,10 @@ def drawn(split: data.Split, count: int, seed: int) -> Tensor:
     """Return the indices of `count` images (of all, if there are no more), the same share of each class, by a seed."""
     if count >= len(split):
         return torch.arange(len(split))
-    return data.stratified(split.labels, count, torch.Generator().manual_seed(seed))[0]
+    generator = torch.Generator().manual_seed(seed)
+    if count <= int(split.labels.max()):  # not one for each class: shares would always leave the same classes out
+        return torch.randperm(len(split), generator=generator)[:count].sort().values
+    return data.stratified(split.labels, count, generator)[0]
 
 
 def sample(split: data.Split, count: int, seed: int) -> data.Split:
@@ -65,9 +69,8 @@ def calibration(subject: Subject, plan: Plan, progress: Progress) -> dict[str, A
 
 def _held_out(subject: Subject, plan: Plan) -> data.Split | None:
     """Return images that were neither trained on nor are for testing, if the run had some."""
-    if not subject.traced or subject.config.data.validation == 0:
-        return None
-    return sample(subject.split("validation"), plan.images, plan.seed)
+    held = data.partition(subject.dataset, subject.config.data).validation if subject.traced else None
+    return None if held is None else sample(held, plan.images, plan.seed)
 
 
 def errors(subject: Subject, plan: Plan, progress: Progress) -> dict[str, Any]:
@@ -88,6 +91,11 @@ def errors(subject: Subject, plan: Plan, progress: Progress) -> dict[str, Any]:
     }
 
 
+def full_precision(subject: Subject) -> str:
+    """Return the precision of what small changes would drown in otherwise."""
+    return "fp64" if subject.precision == "fp64" else "fp32"
+
+
 def flat(subject: Subject, plan: Plan, progress: Progress) -> dict[str, Any]:
     """Return curves, surface, sharpness and Hessian, on training images in single precision.
 
@@ -98,10 +106,11 @@ def flat(subject: Subject, plan: Plan, progress: Progress) -> dict[str, Any]:
 
     def on(part: int, batch: int = 128) -> flatness.MeanLoss:
         images = sample(split, plan.share(part), plan.seed)
-        return flatness.MeanLoss(subject.model, images, device=subject.device, batch_size=batch, **subject.inputs)
+        own = {"device": subject.device, "precision": full_precision(subject), "batch_size": batch, **subject.inputs}
+        return flatness.MeanLoss(subject.model, images, **own)
 
     # Rough costs in seconds for 1,000 images on two cores, so that progress moves evenly.
-    told = Weighted(progress, curves=75, gradient=30, sharpness=90, surface=130, eigenvalues=90, trace=60)
+    told = Weighted(progress, curves=75, gradient=30, sharpness=90, surface=70, eigenvalues=90, trace=60)
     few, half = on(4), on(2)
     found: dict[str, Any] = {
         "split": name,
@@ -118,7 +127,7 @@ def flat(subject: Subject, plan: Plan, progress: Progress) -> dict[str, Any]:
     told("sharpness")(1, 1)
     hessian = on(32, batch=32)  # it takes 0.12 GB an image
     found["surface"] = flatness.loss_surface(
-        on(8), extent=SURFACE_EXTENT, points=SURFACE_POINTS, seed=plan.seed, progress=told("surface")
+        on(16), extent=SURFACE_EXTENT, points=SURFACE_POINTS, seed=plan.seed, progress=told("surface")
     ).to_json()
     found["eigenvalues"] = flatness.hessian_eigenvalues(
         hessian, steps=min(LANCZOS_STEPS, hessian.dimension), seed=plan.seed, progress=told("eigenvalues")
@@ -129,27 +138,38 @@ def flat(subject: Subject, plan: Plan, progress: Progress) -> dict[str, Any]:
 
 def corrupted(subject: Subject, plan: Plan, progress: Progress, *, published: Path | None = None) -> dict[str, Any]:
     """Return the accuracy under the fifteen corruptions, generated, and on the files of CIFAR-10-C where given."""
-    test = sample(subject.split("test"), plan.images, plan.seed)
-    files = None if published is None else corruptions.read_cifar10_c(published)  # read as it is used
+    test = sample(subject.split("test"), plan.share(2), plan.seed)
+    files = None if published is None else published_images(subject, published)
     told = Weighted(progress, generated=1, published=0 if files is None else 1)
     generated = corruptions.evaluate_corruptions(
         subject.answer, test.images, test.labels, seed=plan.seed, progress=told("generated")
     )
     there = files and corruptions.evaluate_cifar10_c(
-        subject.answer, files, limit=min(plan.images, len(files.labels)), progress=told("published")
+        subject.answer, files, limit=min(plan.share(2), len(files.labels)), progress=told("published")
     )
     return {"generated": generated.to_json(), "published": there and there.to_json()}
 
 
+def published_images(subject: Subject, folder: Path) -> corruptions.Cifar10C:
+    """Return the published corrupted images. `InputError`: they are not made from the test images of this data set."""
+    files, test = corruptions.read_cifar10_c(folder), subject.split("test")
+    if test.images.shape[2:] != (32, 32) or not torch.equal(files.labels, test.labels):
+        raise InputError(f"{folder} is not made from the test images of {subject.config.data.dataset}: leave it out")
+    return files
+
+
 def attacked(subject: Subject, plan: Plan, progress: Progress) -> dict[str, Any]:
-    """Return the accuracy under FGSM, PGD and AutoAttack, and the checks that gradients are not masked."""
-    test = sample(subject.split("test"), plan.share(8), plan.seed)
+    """Return the accuracy under FGSM, PGD and AutoAttack, and the checks that gradients are not masked.
+
+    In single precision: bf16 rounds a pixel by up to 0.4/255, which is much of a small budget.
+    """
+    test = sample(subject.split("test"), plan.share(16), plan.seed)
     few = sample(subject.split("test"), max(FEWEST, plan.share(32)), plan.seed)
-    inputs: Mapping[str, Any] = {**subject.inputs, "precision": subject.precision, "seed": plan.seed}
+    inputs: Mapping[str, Any] = {**subject.inputs, "precision": full_precision(subject), "seed": plan.seed}
     runs: list[tuple[str, Norm, float]] = [
         (attack, norm, budget) for norm, budgets in _budgets(plan) for budget in budgets for attack in ("fgsm", "pgd")
     ]
-    if plan.autoattack != "none":
+    if plan.autoattack != "none" and len(subject.classes) >= 4:  # one of its losses needs as many
         name = "autoattack" if plan.autoattack == "standard" else "autoattack-quick"
         runs += [(name, norm, budgets[:2][-1]) for norm, budgets in _budgets(plan)[:1]]
     cost = {"fgsm": 1.0, "pgd": 8.0, "autoattack-quick": 25.0, "autoattack": 300.0}
@@ -162,7 +182,7 @@ def attacked(subject: Subject, plan: Plan, progress: Progress) -> dict[str, Any]
     ]
     check = partial(attacks.sanity_checks, subject.model, few.images, few.labels, progress=told("checks"), **inputs)
     norm, budgets = _budgets(plan)[0]
-    checks = check(norm=norm, budget=budgets[-1], slack=1.5 / len(few))  # an image may stray
+    checks = check(norm=norm, budget=min(budgets), slack=min(1.5 / len(few), 0.99))  # an image may stray
     return {"attacks": measured, "checks": [one.to_json() for one in checks]}
 
 

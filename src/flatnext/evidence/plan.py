@@ -21,9 +21,9 @@ class Plan:
     """The settings of all parts. Dear measures are given a share of `images`, so that all take about the same time.
 
     Args:
-        images: test images of calibration, errors and corruptions; at most all are taken. Sharpness is measured on half
-            as many training images, loss curves on a quarter, attacks and the loss surface on an eighth, the Hessian
-            and the attacks' sanity checks on a 32nd.
+        images: test images of calibration and errors; at most all are taken. Corruptions and sharpness (the latter on
+            training images) are measured on half as many, loss curves on a quarter, attacks and the loss surface on a
+            16th, the Hessian and the attacks' sanity checks on a 32nd.
         seed: of the choice of images and of all random draws. The images are the same for all runs on the same data.
         linf: budgets of FGSM and PGD in the maximum norm, in 1/255. AutoAttack's quick form works on the second of
             them, or on the only one.
@@ -45,6 +45,8 @@ class Plan:
             raise InputError(f"seed is {self.seed}: give 0 or more")
         if self.autoattack not in AUTOATTACK:
             raise InputError(f"autoattack is {self.autoattack!r}: choose {', '.join(AUTOATTACK)}")
+        if not (self.linf or self.l2):
+            raise InputError("linf and l2 are both empty: give at least one budget")
         for norm, budgets in (("linf", self.linf), ("l2", self.l2)):
             if len(set(budgets)) < len(budgets) or not all(0 < budget < 1e6 for budget in budgets):
                 raise InputError(f"{norm} is {list(budgets)}: give positive budgets in 1/255, each once")

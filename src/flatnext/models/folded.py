@@ -51,7 +51,7 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Map (N, I, H, W) to (N, O, H', W') in the same type; `residual` (of the output's shape) is overwritten."""
-        if not _has_fused(x):
+        if not _has_fused(x) or (x.requires_grad and torch.is_grad_enabled()):  # the fused ones give no gradients
             y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
             y = y if residual is None else y.add_(residual)
             return y.relu_() if self.relu else y
@@ -123,9 +123,11 @@ class InferenceNet(nn.Module):
         self.stem, self.blocks, self.linear, self.downsampling = stem, blocks, linear, downsampling
         self.eval()
 
-    @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images (N, 3, H, W) to float32 logits (N, classes). `InputError`: H or W is not divisible."""
+        """Map normalised images (N, 3, H, W) to float32 logits (N, classes). `InputError`: H or W is not divisible.
+
+        The logits have a graph only where the images require a gradient.
+        """
         height, width = images.shape[-2:]
         if height % self.downsampling or width % self.downsampling:
             raise InputError(f"image size is {height}x{width}: give sides that are multiples of {self.downsampling}")

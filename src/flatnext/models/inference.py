@@ -10,6 +10,7 @@ from flatnext.errors import InputError
 from flatnext.models.folded import WITHOUT_FORM, InferenceNet, folded
 from flatnext.models.network import Network
 from flatnext.models.quantized import quantize
+from flatnext.models.resnext import ResNeXt
 
 PRECISIONS = ("auto", "fp32", "bf16", "int8")
 
@@ -19,7 +20,8 @@ def for_inference(model: nn.Module, precision: str = "auto", calibration: Tensor
 
     The copy maps images (N, 3, H, W), normalised as in training, to float32 logits (N, classes), as `model.eval()`
     does, whichever mode the model is in: running statistics are folded into the weights in float64. It takes any batch
-    and any image size that the model takes, gives no gradients, and stays on the model's device.
+    and any image size that the model takes, gives gradients by the images alone (not in int8), and stays on the
+    model's device.
 
     Args:
         model: `ResNeXt`, `Network` with block resnext or basic, or `resnet50` and `resnext50_32x4d` of
@@ -53,10 +55,15 @@ def for_inference(model: nn.Module, precision: str = "auto", calibration: Tensor
 def answering_form(model: nn.Module, precision: str) -> nn.Module:
     """Return what answers as the model does in evaluation mode, to rounding: for a `Network` on a CPU a faster copy.
 
-    The copy has the weights of this moment. Elsewhere, in float64, and for what `for_inference` does not know, it is
-    the model itself.
+    The copy has the weights of this moment. Elsewhere, in float64, for weights that are not finite (the fused ReLU
+    would make numbers of what is none), and for what `for_inference` does not know or somebody has changed, it is the
+    model itself.
     """
-    known = isinstance(model, Network) and not any(type(module) in WITHOUT_FORM for module in model.modules())
-    if not known or precision not in ("fp32", "bf16") or next(model.parameters()).device.type != "cpu":
+    if precision not in ("fp32", "bf16") or type(model) not in (Network, ResNeXt):
+        return model
+    if type(model.linear) is not nn.Linear or any(type(module) in WITHOUT_FORM for module in model.modules()):
+        return model
+    tensors = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
+    if any(tensor.device.type != "cpu" or not bool(tensor.isfinite().all()) for tensor in tensors):
         return model
     return for_inference(model, precision)

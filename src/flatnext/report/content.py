@@ -5,7 +5,8 @@ from __future__ import annotations
 from flatnext.report import protocol, results
 from flatnext.report.blocks import Key, Report, Section
 from flatnext.report.classes import classes
-from flatnext.report.evidence import evidence, how_to_read
+from flatnext.report.evidence import evidence
+from flatnext.report.evidence_words import how_to_read
 from flatnext.report.numbers import listing, mean_sd
 from flatnext.study.statistics import estimate
 from flatnext.study.table import Study

@@ -6,6 +6,7 @@ from flatnext.report import evidence_figures, evidence_tables
 from flatnext.report.blocks import Block, Code, Section, Text
 from flatnext.report.evidence_claims import behind, claims
 from flatnext.report.evidence_gallery import galleries
+from flatnext.report.evidence_words import explained
 from flatnext.report.numbers import listing
 from flatnext.study.claims import answers, can_answer
 from flatnext.study.evidence import PARTS
@@ -20,12 +21,7 @@ def evidence(study: Study) -> Section:
     blocks: list[Block] = []
     if answered:
         blocks.append(claims(study, answered))
-        blocks.append(
-            Text(
-                "The verdicts are those of the paired t-test over seeds, corrected for the measures that answer one "
-                "claim; How to read this says which they are."
-            )
-        )
+        blocks += explained(answered)
     blocks += _missing(study)
     if any(run.evidence for run in study.runs):
         blocks += evidence_figures.figures(study)
@@ -72,31 +68,3 @@ def _missing(study: Study) -> list[Block]:
 
 def _of(names: tuple[str, ...], runs: int) -> str:
     return "on any run" if len(names) == runs else f"on {listing(names)}"
-
-
-def how_to_read(study: Study) -> tuple[str, ...]:
-    """Return what to know in reading the section."""
-    texts = []
-    if can_answer(study):
-        texts.append(
-            "Claims: a claim is shown if the paired t-test shows a difference in its direction for at least one of its "
-            "measures and in the other direction for none; the opposite is shown the other way round; measures that "
-            "disagree show neither. p is corrected by Holm's procedure for the measures and recipes that answer one "
-            "claim (test accuracy: as under Comparison), not for the number of claims. Of a measure that was taken at "
-            "several radii the middle one counts, of several attacks with one budget the one that leaves the least "
-            "accuracy over all recipes. Higher at each epoch is shown if the test shows it at every epoch by itself; "
-            "the opposite is shown if it shows the contrary at some epoch, corrected for the number of epochs. Not "
-            "shown does not mean that there is no difference: with few seeds only large ones are."
-        )
-    if any(run.evidence for run in study.runs):
-        texts.append(
-            "Measures: sharpness is how far the loss on training images, not augmented, rises under the ascent step "
-            "of AMP, SAM or ASAM, and a lower bound of the rise in its ball. A radius along random directions is "
-            "relative to the size of each filter. AMP's and SAM's sharpness and the Hessian depend on the scale of "
-            "the weights, which batch norm makes arbitrary; ASAM's and the random directions do not. ECE and its "
-            "adaptive form, with bins of equal mass, compare confidence and accuracy; NLL and the Brier score also "
-            "reward accuracy. Accuracy under attack is an upper bound: a stronger attack may leave less. The "
-            "intervals and p in the folded tables are not corrected: they describe, and some of many miss zero by "
-            "chance."
-        )
-    return tuple(texts)

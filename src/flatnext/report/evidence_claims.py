@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from flatnext.report.blocks import Block, Details, Table
 from flatnext.report.evidence_tables import difference, interval, mean, unit
-from flatnext.report.numbers import DASH, decimal, mean_sd, probability
-from flatnext.study.claims import REPORT, Answer, Epochs, Tested
+from flatnext.report.numbers import DASH, decimal, listing, mean_sd, probability
+from flatnext.study.claims import REPORT, Answer, Tested, same_but_for_method
+from flatnext.study.epochs import Epochs
 from flatnext.study.rows import Row
-from flatnext.study.statistics import p_text
+from flatnext.study.statistics import Comparison, p_text
 from flatnext.study.table import Study
 
 SPREAD = 3
@@ -21,25 +22,38 @@ LISTED = 8
 
 def claims(study: Study, answers: Sequence[Answer]) -> Table:
     """Return claim, what was measured, and the verdict that follows."""
-    several = len({answer.contrast.group.label for answer in answers}) > 1
-    rows = tuple((_claim(answer, several), measured(study, answer), verdict(answer)) for answer in answers)
-    baseline = answers[0].contrast.baseline.label
-    of = "" if several else f" of {answers[0].contrast.group.label}"
+    rows = tuple((_claim(answer, answers), measured(study, answer), verdict(answer)) for answer in answers)
+    baselines = list(dict.fromkeys(answer.contrast.baseline.label for answer in answers))
+    labels = listing(dict.fromkeys(answer.contrast.group.label for answer in answers))
     caption = (
-        f"What is claimed{of}, by the course report or by whom it says, and what was measured: mean ± standard "
-        f"deviation over seeds against that of {baseline}, and their difference"
+        f"Claims made of AMP, tested on {labels}. A name in brackets is who claims it; without one it is {REPORT}. "
+        "Measured: mean ± standard deviation over seeds, against "
+        f"{baselines[0] if len(baselines) == 1 else 'the recipe that the claim names'}, and the difference."
     )
     return Table(caption, ("claim", "measured", "verdict"), rows, numeric=False, stacked=True)
 
 
-def _claim(answer: Answer, several: bool) -> str:
-    text = f"{answer.contrast.group.label}: {answer.claim.text}" if several else answer.claim.text
-    return text if answer.claim.source == REPORT else f"{text} ({answer.claim.source})"
+def _claim(answer: Answer, answers: Sequence[Answer]) -> str:
+    text = f"{_who(answer, answers)}{answer.claim.text}"
+    if answer.claim.source != REPORT:
+        text += f" ({answer.claim.source})"
+    pure = same_but_for_method(answer.contrast.group, answer.contrast.baseline)
+    return text if pure else f"{text} (the recipes differ in more than the method)"
+
+
+def _who(answer: Answer, answers: Sequence[Answer]) -> str:
+    """Return `amp: `, or `amp-small against sgd-small: ` where not all have the same baseline; nothing for one."""
+    contrasts = [each.contrast for each in answers]
+    if len({contrast.group.label for contrast in contrasts}) == 1:
+        return ""
+    one = len({contrast.baseline.label for contrast in contrasts}) == 1
+    own = answer.contrast
+    return f"{own.group.label}: " if one else f"{own.group.label} against {own.baseline.label}: "
 
 
 def verdict(answer: Answer) -> str:
     """Return the verdict in words, with the command where something was not measured."""
-    if answer.verdict == "not measured":
+    if answer.verdict == "not measured" and answer.claim.part:
         return f"not measured (flatnext evaluate STUDY --parts {answer.claim.part})"
     return answer.verdict
 
@@ -54,14 +68,42 @@ def measured(study: Study, answer: Answer) -> str:
     text = _single(study, answer, answer.tested[0]) if single else _several(study, answer)
     if answer.problem:
         text += f"; not compared: {answer.problem}"
+    if answer.beside:
+        text += f". Beside it, deciding nothing: {'; '.join(_beside(row, found) for row, found in answer.beside)}"
     failed = _failed_checks(study) if answer.claim.part == "attacks" else 0
     return f"{text}. Checks of the attacks failed ({failed}): see Attacks" if failed else text
+
+
+def _beside(row: Row, found: Comparison) -> str:
+    text = f"{row.measure.name} {difference(row, found)}{_points(row)}"
+    if found.p is None:
+        return f"{text} ({'one seed' if found.n == 1 else f'the same in all {found.n} seeds'})"
+    return f"{text} (95 % interval {interval(row, found)}, p {p_text(found.p)}, not corrected)"
+
+
+def _points(row: Row) -> str:
+    return " points" if row.measure.unit == "%" else _spaced(row)
+
+
+def _named(row: Row) -> str:
+    """Return a measure's name with the number of images."""
+    if not row.counts:
+        return row.measure.name
+    images = _images(row.counts)
+    if row.measure.kind == "gap":
+        images = f"{images.replace('image', 'training image')}, its test loss on all test images"
+    return f"{row.measure.name} ({images})"
+
+
+def _images(counts: Iterable[int]) -> str:
+    found = sorted(set(counts))
+    return f"{' or '.join(f'{count:,}' for count in found)} {'image' if found == [1] else 'images'}"
 
 
 def _single(study: Study, answer: Answer, tested: Tested) -> str:
     row, found = tested.row, tested.comparison
     ours, theirs = _means(study, answer, row)
-    text = f"{row.measure.name} {ours} against {theirs}{_spaced(row)}: {difference(row, found)}"
+    text = f"{_named(row)} {ours} against {theirs}{_spaced(row)}: {difference(row, found)}"
     if answer.claim.expects and (ratio := _ratio(study, answer, row)):
         text += f", {ratio} times as long"
     return f"{text} {_chance(row, tested)}"
@@ -88,11 +130,11 @@ def _several(study: Study, answer: Answer) -> str:
         words = (f"{answer.count('for')} for it", f"{answer.count('against')} against", f"{answer.count('open')} open")
         counts = f"{number} measures: {', '.join(words)} ({n})"
     if number > LISTED:
-        return counts
+        return f"{counts}, on {_images(count for tested in answer.tested for count in tested.row.counts)}"
     values = []
     for row in (tested.row for tested in answer.tested):
         ours, theirs = (text if number <= SPREAD else text.split(" ")[0] for text in _means(study, answer, row))
-        values.append(f"{row.measure.name}: {ours} against {theirs}{_spaced(row)}")
+        values.append(f"{_named(row)}: {ours} against {theirs}{_spaced(row)}")
     return f"{counts}. {'; '.join(values)}"
 
 
@@ -117,7 +159,10 @@ def _epochs(found: Epochs) -> str:
     share = f"higher at {mean_sd(found.share, 100, 1)} % {where}"
     if found.share.n == 1:
         return f"{share} (one seed)"
-    return f"{share} (n = {found.share.n}); shown to be higher at {found.better}, lower at {found.worse}"
+    return (
+        f"{share} (n = {found.share.n}); shown to be higher at {found.better} (each tested by itself), lower at "
+        f"{found.worse} (corrected for {found.number} {epochs})"
+    )
 
 
 def _failed_checks(study: Study) -> int:
@@ -127,18 +172,18 @@ def _failed_checks(study: Study) -> int:
 
 def behind(answers: Sequence[Answer]) -> list[Block]:
     """Return the comparisons that the verdicts rest on, folded away."""
-    several = len({answer.contrast.group.label for answer in answers}) > 1
-    rows = tuple(_behind(answer, tested, several) for answer in answers for tested in answer.tested)
+    rows = tuple(
+        _behind(tested, f"{_who(answer, answers)}{answer.claim.text}") for answer in answers for tested in answer.tested
+    )
     header = ("claim", "difference", "95 % interval", "n", "p", "p, Holm", "says")
     caption = "The comparisons behind the verdicts: paired differences, p of the t-test, and p after Holm's correction"
     return [Details("The comparisons behind the verdicts", (Table(caption, header, rows),))] if rows else []
 
 
-def _behind(answer: Answer, tested: Tested, several: bool) -> tuple[str, ...]:
+def _behind(tested: Tested, claim: str) -> tuple[str, ...]:
     row, found = tested.row, tested.comparison
-    who = f"{answer.contrast.group.label}: " if several else ""
     return (
-        f"{who}{answer.claim.text}: {row.measure.name}{unit(row)}",
+        f"{claim}: {row.measure.name}{unit(row)}",
         difference(row, found),
         interval(row, found),
         str(found.n),

@@ -163,7 +163,7 @@ def levels(losses: Sequence[float]) -> list[float]:
 def _draw_surface(axes: Axes, surface: evidence.Surface, lines: Sequence[float]) -> None:
     losses = np.array([[math.nan if loss is None else loss for loss in row] for row in surface.losses])
     at = surface.positions
-    if lines:
+    if lines and np.isfinite(losses).any():
         logarithmic = lines[0] > 0 and float(np.nanmin(losses)) > 0  # between the points too, as the lines are
         heights, steps = (np.log(losses), np.log(lines)) if logarithmic else (losses, np.array(lines))
         low, high = float(np.nanmin(heights)), float(np.nanmax(heights))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from flatnext.durations import duration
@@ -16,6 +17,10 @@ from flatnext.study.table import Study, setting_text
 
 Column = tuple[str, Callable[[Row], str]]
 """A further column: its header, and what it says of a row."""
+
+
+FITTED = 0.0101, 99.0
+"""A temperature outside is an end of the range that the fit looks in, 0.01 to 100, and no fit."""
 
 
 def tables(study: Study) -> list[Block]:
@@ -36,11 +41,28 @@ def _flatness(study: Study) -> list[Block]:
     others = [row for row in found if row not in rises]
     blocks = [*table(study, "Sharpness and Hessian", "measure", others)] if others else []
     blocks += table(study, "Rise of the loss along directions", "measure", rises) if rises else ()
+    return [Details("Sharpness and Hessian", (*blocks, *_hessian(study)))] if blocks else []
+
+
+def _hessian(study: Study) -> list[Block]:
+    """Return how exact the figures of the Hessian are."""
     parts = [(run.name, run.evidence.flatness) for run in study.runs if run.evidence and run.evidence.flatness]
+    traces = [part.result.trace for _, part in parts if part.result.trace]
+    errors = [trace.standard_error for trace in traces if trace.standard_error is not None]
+    blocks: list[Block] = []
+    if errors:
+        probes = listing(sorted({str(trace.probes) for trace in traces}))
+        error = median(errors)
+        text = f"{decimal(error, decimals([error]))} (median over runs)"
+        blocks.append(Text(f"The standard error of the trace, from {probes} random vectors, is {text}."))
     held = [(name, part.result.eigenvalues) for name, part in parts if part.result.eigenvalues]
-    if loose := [name for name, values in held if not values.converged]:
-        blocks.append(Text(f"The largest eigenvalue had not converged in {listing(loose)}."))
-    return [Details("Sharpness and Hessian", tuple(blocks))] if blocks else []
+    if loose := [(name, values) for name, values in held if not values.converged]:
+        text = f"The largest eigenvalue had not converged in {listing(name for name, _ in loose)}"
+        residuals = [values.residuals[0] for _, values in loose if values.residuals]
+        if finite := [each for each in residuals if each is not None]:
+            text += f": residual {decimal(max(finite), decimals(finite))} at most, as far off it may be"
+        blocks.append(Text(f"{text}."))
+    return blocks
 
 
 def _made(study: Study) -> Details:
@@ -176,12 +198,20 @@ def interval(row: Row, found: Comparison | None) -> str:
 
 
 def _scaling(study: Study) -> tuple[Block, ...]:
-    parts = [run.evidence.calibration for run in study.runs if run.evidence and run.evidence.calibration]
-    counts = sorted({part.result.scaled.validation_count for part in parts if part.result.scaled})
+    parts = [(run.name, run.evidence.calibration) for run in study.runs if run.evidence and run.evidence.calibration]
+    scaled = [(name, part.result.scaled) for name, part in parts if part.result.scaled]
+    counts = sorted({each.validation_count for _, each in scaled})
     if not counts:
         return (Text("Without a validation split there is no temperature to fit."),)
     images = listing(f"{count:,}" for count in counts)
-    return (Text(f"The temperature is that of the lowest NLL on {images} validation images; above 1: too sure."),)
+    text = Text(f"The temperature is that of the lowest NLL on {images} validation images; above 1: too sure.")
+    low, high = FITTED
+    unfit = [name for name, each in scaled if not low < each.temperature < high]
+    if not unfit:
+        return (text,)
+    its = "its figures" if len(unfit) == 1 else "their figures"
+    warning = f"The validation images do not fix the temperature of {listing(unfit)}: {its} after scaling mean nothing."
+    return (text, Text(warning))
 
 
 def _corruptions(study: Study) -> list[Block]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from flatnext.study import measures
-from flatnext.study.measures import Direction, Family
+from flatnext.study.epochs import Epochs, compare_epochs
+from flatnext.study.measures import Direction, Family, lost_name
 from flatnext.study.rows import Row, rows
-from flatnext.study.statistics import Comparison, Estimate, adjust, compare_paired, estimate
+from flatnext.study.statistics import Comparison, adjust
 from flatnext.study.table import Contrast, Group, Study
 
 Verdict = Literal[
     "shown",
     "not shown",
     "the opposite is shown",
+    "shown to be false",
     "n = 1: no statement",
     "no spread: no test",
     "no seed in common",
@@ -28,7 +30,8 @@ Verdict = Literal[
 class Claim:
     """A claim: that the measures of these kinds, of one family, go the way that is better, or the way it `expects`.
 
-    `part` is the part of the evidence that they are in, empty for what training leaves.
+    `part` is the part of the evidence that they are in, empty for what training leaves. The kinds `beside` are shown
+    with it and decide nothing.
     """
 
     text: str
@@ -37,11 +40,15 @@ class Claim:
     kinds: tuple[str, ...]
     part: str = ""
     expects: Direction | None = None
+    beside: tuple[str, ...] = ()
 
 
-REPORT, AUTHORS = "the report", "AMP's authors"
+REPORT, AUTHORS = "the course report", "AMP's authors"
 
-FLAT = ("sharpness.amp", "sharpness.sam", "sharpness.asam", "rise.random", "eigenvalue", "trace")
+ROBUST = f'{REPORT}, as "more robust"'
+
+FLAT = ("sharpness.asam", "rise.random")
+"""What decides whether a minimum is flatter: the others depend on the scale of the weights, and only describe."""
 
 ACCURACY = Claim("higher test accuracy", REPORT, measures.training, ("accuracy",))
 EACH_EPOCH = Claim("higher accuracy at each epoch", REPORT, measures.training, ())
@@ -52,15 +59,23 @@ CLAIMS = (
     EACH_EPOCH,
     Claim("a flatter minimum", f"{REPORT}, {AUTHORS}", measures.flatness, FLAT, "flatness"),
     Claim("less overfitting", f"{REPORT}, {AUTHORS}", measures.flatness, ("gap",), "flatness"),
-    Claim("more robust to adversarial examples", REPORT, measures.attacks, ("attack",), "attacks"),
+    Claim("higher accuracy under attack", ROBUST, measures.attacks, ("attack",), "attacks"),
     Claim(
-        "more robust to corrupted images",
-        REPORT,
+        "higher accuracy on corrupted images",
+        ROBUST,
         measures.corruptions,
         ("corruptions.generated", "corruptions.published"),
         "corruptions",
+        beside=("corruptions.lost",),
     ),
-    Claim("better calibrated", AUTHORS, measures.calibration, ("ece", "adaptive_ece"), "calibration"),
+    Claim(
+        "better calibrated",
+        AUTHORS,
+        measures.calibration,
+        ("ece", "adaptive_ece"),
+        "calibration",
+        beside=("ece.scaled",),
+    ),
     Claim("longer training", REPORT, measures.training, ("seconds",), expects="higher"),
 )
 
@@ -82,7 +97,10 @@ class Tested:
 
 @dataclass(frozen=True)
 class Answer:
-    """A claim about one group against the baseline. `problem` says what could not be tested, and why."""
+    """A claim about one group against its baseline. `problem` says what could not be tested, and why.
+
+    What is `beside` decides nothing, and nothing is corrected for it.
+    """
 
     claim: Claim
     contrast: Contrast
@@ -90,22 +108,11 @@ class Answer:
     tested: tuple[Tested, ...] = ()
     problem: str = ""
     epochs: Epochs | None = None
+    beside: tuple[tuple[Row, Comparison], ...] = ()
 
     def count(self, outcome: str) -> int:
         """Return how many of the measures are `for` the claim, `against` it, or `open`."""
         return sum(tested.outcome == outcome for tested in self.tested)
-
-
-@dataclass(frozen=True)
-class Epochs:
-    """Two recipes epoch by epoch: the share of epochs at which the first is higher, over seeds; `better` and `worse`
-    are the epochs at which a paired test shows it, the latter after Holm's correction for the number of epochs."""
-
-    split: str
-    number: int
-    share: Estimate
-    better: int
-    worse: int
 
 
 def can_answer(study: Study) -> bool:
@@ -125,33 +132,59 @@ def answers(study: Study) -> tuple[Answer, ...]:
     return tuple(answer for claim in CLAIMS for answer in _answers(study, claim))
 
 
+def same_but_for_method(group: Group, other: Group) -> bool:
+    """Return whether the configs differ in nothing but the method and the recipe's name."""
+    return replace(group.config, recipe=other.config.recipe, method=other.config.method) == other.config
+
+
 def _contrasts(study: Study) -> list[Contrast]:
-    return [contrast for contrast in study.contrasts if contrast.group.config.method.name != "sgd"]
+    """Return each group that is not plain SGD against its twin with plain SGD, without one against the baseline."""
+    plain = [group for group in study.groups if group.config.method.name == "sgd"]
+    found = []
+    for contrast in study.contrasts:
+        if contrast.group.config.method.name != "sgd":
+            twins = [group for group in plain if same_but_for_method(contrast.group, group)]
+            other = bool(twins) and contrast.baseline not in twins
+            found.append(Contrast(contrast.group, twins[0], None) if other else contrast)
+    return found
 
 
 def _answers(study: Study, claim: Claim) -> list[Answer]:
     contrasts = _contrasts(study)
     if claim is EACH_EPOCH:
         return [_each_epoch(claim, contrast) for contrast in contrasts]
-    chosen = _chosen(claim, rows(study, claim.family))
+    family = rows(study, claim.family)
+    chosen = _chosen(claim, family)
     found = [
         (number, row, comparison)
         for number, contrast in enumerate(contrasts)
         for row in chosen
-        if not row.problem and (comparison := _compare(study, claim, row, contrast)) is not None
+        if not row.problem and (comparison := row.compare(study, contrast)) is not None
     ]
-    corrected = [c for *_, c in found] if claim is ACCURACY else adjust([c for *_, c in found])
+    corrected = adjust([comparison for *_, comparison in found])
     tested: list[list[Tested]] = [[] for _ in contrasts]
     for (number, row, _), comparison in zip(found, corrected, strict=True):
+        # The report's headline is corrected for all groups: where it is of the same two, it must be the same here.
+        headline = contrasts[number].comparison if claim is ACCURACY else None
         supports = claim.expects or row.measure.better
         assert supports is not None
-        tested[number].append(Tested(row, comparison, supports))
-    return [_answer(study, claim, c, tuple(t), chosen) for c, t in zip(contrasts, tested, strict=True)]
+        tested[number].append(Tested(row, headline or comparison, supports))
+    beside = _beside(claim, chosen, family)
+    return [
+        replace(_answer(study, claim, contrast, tuple(each), chosen), beside=_compared(study, contrast, beside))
+        for contrast, each in zip(contrasts, tested, strict=True)
+    ]
 
 
-def _compare(study: Study, claim: Claim, row: Row, contrast: Contrast) -> Comparison | None:
-    # The accuracy's is the report's headline, corrected for all groups: it must be the same here.
-    return contrast.comparison if claim is ACCURACY else row.compare(study, contrast)
+def _beside(claim: Claim, chosen: Sequence[Row], family: Sequence[Row]) -> list[Row]:
+    """Return the rows that a claim is shown with: its own kinds, and what the chosen attacks take of the accuracy."""
+    names = {lost_name(row.measure.name) for row in chosen}
+    return [row for row in family if row.measure.kind in claim.beside or row.measure.name in names]
+
+
+def _compared(study: Study, contrast: Contrast, found: Sequence[Row]) -> tuple[tuple[Row, Comparison], ...]:
+    pairs = ((row, row.compare(study, contrast)) for row in found if not row.problem)
+    return tuple((row, comparison) for row, comparison in pairs if comparison is not None)
 
 
 def _answer(
@@ -222,52 +255,20 @@ def _strongest(found: Sequence[Row]) -> list[Row]:
 
 
 def _each_epoch(claim: Claim, contrast: Contrast) -> Answer:
-    for split in ("test", "validation"):
-        curves = [_curves(group, f"{split}_accuracy") for group in (contrast.group, contrast.baseline)]
-        seeds = sorted(curves[0].keys() & curves[1].keys())
-        epochs = sorted(set.intersection(*(set(curve[seed]) for curve in curves for seed in seeds))) if seeds else []
-        if epochs:
-            return _compare_epochs(claim, contrast, split, seeds, epochs, curves)
-    if contrast.comparison is None:
+    found = compare_epochs(contrast.group, contrast.baseline)
+    if found is not None:
+        return Answer(claim, contrast, _epochs_verdict(found), epochs=found)
+    ours, theirs = ({run.config.seed for run in group.runs} for group in (contrast.group, contrast.baseline))
+    if not ours & theirs:
         return Answer(claim, contrast, "no seed in common")
     return Answer(claim, contrast, "not comparable", problem="the runs hold no test or validation accuracy by epoch")
 
 
-def _curves(group: Group, field: str) -> dict[int, dict[int, float]]:
-    found = {}
-    for run in group.runs:
-        curve = {epoch.epoch: value for epoch in run.epochs if (value := getattr(epoch, field)) is not None}
-        if curve:
-            found[run.config.seed] = curve
-    return found
-
-
-def _compare_epochs(
-    claim: Claim,
-    contrast: Contrast,
-    split: str,
-    seeds: Sequence[int],
-    epochs: Sequence[int],
-    curves: Sequence[dict[int, dict[int, float]]],
-) -> Answer:
-    ours, theirs = curves
-    comparisons = [
-        compare_paired({seed: ours[seed][epoch] for seed in seeds}, {seed: theirs[seed][epoch] for seed in seeds})
-        for epoch in epochs
-    ]
-    # For "at each epoch" each test must hold by itself; a single epoch that contradicts is picked out of all.
-    better = sum(comparison.verdict == "higher" for comparison in comparisons)
-    worse = sum(comparison.verdict == "lower" for comparison in adjust(comparisons))
-    share = estimate(sum(ours[s][e] > theirs[s][e] for e in epochs) / len(epochs) for s in seeds)
-    found = Epochs(split, len(epochs), share, better, worse)
-    return Answer(claim, contrast, _epochs_verdict(found, comparisons), epochs=found)
-
-
-def _epochs_verdict(found: Epochs, comparisons: Sequence[Comparison]) -> Verdict:
+def _epochs_verdict(found: Epochs) -> Verdict:
     if found.share.n == 1:
         return "n = 1: no statement"
-    if all(comparison.p is None for comparison in comparisons):
+    if not found.tested:
         return "no spread: no test"
-    if found.worse:
-        return "the opposite is shown"
+    if found.worse:  # one contrary epoch refutes "at each", but shows nothing of the others
+        return "shown to be false"
     return "shown" if found.better == found.number else "not shown"

@@ -164,7 +164,10 @@ class Surface:
 
 @dataclass(frozen=True, kw_only=True)
 class Sharpness:
-    """The largest rise of the loss that `steps` of an ascent found in a ball around the weights; on `count` images."""
+    """The largest rise of the loss that `steps` of an ascent found in a ball around the weights; on `count` images.
+
+    It was found at a `distance` (L2 norm over all weights) from them; None where that was not kept.
+    """
 
     ball: str
     radius: float
@@ -173,6 +176,7 @@ class Sharpness:
     worst: float | None
     increase: float | None
     count: int
+    distance: float | None = None
 
     def __post_init__(self) -> None:
         """Check the number of images."""
@@ -181,11 +185,12 @@ class Sharpness:
 
 @dataclass(frozen=True, kw_only=True)
 class Eigenvalues:
-    """The largest eigenvalues of the Hessian on `count` images."""
+    """The largest eigenvalues of the Hessian on `count` images, each within its residual of one."""
 
     values: Values
     converged: bool
     count: int
+    residuals: Values = ()
 
     def __post_init__(self) -> None:
         """Check that there is one."""

@@ -1,7 +1,8 @@
 """What is measured on a run, as a table of numbers: each with its unit, the direction that is better, and the settings.
 
 Only what was measured with the same settings is compared. Those are the conditions of a `Sample`: what the result says
-of itself (number of images, steps, seed ...), and the single settings of its part, but for those that change no figure.
+of itself (number of images, steps, seed ...), and the single settings of its part, but for those that change no figure;
+of flatness, also which images were trained on.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ from typing import Any, Literal
 from flatnext.study.evidence import Attack, CorruptionScores, Curve, Flatness, Part, Scaled, Sharpness
 from flatnext.study.records import RunRecord
 
-NEUTRAL = frozenset({"autoattack", "batch_size", "cifar10_c", "data_dir", "device", "download", "threads"})
-"""Settings that change a figure by rounding at most, or that only say whether there is a further one."""
+DIVISION = ("validation", "split_seed", "train_images")
+
+NEUTRAL = frozenset({"autoattack", "batch_size", "cifar10_c", "data_dir", "device", "download", "threads", *DIVISION})
+"""Settings that change a figure by rounding at most, or that only say whether there is a further one; and those that
+divide the training images, which what depends on them names itself."""
 
 NORMS = {"linf": "L∞", "l2": "L2"}
 
@@ -68,7 +72,7 @@ def training(run: RunRecord) -> Found:
 
 
 def flatness(run: RunRecord) -> Found:
-    """Yield the generalisation gap, sharpness, the rise of the loss along directions, and the Hessian."""
+    """Yield training loss and generalisation gap, sharpness, the rise of the loss along directions, and the Hessian."""
     if (part := _part(run, "flatness")) is None:
         return
     result: Flatness = part.result
@@ -76,6 +80,12 @@ def flatness(run: RunRecord) -> Found:
     for kind, label in (("amp", "AMP"), ("sam", "SAM"), ("asam", "ASAM")):
         for one in getattr(result, kind):
             yield _sharpness(run, part, kind, label, one)
+            if kind == "amp" and one.distance is not None:
+                # Not normed: near a minimum it is much shorter than the radius, which only bounds it.
+                measure = Measure(
+                    "distance.amp", f"AMP's step at radius {one.radius:g}: distance gone", None, at=one.radius
+                )
+                yield measure, _sample(run, part, one.distance, one.count, ball=one.ball, steps=one.steps)
     for curve, along in ((result.random, "random"), (result.gradient, "gradient")):
         if curve is not None:
             yield from _rises(run, part, curve, along)
@@ -88,13 +98,15 @@ def flatness(run: RunRecord) -> Found:
 
 
 def _gap(run: RunRecord, part: Part[Flatness]) -> Found:
-    """Yield test loss minus the loss on the training images that flatness was measured on, which are not augmented."""
+    """Yield the loss on the training images that flatness was measured on, not augmented, and test loss minus that."""
     scores = run.result.last if run.evidence and run.evidence.checkpoint == "last" else run.result.best
     centres = [c for c in (part.result.random, part.result.gradient, part.result.surface) if c is not None]
     if scores is None or not centres or part.result.split != "train":
         return
     test, train = scores.test.loss, centres[0].centre
     gap = None if test is None or train is None else test - train
+    measure = Measure("train loss", "loss on training images as they are", "lower", digits=4)
+    yield measure, _sample(run, part, train, centres[0].count)
     measure = Measure("gap", "test loss − loss on training images as they are", "lower", digits=4)
     yield measure, _sample(run, part, gap, centres[0].count)
 
@@ -170,20 +182,31 @@ def _corrupted(run: RunRecord) -> Iterator[tuple[str, CorruptionScores, Mapping[
 
 
 def attacks(run: RunRecord) -> Found:
-    """Yield the accuracy on the images as they are, and under each attack at each budget."""
+    """Yield the accuracy on the images as they are, under each attack at each budget, and what each takes of it."""
     if (part := _part(run, "attacks")) is None:
         return
     for count, accuracy in dict.fromkeys((attack.count, attack.clean_accuracy) for attack in part.result.attacks):
         yield _percent("clean", f"no attack, {count:,} images"), _sample(run, part, accuracy, count)
     for attack in part.result.attacks:
         measure = _percent(f"attack.{attack.attack}", attack_name(attack), at=attack.budget)
-        own = {"precision": attack.precision, "seed": attack.seed}
-        yield measure, _sample(run, part, attack.robust_accuracy, attack.count, **own)
+        yield measure, _attacked(run, part, attack, attack.robust_accuracy)
+    for attack in part.result.attacks:
+        measure = _percent(f"lost.{attack.attack}", lost_name(attack_name(attack)), "lower", attack.budget)
+        yield measure, _attacked(run, part, attack, attack.clean_accuracy - attack.robust_accuracy)
+
+
+def _attacked(run: RunRecord, part: Part[Any], attack: Attack, value: float) -> Sample:
+    return _sample(run, part, value, attack.count, precision=attack.precision, seed=attack.seed)
 
 
 def attack_name(attack: Attack) -> str:
     """Return `pgd, L∞ 8/255`."""
     return f"{attack.attack}, {NORMS.get(attack.norm, attack.norm)} {attack.budget:g}/255"
+
+
+def lost_name(attack: str) -> str:
+    """Return the name of what an attack takes of the accuracy."""
+    return f"accuracy lost to {attack}"
 
 
 def test_sets(run: RunRecord) -> Found:
@@ -204,8 +227,14 @@ def _part(run: RunRecord, name: str) -> Part[Any] | None:
 
 
 def _sample(run: RunRecord, part: Part[Any], value: float | None, count: int, **own: Any) -> Sample:
-    split = {"split": part.result.split} if isinstance(part.result, Flatness) else {}
-    return Sample(value, count, _conditions(run, part, count, {**split, **own}))
+    images = _drawn_from(run, part.result) if isinstance(part.result, Flatness) else {}
+    return Sample(value, count, _conditions(run, part, count, {**images, **own}))
+
+
+def _drawn_from(run: RunRecord, result: Flatness) -> dict[str, Any]:
+    """Return what says which images flatness was measured on: the training split depends on the run's own settings."""
+    own = {name: getattr(run.config.data, name) for name in DIVISION} if result.split == "train" else {}
+    return {"split": result.split, **own}
 
 
 def _conditions(run: RunRecord, part: Part[Any], count: int, own: Mapping[str, Any]) -> Mapping[str, Any]:

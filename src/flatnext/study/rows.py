@@ -6,10 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flatnext.config import Config
 from flatnext.study.measures import Family, Measure, Sample
 from flatnext.study.records import RunRecord
 from flatnext.study.statistics import Comparison, Estimate, compare_paired, estimate
 from flatnext.study.table import Contrast, Group, Study, setting_text
+
+_Samples = dict[Config, tuple[RunRecord, Sample]]  # by what no two runs of a study share, as they may a name
 
 
 @dataclass(frozen=True)
@@ -33,21 +36,21 @@ class Row:
 
 def rows(study: Study, family: Family) -> tuple[Row, ...]:
     """Return the measures of a family that any run has, in the order in which they first come."""
-    found: dict[Measure, dict[str, tuple[RunRecord, Sample]]] = {}
+    found: dict[Measure, _Samples] = {}
     for run in study.runs:
         for measure, sample in family(run):
-            found.setdefault(measure, {})[run.name] = (run, sample)
+            found.setdefault(measure, {})[run.config] = (run, sample)
     return tuple(_row(measure, study.groups, samples) for measure, samples in found.items())
 
 
-def _row(measure: Measure, groups: Sequence[Group], samples: Mapping[str, tuple[RunRecord, Sample]]) -> Row:
+def _row(measure: Measure, groups: Sequence[Group], samples: _Samples) -> Row:
     counts = tuple(sorted({s.count for _, s in samples.values() if s.count is not None}))
     if differing := _differing([sample.conditions for _, sample in samples.values()]):
         return Row(measure, tuple({} for _ in groups), counts, f"measured with different settings: {differing}")
-    infinite = [name for name, (_, sample) in samples.items() if sample.value is None]
+    infinite = [run.name for run, sample in samples.values() if sample.value is None]
     values: list[Mapping[int, float]] = []
     for group in groups:
-        held = {run.config.seed: samples[run.name][1].value for run in group.runs if run.name in samples}
+        held = {run.config.seed: samples[run.config][1].value for run in group.runs if run.config in samples}
         finite = {seed: value for seed, value in held.items() if value is not None}
         values.append(finite if len(finite) == len(held) else {})
     return Row(measure, tuple(values), counts, f"not finite in {', '.join(infinite)}" if infinite else "")

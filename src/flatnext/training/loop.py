@@ -87,7 +87,7 @@ def train(
         processes.on_first(lambda: folder.create(config, overwrite=overwrite))
         with contextlib.ExitStack() as stack:
             processes.on_first(lambda: stack.enter_context(folder.locked(launch())))
-            return _train(run, progress, command or shlex.join(sys.orig_argv))
+            return _train(run, progress, command or shlex.join(sys.orig_argv), Path(data_dir))
 
 
 def check_data(
@@ -104,7 +104,7 @@ def check_data(
     return data.partition(dataset, config.data)
 
 
-def _train(run: Run, progress: Silent, command: str) -> dict[str, Any]:
+def _train(run: Run, progress: Silent, command: str, data_dir: Path) -> dict[str, Any]:
     """Take the run up where its folder has it, and bring it to its end."""
     run.load()
     judge = Judge(
@@ -119,7 +119,7 @@ def _train(run: Run, progress: Silent, command: str) -> dict[str, Any]:
         run.folder.keep_metrics(run.epoch)
         parameters = models.parameter_count(run.model)
         facts = environment(run.device, run.precision, parameters, run.partition, run.processes.count)
-        run.folder.add_session(facts, command, run.step)
+        run.folder.add_session(facts | {"data_dir": str(data_dir.absolute())}, command, run.step)
     _run_epochs(run, judge, progress)
     return _finish(run, judge)
 

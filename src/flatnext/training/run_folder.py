@@ -136,6 +136,13 @@ class RunFolder:
         """Return the run's config."""
         return read_config(self.path / CONFIG)
 
+    def data_dir(self) -> Path | None:
+        """Return where the run's data lay when it last ran, if that is still there."""
+        path = self.path / ENVIRONMENT
+        facts = read_json(path) if path.is_file() else None
+        known = facts.get("data_dir") if isinstance(facts, dict) else None
+        return Path(known) if isinstance(known, str) and Path(known).is_dir() else None
+
     def finished(self) -> bool:
         """Return whether the run has its result."""
         return (self.path / RESULT).is_file()

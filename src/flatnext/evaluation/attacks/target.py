@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from flatnext.device import autocast, dtype
 from flatnext.errors import InputError
+from flatnext.models import answering_form
 
 Loss = Callable[[Tensor], Tensor]
 """From logits (B x classes) to a loss an image (B), which the attack raises."""
@@ -34,7 +35,7 @@ class Target:
         if weight.dtype != self.dtype:
             raise InputError(f"the weights are {weight.dtype}: for precision {precision} make them {self.dtype}")
         self.forward, self.backward = 0, 0
-        self._model = model
+        self._model = answering_form(model, precision)
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         constants = torch.tensor([tuple(mean), tuple(std)], dtype=torch.float64).to(self.device, self.dtype)
         self._mean, self._std = constants.reshape(2, 1, -1, 1, 1)
