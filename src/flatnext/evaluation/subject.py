@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flatnext import data, models
 from flatnext.config import Config
-from flatnext.device import place, resolve_device, resolve_precision
+from flatnext.device import keep_memory, place, resolve_device, resolve_precision
 from flatnext.errors import InputError
 from flatnext.evaluation.metrics import predict
 
@@ -103,6 +103,7 @@ def load_subject(
     if known != tuple(dataset.classes):
         raise InputError(f"{weights} knows the classes {', '.join(known)}; the data has {', '.join(dataset.classes)}")
     where = resolve_device(device)
+    keep_memory()
     precision = resolve_precision(config.precision, where)
     with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
         model = models.build(config.model, len(dataset.classes))
