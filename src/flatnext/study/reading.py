@@ -118,7 +118,7 @@ def _checkpoint(content: Any, file: Path, classes: int) -> CheckpointRecord:
         CheckpointRecord,
         content,
         file,
-        validation=None if held_out is None else _record(ScoresRecord, _mapping(held_out, file), file, confusion=None),
+        validation=None if held_out is None else _scores(_mapping(held_out, file), file, None),
         test=_test_scores(_mapping(content.get("test"), file), file, classes),
     )
 
@@ -129,7 +129,14 @@ def _test_scores(content: Mapping[str, Any], file: Path, classes: int) -> Scores
         raise _damaged(file, f"confusion is not {classes} by {classes}")
     if any(type(count) is not int or not 0 <= count <= LARGEST for row in rows for count in row):
         raise _damaged(file, "confusion holds something other than counts")
-    return _record(ScoresRecord, content, file, confusion=tuple(tuple(row) for row in rows))
+    return _scores(content, file, tuple(tuple(row) for row in rows))
+
+
+def _scores(content: Mapping[str, Any], file: Path, confusion: tuple[tuple[int, ...], ...] | None) -> ScoresRecord:
+    found = _record(ScoresRecord, content, file, confusion=confusion)
+    if found.count < 1:
+        raise _damaged(file, f"count is {found.count}")
+    return found
 
 
 def _mistake(content: Any, file: Path, classes: int) -> Mistake:
