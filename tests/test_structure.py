@@ -17,7 +17,8 @@ PACKAGE = Path(flatnext.__file__).parent
 # A layer imports itself and those before it.
 LAYERS = (
     *("errors", "config", "recipes", "flags", "files", "durations", "device", "processes", "kernels"),
-    *("data", "models", "methods", "evaluation", "evidence", "training", "bench", "study", "report", "deploy", "cli"),
+    *("data", "models", "methods", "evaluation", "evidence", "training", "bench", "study", "report", "deploy"),
+    *("parser", "cli"),
 )
 WITHOUT_TORCH = ("errors", "config", "recipes")
 

@@ -7,45 +7,21 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from flatnext.bench.plan import add_bench_flags, plan_from_flags
+from flatnext.bench.plan import plan_from_flags
 from flatnext.config import Config, Model
 from flatnext.errors import InputError
-from flatnext.evidence.plan import add_evidence_flags, evidence_from_flags, given_evidence_flags
-from flatnext.flags import add_setting_flags, setting_overrides
-from flatnext.recipes import RECIPES, recipe
+from flatnext.evidence.plan import evidence_from_flags, given_evidence_flags
+from flatnext.flags import setting_overrides
+from flatnext.parser import first_process, make_parser
+from flatnext.recipes import recipe
 from flatnext.study.plan import make_plan, override_each, with_models
 
 DATA_DIR = Path(".data")
-NOT_SHOWN = ("early_sizes", "mixup", "cutmix")  # of the settings of the data, in a picture of samples
-TRAINING_ONLY = (*NOT_SHOWN, "crop_padding", "flip", "augment", "cutout")
-
-
-# What users of other libraries try first.
-HINTS = {
-    "--amp": "AMP is adversarial model perturbation here, by --method amp; mixed precision is --precision bf16",
-    "--fp16": "give --precision bf16",
-    "--learning-rate": "give --lr",
-    "--workers": "leave it out: the data lie on the device",
-    "--num-workers": "leave it out: the data lie on the device",
-}
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and takes no abbreviations: a script would break when a flag is added."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong in a line, and end with status 2."""
-        hints = [hint for flag, hint in HINTS.items() if message.startswith(f"unrecognized arguments: {flag}")]
-        message = ": ".join([message, *hints[-1:]])
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n" if _first_process() else None)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     options.command = shlex.join(["flatnext", *(sys.argv[1:] if arguments is None else arguments)])
     try:
-        return options.run(options)
+        return VERBS[options.verb](options)
     except InputError as error:
         _complain(f"error: {error}")
         return 2
@@ -73,136 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _first_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
 def _complain(message: str) -> None:
-    if _first_process():
+    if first_process():
         print(f"flatnext: {message}", file=sys.stderr)
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
-    parser = _Parser(
-        prog="flatnext", description="Train small image classifiers into flat minima, and know if it helped."
-    )
-    parser.add_argument("--version", action=_Version)
-    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
-
-    def verb(name: str, help: str, positional: str = "") -> argparse.ArgumentParser:
-        usage = f"flatnext {name} {positional}[options]"
-        return verbs.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", usage=usage)
-
-    study = verb("study", "train recipes x seeds and write a report with statistics")
-    study.set_defaults(run=_study)
-    names = ", ".join(RECIPES)
-    study.add_argument("--recipes", nargs="+", metavar="NAME", help=f"recipes to compare, plain SGD first ({names})")
-    study.add_argument(
-        "--models", nargs="+", metavar="NAME", help="compare these models under each recipe: docs/models.md"
-    )
-    study.add_argument("--seeds", type=int, default=5, metavar="N", help="number of seeds (default 5)")
-    study.add_argument("--first-seed", type=int, default=0, metavar="N", help="the first of them (default 0)")
-    study.add_argument("--output", type=Path, metavar="DIR", help="study folder (default studies/DATASET)")
-    study.add_argument("--overwrite", action="store_true", help="run all anew, also what is finished")
-    _add_places(study)
-    add_setting_flags(study, without=["seed", "method"])
-
-    train = verb("train", "train one model and leave a run folder")
-    train.set_defaults(run=_train)
-    start = train.add_mutually_exclusive_group()
-    start.add_argument("--recipe", choices=RECIPES, default=None, metavar="NAME", help=f"where to start from ({names})")
-    start.add_argument("--config", type=Path, metavar="FILE", help="start from the config.json of another run")
-    start.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this folder")
-    train.add_argument("--output", type=Path, metavar="DIR", help="run folder (default runs/RECIPE-seed-SEED)")
-    train.add_argument("--overwrite", action="store_true", help="replace the run that the folder holds")
-    _add_places(train)
-    add_setting_flags(train)
-
-    evaluate = verb("evaluate", "score weights, or gather the evidence for a report", "PATH|NAME ")
-    evaluate.set_defaults(run=_evaluate)
-    evaluate.add_argument(
-        "path",
-        type=Path,
-        metavar="PATH|NAME",
-        help="run folder, weights file (also the report's checkpoints), or, where no such path is, a name that "
-        "`flatnext weights` lists; with --parts also a study",
-    )
-    evaluate.add_argument("--checkpoint", choices=["last", "best"], help="which, in a run folder (default last)")
-    evaluate.add_argument("--split", choices=["test", "validation", "train"], help="images to score (default test)")
-    evaluate.add_argument("--precision", choices=["auto", "bf16", "fp32", "fp64"], help="default: the run's setting")
-    evaluate.add_argument("--json", action="store_true", help="print JSON, with the confusion matrix")
-    evaluate.add_argument(
-        "--test-set",
-        type=Path,
-        nargs="+",
-        metavar="PATH",
-        help="instead of a split, or with --parts beside them, these images of the same classes: a folder with "
-        "CLASS/*.png, an .npz, or CIFAR-10.1's .npy files",
-    )
-    add_evidence_flags(evaluate)
-    _add_places(evaluate)
-    add_setting_flags(evaluate, "data", "model", without=TRAINING_ONLY)
-
-    report = verb("report", "rebuild report.html and report.md from runs on disk", "DIR [DIR ...] ")
-    report.set_defaults(run=_report)
-    report.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="study or run folders")
-    report.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: the first folder)")
-
-    bench = verb("bench", "measure speed and memory beside the report's way to train")
-    bench.set_defaults(run=_bench)
-    add_bench_flags(bench)
-
-    summary = verb("summary", "the model layer by layer (the report's Figure 2)")
-    summary.set_defaults(run=_summary)
-    summary.add_argument("--table1", action="store_true", help="the report's Table 1 instead: ResNet-50, ResNeXt-50")
-    add_setting_flags(summary, "model", without=["parameter_budget"])
-    summary.add_argument("--classes", type=int, default=10, metavar="N", help="number of classes (default 10)")
-    summary.add_argument("--image-size", type=int, default=32, metavar="N", help="pixels a side (default 32)")
-
-    weights = verb("weights", "list the weights that come with the package")
-    weights.set_defaults(run=_weights)
-
-    pack = verb("pack", "make a small weights file and a model card from a finished run", "RUN --name NAME ")
-    pack.set_defaults(run=_pack)
-    pack.add_argument("folder", type=Path, metavar="RUN", help="run folder")
-    pack.add_argument("--name", required=True, metavar="NAME", help="MODEL-DATASET-VARIANT, as resnext29-cifar10-cpu")
-    pack.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="where to write (default: in a clone of this repository the package's own weights, else ./weights)",
-    )
-    pack.add_argument("--checkpoint", choices=["last", "best"], default="last", help="of the run (default last)")
-    pack.add_argument("--overwrite", action="store_true", help="replace what has this name")
-    _add_places(pack)
-
-    data = verb("data", "fetch, check and show a data set")
-    data.set_defaults(run=_data)
-    data.add_argument("--samples", type=Path, metavar="FILE", help="write a picture of samples, plain and augmented")
-    _add_places(data)
-    add_setting_flags(data, "data", without=["train_images", "validation", "split_seed", *NOT_SHOWN])
-    return parser
-
-
-class _Version(argparse.Action):
-    """Looks the version up only when it is asked for."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(nargs=0, help="print the version", **options)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import version
-
-        print(f"flatnext {version('flatnext')}")
-        parser.exit(0)
-
-
-def _add_places(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("places")
-    group.add_argument("--data-dir", type=Path, metavar="DIR", help="data folder (default: that of the run, or .data)")
-    group.add_argument("--download", action=argparse.BooleanOptionalAction, default=True, help="fetch missing data")
-    group.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 ... (default auto)")
 
 
 def _data_dir(options: argparse.Namespace, run: Path | None = None) -> Path:
@@ -264,7 +113,7 @@ def _train(options: argparse.Namespace) -> int:
         progress=make_progress(),
         command=options.command,
     )
-    if not _first_process():
+    if not first_process():
         return 0
     for name in ("last", "best"):
         if result[name] is not None:
@@ -444,3 +293,16 @@ def _data(options: argparse.Namespace) -> int:
         data.sample_grid(dataset, settings, options.samples)
         print(options.samples)
     return 0
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "study": _study,
+    "train": _train,
+    "evaluate": _evaluate,
+    "report": _report,
+    "bench": _bench,
+    "summary": _summary,
+    "weights": _weights,
+    "pack": _pack,
+    "data": _data,
+}

@@ -90,16 +90,9 @@ def measure(
 def _logits(
     state: dict[str, Tensor], origin: models.Origin, test: data.Split, device: torch.device, source: str
 ) -> Tensor:
-    with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
-        model = models.build(origin.config.model, len(origin.classes))
-    place(model, device, PRECISION, channels_last=origin.config.channels_last)
-    models.assign_weights(model, state, source)
+    layout = origin.config.channels_last
+    model = models.restore(origin.config.model, len(origin.classes), state, source)
+    place(model, device, PRECISION, channels_last=layout)
     return evaluation.predict(
-        model,
-        test,
-        mean=origin.mean,
-        std=origin.std,
-        device=device,
-        precision=PRECISION,
-        channels_last=origin.config.channels_last,
+        model, test, mean=origin.mean, std=origin.std, device=device, precision=PRECISION, channels_last=layout
     )

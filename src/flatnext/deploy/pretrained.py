@@ -54,10 +54,7 @@ def from_pretrained(name: str | Path) -> nn.Module:
         InputError: nothing has this name, or the file is damaged or does not say of which model it is.
     """
     info, state = _read(name)
-    with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
-        model = models.build(info.config.model, len(info.classes))
-    models.assign_weights(model, state, info.path)
-    return model.eval()
+    return models.restore(info.config.model, len(info.classes), state, info.path)
 
 
 def _read(name: str | Path) -> tuple[PretrainedInfo, dict[str, Tensor]]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flatnext import data, models
 from flatnext.config import Config
-from flatnext.device import keep_memory, place, resolve_device, resolve_precision
+from flatnext.device import dtype, keep_memory, place, resolve_device, resolve_precision
 from flatnext.errors import InputError
 from flatnext.evaluation.metrics import predict
 
@@ -105,14 +105,12 @@ def load_subject(
     where = resolve_device(device)
     keep_memory()
     precision = resolve_precision(config.precision, where)
-    with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
-        model = models.build(config.model, len(dataset.classes))
+    model = models.restore(config.model, len(dataset.classes), state, weights, dtype(precision))
     place(model, where, precision, channels_last=config.channels_last)
-    models.assign_weights(model, state, weights)
     return Subject(
         weights=weights,
         config=config,
-        model=model.eval(),
+        model=model,
         dataset=dataset,
         mean=origin.mean if origin else dataset.mean,
         std=origin.std if origin else dataset.std,

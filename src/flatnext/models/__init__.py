@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from flatnext import recipes
 from flatnext.config import Model
@@ -24,7 +26,6 @@ __all__ = [
     "Origin",
     "ResNeXt",
     "answering_form",
-    "assign_weights",
     "build",
     "create_model",
     "find_weights",
@@ -37,6 +38,7 @@ __all__ = [
     "read_origin",
     "read_weights",
     "resnext29",
+    "restore",
     "shipped",
     "summarize",
     "table1",
@@ -87,6 +89,19 @@ def build(settings: Model, classes: int) -> Network:
             f"{remedy}, or raise parameter_budget"
         )
     return _network(settings, classes)
+
+
+def restore(
+    settings: Model, classes: int, state: dict[str, Tensor], path: str | Path, dtype: torch.dtype = torch.float32
+) -> Network:
+    """Return the model that the settings describe with the weights `state`, on the CPU and in evaluation mode.
+
+    `path` is where they were read from, for errors. `InputError`: they are of another model. Draws no random number.
+    """
+    with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
+        model = build(settings, classes).to(dtype)
+    assign_weights(model, state, path)
+    return model.eval()
 
 
 def _network(settings: Model, classes: int) -> Network:

@@ -93,7 +93,7 @@ def _measures(held: Sequence[Evidence]) -> Iterator[str]:
         bins = listing(sorted({str(part.result.bins) for part in parts}))
         yield (
             f"ECE is the mean distance between confidence and accuracy over {bins} bins, weighted by their images, and "
-            "comes out too high by chance (0.01 to 0.02 on 1,000 images); its adaptive form has bins of equal mass. "
+            "comes out too high by chance (by about 0.02 on 1,000 images); its adaptive form has bins of equal mass. "
             "NLL is the mean of −log of the probability of the true class; it and the Brier score also reward "
             "accuracy. After scaling means: after all outputs were divided by one number, the temperature, fitted on "
             "validation images."
