@@ -23,7 +23,7 @@ from fake_study import write_json, write_run, write_study
 from flatnext.config import Sam
 from flatnext.errors import InputError
 from flatnext.recipes import recipe
-from flatnext.report import evidence_figures, figures
+from flatnext.report import evidence_figures, evidence_robustness, figures
 from flatnext.report.blocks import Panel, Text
 from flatnext.report.content import content
 from flatnext.report.evidence import evidence, title
@@ -554,6 +554,7 @@ def test_the_tables_hold_what_was_measured(study: Path, pair: tuple[Page, str]) 
 def test_figures_and_images_are_in_both_forms(study: Path, pair: tuple[Page, str]) -> None:
     page, markdown = pair
     names = {"flat-random.svg", "flat-gradient.svg", "surface-0.svg", "surface-1.svg", "reliability-1.svg"}
+    names |= {"corruptions-generated.svg", "attack-linf.svg"}
     assert names <= {file.name for file in (study / "figures").iterdir()}
     shown = set(re.findall(r"\]\(figures/([^)]*)\)", markdown))
     assert shown == {file.name for file in (study / "figures").iterdir()}
@@ -653,6 +654,30 @@ def test_the_band_is_of_the_seeds(study: Path) -> None:
     radii, mean, low, high = evidence_figures.loss_by_radius(group, "random") or ()
     assert list(radii) == [0.0, *curves[0]["radii"]]
     assert np.allclose([mean, low, high], [values.mean(0), values.min(0), values.max(0)])
+
+
+def test_accuracy_by_severity_begins_with_the_images_as_they_are(study: Path) -> None:
+    found = [row for row in rows(read_study([study]), measures.by_severity) if row.measure.kind == "severity.generated"]
+    scores = [
+        json.loads((study / f"amp/seed-{seed}/evidence.json").read_text())["parts"]["corruptions"]["result"][
+            "generated"
+        ]
+        for seed in range(4)
+    ]
+    values = np.array([[each["clean"], *np.mean(list(each["accuracy"].values()), axis=0)] for each in scores])
+    at, mean, low, high = evidence_robustness.accuracy_by(found, 1) or ()
+    assert list(at) == [0, *scores[0]["severities"]]
+    assert np.allclose([mean, low, high], 100 * np.array([values.mean(0), values.min(0), values.max(0)]))
+
+
+def test_one_budget_is_no_line(tmp_path: Path) -> None:
+    folder = small(tmp_path, evidence=("attacks",))
+
+    def keep_one(parts: dict[str, Any], seed: int) -> None:
+        held = parts["attacks"]["result"]
+        held["attacks"] = [each for each in held["attacks"] if each["attack"] == "pgd"][:1]
+
+    assert evidence_robustness.figures(change(folder, keep_one, ("sgd", "amp"))) == []
 
 
 def test_bins_are_pooled_over_images(study: Path) -> None:

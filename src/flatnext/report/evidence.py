@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flatnext.report import evidence_figures, evidence_tables
+from flatnext.report import evidence_figures, evidence_robustness, evidence_tables
 from flatnext.report.blocks import Block, Code, Section, Text
 from flatnext.report.evidence_claims import behind, claims
 from flatnext.report.evidence_gallery import galleries
@@ -25,6 +25,7 @@ def evidence(study: Study) -> Section:
     blocks += _missing(study)
     if any(run.evidence for run in study.runs):
         blocks += evidence_figures.figures(study)
+        blocks += evidence_robustness.figures(study)
         if answered:
             blocks += behind(answered)
         blocks += evidence_tables.tables(study)

@@ -55,7 +55,7 @@ def _curves(study: Study) -> list[Block]:
         return texts
     caption = (
         f"Loss on {listing(sorted(images))} {_images(study)} images around the solution: mean over seeds "
-        f"({_seeds(study, lambda run: flat(run) is not None)}), the bands from the smallest to the largest"
+        f"({seeds_of(study, lambda run: flat(run) is not None)}), the bands from the smallest to the largest"
     )
     return [Figure(caption, tuple(panels)), *texts]
 
@@ -202,7 +202,7 @@ def _reliability(study: Study) -> list[Block]:
         return []
     parts = [run.evidence.calibration for run in study.runs if run.evidence and run.evidence.calibration]
     images = listing(sorted({f"{part.result.count:,}" for part in parts}))
-    seeds = _seeds(study, lambda run: run.evidence is not None and run.evidence.calibration is not None)
+    seeds = seeds_of(study, lambda run: run.evidence is not None and run.evidence.calibration is not None)
     caption = (
         f"Confidence and accuracy in bins of equal width, {images} test images a seed, all seeds together ({seeds}): "
         "on the dashed line confidence is earned, below it is too high; a larger dot holds more images"
@@ -257,8 +257,8 @@ def _sizes(points: Points) -> np.ndarray:
     return 8 + 80 * np.sqrt(points[2])
 
 
-def _seeds(study: Study, has: Callable[[RunRecord], bool]) -> str:
-    """Return `n = 5`, or by recipe where they differ."""
+def seeds_of(study: Study, has: Callable[[RunRecord], bool]) -> str:
+    """Return on how many seeds `has` holds: `n = 5`, or by recipe where they differ."""
     numbers = {group.label: sum(map(has, group.runs)) for group in study.groups}
     if len(set(numbers.values())) == 1:
         return f"n = {next(iter(numbers.values()))}"

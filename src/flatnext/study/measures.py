@@ -165,8 +165,10 @@ def by_corruption(run: RunRecord) -> Found:
 
 
 def by_severity(run: RunRecord) -> Found:
-    """Yield the accuracy at each severity, mean over the corruptions."""
+    """Yield the accuracy at each severity, mean over the corruptions, after that on the images as they are."""
     for source, scores, conditions in _corrupted(run):
+        if scores.clean is not None:
+            yield _percent(f"severity.{source}", "no corruption", at=0), Sample(scores.clean, scores.count, conditions)
         for severity, accuracy in scores.by_severity.items():
             measure = _percent(f"severity.{source}", f"severity {severity}", at=severity)
             yield measure, Sample(accuracy, scores.count, conditions)
@@ -188,10 +190,12 @@ def attacks(run: RunRecord) -> Found:
     for count, accuracy in dict.fromkeys((attack.count, attack.clean_accuracy) for attack in part.result.attacks):
         yield _percent("clean", f"no attack, {count:,} images"), _sample(run, part, accuracy, count)
     for attack in part.result.attacks:
-        measure = _percent(f"attack.{attack.attack}", attack_name(attack), at=attack.budget)
+        measure = _percent(f"attack.{attack.attack}.{attack.norm}", attack_name(attack), at=attack.budget)
         yield measure, _attacked(run, part, attack, attack.robust_accuracy)
     for attack in part.result.attacks:
-        measure = _percent(f"lost.{attack.attack}", lost_name(attack_name(attack)), "lower", attack.budget)
+        measure = _percent(
+            f"lost.{attack.attack}.{attack.norm}", lost_name(attack_name(attack)), "lower", attack.budget
+        )
         yield measure, _attacked(run, part, attack, attack.clean_accuracy - attack.robust_accuracy)
 
 
