@@ -71,10 +71,7 @@ def _curve(run: RunRecord, along: str) -> evidence.Curve | None:
     return getattr(found, along) if found else None
 
 
-Band = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-
-
-def loss_by_radius(group: Group, along: str) -> Band | None:
+def loss_by_radius(group: Group, along: str) -> drawing.Curve | None:
     """Return radii, with 0 among them, and mean, smallest and largest loss over seeds; not finite is NaN."""
     curves = [curve for run in group.runs if (curve := _curve(run, along)) is not None]
     if not curves:
@@ -89,11 +86,9 @@ def _curve_panel(study: Study, along: str) -> Panel:
     bands = [(group, band) for group in study.groups if (band := loss_by_radius(group, along)) is not None]
 
     def draw(axes: Axes) -> None:
-        for group, (radii, mean, low, high) in bands:
-            color = drawing.color_of(study, group)
-            axes.plot(radii, mean, color=color, marker="o", markersize=3, label=group.label)
-            if len(group.runs) > 1:
-                axes.fill_between(radii, low, high, color=color, alpha=0.18, linewidth=0)
+        for group, line in bands:
+            color, several = drawing.color_of(study, group), len(group.runs) > 1
+            drawing.draw_band(axes, line, color=color, band=several, label=group.label)
         _scale(axes, [value for _, (_, *losses) in bands for loss in losses for value in loss])
         axes.set_xlabel(UNITS[along])
         axes.legend(loc="upper left")

@@ -25,8 +25,6 @@ NORMS = {"linf": "PGD, maximum norm", "l2": "PGD, Euclidean norm"}
 FEWEST = 2
 """Points that make a line."""
 
-Line = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-
 
 def figures(study: Study) -> list[Block]:
     """Return a figure for corruptions and one for attacks, of what was measured with the same settings in all runs."""
@@ -63,7 +61,7 @@ def _figure(study: Study, part: str, what: str, panels: Sequence[Panel]) -> list
     return [Figure(f"{what}, {images} images a seed: mean over seeds ({seeds}), {bands}", tuple(panels))]
 
 
-def accuracy_by(found: Sequence[Row], group: int) -> Line | None:
+def accuracy_by(found: Sequence[Row], group: int) -> drawing.Curve | None:
     """Return where a group was measured, and mean, smallest and largest accuracy over seeds, in per cent."""
     points = sorted((row.measure.at or 0.0, list(row.values[group].values())) for row in found if row.values[group])
     if not points:
@@ -78,13 +76,11 @@ def _panel(study: Study, name: str, title: str, along: str, found: Sequence[Row]
     return drawing.panel(name, alt, f"{title}: accuracy (%)", _draw(study, lines, along))
 
 
-def _draw(study: Study, lines: Sequence[tuple[Group, Line]], along: str) -> Callable[[Axes], None]:
+def _draw(study: Study, lines: Sequence[tuple[Group, drawing.Curve]], along: str) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
-        for group, (at, mean, low, high) in lines:
-            color = drawing.color_of(study, group)
-            axes.plot(at, mean, color=color, marker="o", markersize=3, label=group.label)
-            if len(group.runs) > 1:
-                axes.fill_between(at, low, high, color=color, alpha=0.18, linewidth=0)
+        for group, line in lines:
+            color, several = drawing.color_of(study, group), len(group.runs) > 1
+            drawing.draw_band(axes, line, color=color, band=several, label=group.label)
         axes.set_ylim(0, 100)
         axes.set_xlabel(along)
         axes.legend(loc="best")

@@ -30,6 +30,7 @@ QUANTITIES = {"loss": ("Loss", 1.0), "accuracy": ("Accuracy (%)", 100.0)}
 HELD_OUT = {"test": "the test set", "validation": "the validation split"}
 
 Curve = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Where, and there the mean, the smallest and the largest value over seeds."""
 
 
 def curve(group: Group, field: str) -> Curve | None:
@@ -110,10 +111,17 @@ def _draw(axes: Axes, group: Group, field: str, *, color: str, band: bool = Fals
         return
     epochs, mean, low, high = found
     scale = QUANTITIES[field.split("_")[1]][1]
-    marker: dict[str, Any] = {"marker": "o", "markersize": 3} if len(epochs) <= FEW else {}
-    axes.plot(epochs, scale * mean, color=color, **marker, **style)
-    if band and len(group.runs) > 1:
-        axes.fill_between(epochs, scale * low, scale * high, color=color, alpha=0.18, linewidth=0)
+    band = band and len(group.runs) > 1
+    draw_band(axes, (epochs, scale * mean, scale * low, scale * high), color=color, band=band, **style)
+
+
+def draw_band(axes: Axes, line: Curve, *, color: str, band: bool, **style: Any) -> None:
+    """Draw a mean, with dots where it has few points, and around it the `band` from smallest to largest value."""
+    at, mean, low, high = line
+    marker: dict[str, Any] = {"marker": "o", "markersize": 3} if len(at) <= FEW else {}
+    axes.plot(at, mean, color=color, **marker, **style)
+    if band:
+        axes.fill_between(at, low, high, color=color, alpha=0.18, linewidth=0)
 
 
 def _limit(axes: Axes, groups: Sequence[Group], quantity: str) -> None:
