@@ -6,6 +6,9 @@
 # for instance: sh benchmarks/full_length.sh 540 /tmp/full results sgd amp best -- --validation 0 --data-dir /tmp/data
 # STUDY holds the runs and must survive between calls. RESULTS gets a weights file of 10 MB with its model card for each
 # finished run of seed 0, and one archive of configs, metrics, results and environments of all runs, finished or not.
+#
+# Where STUDY does not survive, RESULTS gets with KEEP=1 the unfinished run's checkpoint too, in pieces of 15 MiB
+# (three, four with an average of the weights), and RESTORE=FOLDER with the pieces and runs.tar.gz puts it back.
 set -u
 cd "$(dirname "$0")/.."
 seconds=$1 study=$2 results=$3
@@ -16,7 +19,11 @@ while [ $# -gt 0 ] && [ "$1" != -- ]; do recipes="$recipes $1"; shift; done
 python=${PYTHON:-python3}
 PYTHONPATH=src${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONPATH
-mkdir -p "$results"
+mkdir -p "$results" "$study"
+if [ -n "${RESTORE:-}" ] && [ ! -e "$study/study.json" ]; then
+    tar xzf "$RESTORE/runs.tar.gz" -C "$study"
+    cat "$RESTORE"/checkpoint.tar.* | tar xf - -C "$study"
+fi
 # shellcheck disable=SC2086  # a list of words
 timeout -s TERM "$seconds" "$python" -m flatnext study --recipes $recipes --seeds "${SEEDS:-1}" --output "$study" "$@"
 data=.data
@@ -27,3 +34,9 @@ for recipe in $recipes; do
         --output "$results" --data-dir "$data" --overwrite
 done
 (cd "$study" && find . -name '*.json' -o -name '*.jsonl' -o -name 'report.*' | tar czf - -T -) > "$results/runs.tar.gz"
+if [ -n "${KEEP:-}" ]; then
+    rm -f "$results"/checkpoint.tar.*
+    (cd "$study" && find . -name 'state-*.pt' | while read -r state; do
+        echo "$state" && echo "${state%/*}/last.safetensors"
+    done | tar cf - -T -) | split -b 15m - "$results/checkpoint.tar."
+fi

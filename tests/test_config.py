@@ -120,7 +120,7 @@ def test_overrides_reach_their_part_and_leave_nothing_unused():
     assert config.method == Amp(epsilon=0.1)
     with pytest.raises(InputError, match="method sgd has no setting 'epsilon': it belongs to method amp"):
         recipe("sgd").override({"epsilon": 0.1})
-    assert recipe("amp").override({"epsilon": 0.1}).method == Amp(epsilon=0.1)
+    assert recipe("amp").override({"epsilon": 0.1}).method == Amp(epsilon=0.1, inner_lr=0.5)
     assert recipe("amp").override({"method": "amp"}) == recipe("amp")
 
 

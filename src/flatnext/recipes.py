@@ -81,13 +81,17 @@ def paper_amp() -> Config:
 
 
 def sgd() -> Config:
-    """Nesterov SGD, rate annealed from 0.1 to zero over 100 epochs, weight decay off batch norm and biases."""
-    return Config(recipe="sgd", schedule=Schedule(warmup_epochs=1.0))
+    """Nesterov SGD, rate annealed from 0.1 to zero over 100 epochs, weight decay off batch norm and biases, cutout.
+
+    Cutout of 16 pixels is worth about a point at this size: 95.09 to 96.29 % for a pre-activation ResNet of 4.3 million
+    parameters in 200 epochs (hysts/pytorch_image_classification). It has not been run at full length here.
+    """
+    return Config(recipe="sgd", data=Data(cutout=16), schedule=Schedule(warmup_epochs=1.0))
 
 
 def amp() -> Config:
-    """The recipe `sgd` with AMP, epsilon 0.5: the two differ in nothing else."""
-    return replace(sgd(), recipe="amp", method=Amp())
+    """The recipe `sgd` with AMP at its authors' radius for cutout, epsilon 0.3 and inner rate 0.5; no more differs."""
+    return replace(sgd(), recipe="amp", method=Amp(epsilon=0.3, inner_lr=0.5))
 
 
 def _with(method: Method) -> Config:
@@ -96,12 +100,12 @@ def _with(method: Method) -> Config:
 
 def momentum_amp() -> Config:
     """The recipe `sgd` with AMP along the momentum. The radius is AMP's; it has not been tuned."""
-    return _with(MomentumAmp())
+    return _with(MomentumAmp(epsilon=0.3))
 
 
 def rmp() -> Config:
     """The recipe `sgd` with random perturbations of AMP's size, the AMP paper's control."""
-    return _with(Rmp())
+    return _with(Rmp(epsilon=0.3))
 
 
 def sam() -> Config:
