@@ -155,11 +155,11 @@ def test_the_plan_gives_the_order_and_sgd_is_the_baseline(tmp_path: Path) -> Non
 
 def test_groups_that_share_a_name_are_told_apart_by_their_settings(folder: Path) -> None:
     for seed in (0, 1):
-        config = replace(recipe("amp"), method=Amp(epsilon=0.25), seed=seed)
+        config = replace(recipe("amp"), method=Amp(epsilon=0.25, inner_lr=0.5), seed=seed)
         write_run(folder / f"other/seed-{seed}", config, epochs=3)
         write_run(folder / f"plain/seed-{seed}", replace(recipe("sgd"), recipe="amp", seed=seed), epochs=3)
     labels = {group.label for group in read_study([folder]).groups}
-    assert labels == {"sgd", "amp (method=amp, epsilon=0.5)", "amp (method=amp, epsilon=0.25)", "amp (method=sgd)"}
+    assert labels == {"sgd", "amp (method=amp, epsilon=0.3)", "amp (method=amp, epsilon=0.25)", "amp (method=sgd)"}
 
 
 def test_a_torn_last_line_is_left_out(folder: Path) -> None:
