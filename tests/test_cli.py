@@ -173,6 +173,8 @@ BAD = [
     (["train", "--recipe", "quick", "--stem", "4000", "--blocks", "9,9,9"], "parameter_budget"),
     (["train", "--recipe", "quick", "--device", "abacus"], "abacus"),
     (["train", "--no-download", "--data-dir", "nowhere"], "nowhere"),
+    (["train", "--no-download", "--data-dir", "nowhere", "--device", "abacus"], "abacus"),
+    (["study", "--no-download", "--data-dir", "nowhere", "--device", "abacus"], "abacus"),
     (["train", "--resume", "nowhere"], "nowhere/config.json"),
     (["train", "--resume", "nowhere", "--lr", "1"], "--resume"),
     (["train", "--config", "broken.json"], "broken.json"),

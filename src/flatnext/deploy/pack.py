@@ -80,6 +80,7 @@ def pack(
     folder = default_folder() if output is None else Path(output)
     record = _finished(Path(run))
     _check_name(name, record.config, folder, overwrite)
+    where = resolve_device(device)  # before anything is downloaded
     source = models.find_weights(run, checkpoint)
     state, metadata = models.read_weights(source)
     dataset = data.load(
@@ -93,9 +94,7 @@ def pack(
     metadata |= {"name": name, "image_size": str(dataset.test.images.shape[-1])}
     origin = _origin(metadata, source, dataset)
     content = _stored(state, metadata, source)
-    measured = measure(
-        state, safetensors.torch.load(content), origin, dataset.test, resolve_device(device), str(source)
-    )
+    measured = measure(state, safetensors.torch.load(content), origin, dataset.test, where, str(source))
     entry = _entry(name, record.config.recipe, measured, content)
     load_as = name if _is_own(folder) else (folder / entry.file).as_posix()
     _write(folder, entry, content, model_card(record, checkpoint, origin, entry, measured, load_as))

@@ -92,6 +92,7 @@ def load_subject(
     Raises:
         InputError: the file or the data is not there, or the weights are of another model.
     """
+    where = resolve_device(device)  # before anything is downloaded
     weights = models.find_weights(path, checkpoint)
     state, metadata = models.read_weights(weights)
     origin = models.read_origin(metadata, weights)
@@ -102,7 +103,6 @@ def load_subject(
     known = origin.classes if origin else dataset.classes
     if known != tuple(dataset.classes):
         raise InputError(f"{weights} knows the classes {', '.join(known)}; the data has {', '.join(dataset.classes)}")
-    where = resolve_device(device)
     keep_memory()
     precision = resolve_precision(config.precision, where)
     model = models.restore(config.model, len(dataset.classes), state, weights, dtype(precision))

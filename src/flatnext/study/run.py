@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from flatnext.device import resolve_device
 from flatnext.durations import duration
 from flatnext.errors import InputError
 from flatnext.study.plan import Plan, PlannedRun
@@ -34,6 +35,7 @@ def run_study(
     runs = plan.runs(output)
     for run in runs:
         RunFolder(run.folder).check(run.config, resume=True, overwrite=overwrite)
+    resolve_device(device)  # before anything is downloaded
     for config in plan.configs:  # data that cannot be used is seen before anything is written
         check_data(config, data_dir, download=download, progress=progress)
     try:

@@ -79,11 +79,12 @@ def train(
         result = processes.on_first(lambda: folder.read_result() if folder.finished() and not overwrite else None)
         if result is not None:
             return result
+        where = resolve_device(own_device)  # before anything is downloaded
         partition = processes.first_then_others(
             lambda: check_data(config, data_dir, download=download, progress=progress)
         )
         keep_memory()
-        run = Run(config, folder, partition, resolve_device(own_device), processes)
+        run = Run(config, folder, partition, where, processes)
         processes.on_first(lambda: folder.create(config, overwrite=overwrite))
         with contextlib.ExitStack() as stack:
             processes.on_first(lambda: stack.enter_context(folder.locked(launch())))
