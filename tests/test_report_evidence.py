@@ -303,19 +303,44 @@ def test_only_the_same_settings_are_compared(tmp_path: Path) -> None:
 
     table = change(folder, fewer, ("amp",))
     pgd = next(row for row in rows(table, measures.attacks) if row.measure.name == "pgd, L∞ 8/255")
-    assert pgd.problem == "measured with different settings: images 1000 or 500"
+    assert pgd.problem() == "measured with different settings: images 1000 or 500"
     assert pgd.compare(table, table.contrasts[0]) is None
     assert answer(table, "higher accuracy under attack").verdict == "not comparable"
     ece = next(row for row in rows(table, measures.calibration) if row.measure.kind == "ece")
-    assert ece.problem == "measured with different settings: precision none or bf16"
+    assert ece.problem() == "measured with different settings: precision none or bf16"
     page, _ = report(folder)
     assert "Not compared: fgsm, L∞ 1/255 (measured with different settings: images 1000 or 500)" in page.text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_pairs_that_were_measured_alike_are_compared_beside_others(tmp_path: Path) -> None:
+    for number, name in enumerate(("sgd", "amp", "report-sgd", "report-amp")):
+        for seed in range(3):
+            write_run(
+                tmp_path / f"{name}-{seed}", replace(recipe(name), seed=seed), epochs=1, evidence=("calibration",)
+            )
+            if number > 1:
+                file = tmp_path / f"{name}-{seed}/evidence.json"
+                content = json.loads(file.read_text())
+                content["parts"]["calibration"]["settings"]["precision"] = "fp32"
+                file.write_text(json.dumps(content))
+    table = read_study([tmp_path])
+    against = {"amp": "sgd", "report-amp": "report-sgd"}
+    for name, baseline in against.items():
+        found = answer(table, "better calibrated", name)
+        assert found.contrast.baseline.label == baseline
+        assert found.tested
+        assert found.problem == ""
+    ece = next(row for row in rows(table, measures.calibration) if row.measure.kind == "ece")
+    assert all(ece.estimate(number) is not None for number in range(4))
+    page, _ = report(tmp_path)
+    assert "Not compared for all recipes: ECE (measured with different settings: precision fp32 or none)" in page.text
 
 
 def test_settings_that_change_no_figure_do_not_count(tmp_path: Path) -> None:
     folder = small(tmp_path, evidence=("calibration",))
     table = change(folder, lambda parts, seed: parts["calibration"]["settings"].update(batch_size=64, device="cuda"))
-    assert not any(row.problem for row in rows(table, measures.calibration))
+    assert not any(row.problem() for row in rows(table, measures.calibration))
 
 
 def test_what_is_not_finite_is_not_averaged(tmp_path: Path) -> None:
@@ -330,7 +355,7 @@ def test_what_is_not_finite_is_not_averaged(tmp_path: Path) -> None:
 
     table = change(folder, diverge, ("sgd",))
     row = next(row for row in rows(table, measures.flatness) if row.measure.name == "ASAM sharpness, radius 0.5")
-    assert row.problem == "not finite in sgd/seed-1"
+    assert row.problem() == "not finite in sgd/seed-1"
     assert (row.estimate(0), len(row.values[1])) == (None, 3)
     flat = answer(table, "a flatter minimum")
     assert flat.verdict == "shown"
@@ -736,7 +761,7 @@ def test_flatness_on_test_images_is_no_gap_and_not_compared_with_training_images
     folder = small(tmp_path, evidence=("flatness",))
     table = change(folder, lambda parts, seed: parts["flatness"]["result"].update(split="test"))
     row = next(row for row in rows(table, measures.flatness) if row.measure.kind == "trace")
-    assert row.problem.startswith("measured with different settings: split train or test")
+    assert row.problem().startswith("measured with different settings: split train or test")
     assert answer(table, "less overfitting").verdict == "not measured"
 
 

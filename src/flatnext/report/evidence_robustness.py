@@ -28,13 +28,13 @@ FEWEST = 2
 
 def figures(study: Study) -> list[Block]:
     """Return a figure for corruptions and one for attacks, of what was measured with the same settings in all runs."""
-    severities = rows(study, measures.by_severity)
+    severities = [row for row in rows(study, measures.by_severity) if not row.problem()]
     corrupted = [
         _panel(study, f"corruptions-{source}", title, "severity (0: no corruption)", found)
         for source, title in SOURCES.items()
         if _drawable(found := [row for row in severities if row.measure.kind == f"severity.{source}"])
     ]
-    under_attack = rows(study, measures.attacks)
+    under_attack = [row for row in rows(study, measures.attacks) if not row.problem()]
     clean = [row for row in under_attack if row.measure.kind == "clean"]
     attacked = [
         _panel(study, f"attack-{norm}", title, "budget in 1/255 (0: no attack)", [*clean[:1], *found])

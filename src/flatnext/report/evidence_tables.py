@@ -130,9 +130,18 @@ def table(
     caption = f"{title}{_caption(same)}"
     if study.contrasts:
         caption += "; paired differences, p of the t-test, not corrected"
-    problems = [f"{row.measure.name} ({row.problem})" for row in found if row.problem]
-    notes = (Text(f"Not compared: {'; '.join(problems)}."),) if problems else ()
-    return (Table(caption, tuple(header), lines), *notes)
+    return (Table(caption, tuple(header), lines), *_not_compared(study, found))
+
+
+def _not_compared(study: Study, found: Sequence[Row]) -> list[Text]:
+    """Say which rows were not compared with the baseline, for any recipe or for some, and why."""
+    phrases: dict[str, list[str]] = {"Not compared": [], "Not compared for all recipes": []}
+    for row in found:
+        problems = [row.problem_between(study, contrast) for contrast in study.contrasts] or [row.problem()]
+        if any(problems):
+            kind = "Not compared" if all(problems) else "Not compared for all recipes"
+            phrases[kind].append(f"{row.measure.name} ({row.problem()})")
+    return [Text(f"{kind}: {'; '.join(names)}.") for kind, names in phrases.items() if names]
 
 
 def _columns() -> list[Column]:

@@ -159,7 +159,7 @@ def _answers(study: Study, claim: Claim) -> list[Answer]:
         (number, row, comparison)
         for number, contrast in enumerate(contrasts)
         for row in chosen
-        if not row.problem and (comparison := row.compare(study, contrast)) is not None
+        if (comparison := row.compare(study, contrast)) is not None
     ]
     corrected = adjust([comparison for *_, comparison in found])
     tested: list[list[Tested]] = [[] for _ in contrasts]
@@ -183,14 +183,15 @@ def _beside(claim: Claim, chosen: Sequence[Row], family: Sequence[Row]) -> list[
 
 
 def _compared(study: Study, contrast: Contrast, found: Sequence[Row]) -> tuple[tuple[Row, Comparison], ...]:
-    pairs = ((row, row.compare(study, contrast)) for row in found if not row.problem)
+    pairs = ((row, row.compare(study, contrast)) for row in found)
     return tuple((row, comparison) for row, comparison in pairs if comparison is not None)
 
 
 def _answer(
     study: Study, claim: Claim, contrast: Contrast, tested: tuple[Tested, ...], chosen: Sequence[Row]
 ) -> Answer:
-    problems = "; ".join(f"{row.measure.name} ({row.problem})" for row in chosen if row.problem)
+    found = [(row.measure.name, row.problem_between(study, contrast)) for row in chosen]
+    problems = "; ".join(f"{name} ({problem})" for name, problem in found if problem)
     if tested:
         return Answer(claim, contrast, verdict(tested), tested, problems)
     if problems:
@@ -238,7 +239,7 @@ def _chosen(claim: Claim, found: Sequence[Row]) -> list[Row]:
 
 def _complete(found: Sequence[Row]) -> Sequence[Row]:
     """Return the rows that were measured for all recipes, or all rows where there is none."""
-    return [row for row in found if row.problem or all(row.values)] or found
+    return [row for row in found if row.problem() or all(row.values)] or found
 
 
 def _strongest(found: Sequence[Row]) -> list[Row]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flatnext.config import Config
@@ -17,21 +17,43 @@ _Samples = dict[Config, tuple[RunRecord, Sample]]  # by what no two runs of a st
 
 @dataclass(frozen=True)
 class Row:
-    """A measure in each group, by seed. `problem` says why it is not compared, or not summed up; empty if it is."""
+    """A measure in each group, by seed; of a group whose runs cannot be summed up there are no values.
+
+    `conditions` are those of each group's runs, `infinite` the names of its runs in which the value was not finite.
+    """
 
     measure: Measure
     values: tuple[Mapping[int, float], ...]
     counts: tuple[int, ...]
-    problem: str = ""
+    conditions: tuple[tuple[Mapping[str, Any], ...], ...]
+    infinite: tuple[tuple[str, ...], ...]
+
+    def problem(self, *numbers: int) -> str:
+        """Return why these groups (none named: all) are not compared, or not summed up; empty if they are."""
+        chosen = numbers or range(len(self.values))
+        if differing := _differing([each for number in chosen for each in self.conditions[number]]):
+            return f"measured with different settings: {differing}"
+        names = [name for number in chosen for name in self.infinite[number]]
+        return f"not finite in {', '.join(names)}" if names else ""
+
+    def problem_between(self, study: Study, contrast: Contrast) -> str:
+        """Return why the two groups of a contrast are not compared; empty if they are."""
+        return self.problem(*sorted(_places(study, contrast)))
 
     def estimate(self, number: int) -> Estimate | None:
         """Return mean and spread over the seeds of a group, None where it was not measured."""
         return estimate(self.values[number].values()) if self.values[number] else None
 
     def compare(self, study: Study, contrast: Contrast) -> Comparison | None:
-        """Return the group minus the baseline, None without a seed in common; nothing is corrected."""
-        ours, theirs = (self.values[study.groups.index(group)] for group in (contrast.group, contrast.baseline))
+        """Return the group minus the baseline, not corrected; None without a seed in common or with a problem."""
+        if self.problem_between(study, contrast):
+            return None
+        ours, theirs = (self.values[place] for place in _places(study, contrast))
         return compare_paired(ours, theirs) if ours.keys() & theirs.keys() else None
+
+
+def _places(study: Study, contrast: Contrast) -> tuple[int, int]:
+    return study.groups.index(contrast.group), study.groups.index(contrast.baseline)
 
 
 def rows(study: Study, family: Family) -> tuple[Row, ...]:
@@ -44,16 +66,18 @@ def rows(study: Study, family: Family) -> tuple[Row, ...]:
 
 
 def _row(measure: Measure, groups: Sequence[Group], samples: _Samples) -> Row:
+    held = [
+        [(*samples[run.config], run.config.seed) for run in group.runs if run.config in samples] for group in groups
+    ]
     counts = tuple(sorted({s.count for _, s in samples.values() if s.count is not None}))
-    if differing := _differing([sample.conditions for _, sample in samples.values()]):
-        return Row(measure, tuple({} for _ in groups), counts, f"measured with different settings: {differing}")
-    infinite = [run.name for run, sample in samples.values() if sample.value is None]
-    values: list[Mapping[int, float]] = []
-    for group in groups:
-        held = {run.config.seed: samples[run.config][1].value for run in group.runs if run.config in samples}
-        finite = {seed: value for seed, value in held.items() if value is not None}
-        values.append(finite if len(finite) == len(held) else {})
-    return Row(measure, tuple(values), counts, f"not finite in {', '.join(infinite)}" if infinite else "")
+    row = Row(
+        measure,
+        tuple({seed: sample.value for _, sample, seed in each if sample.value is not None} for each in held),
+        counts,
+        tuple(tuple(sample.conditions for _, sample, _ in each) for each in held),
+        tuple(tuple(run.name for run, sample, _ in each if sample.value is None) for each in held),
+    )
+    return replace(row, values=tuple({} if row.problem(n) else row.values[n] for n in range(len(groups))))
 
 
 def _differing(conditions: Iterable[Mapping[str, Any]]) -> str:
