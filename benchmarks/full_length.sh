@@ -25,7 +25,7 @@ if [ -n "${RESTORE:-}" ] && [ ! -e "$study/study.json" ]; then
     cat "$RESTORE"/checkpoint.tar.* | tar xf - -C "$study"
 fi
 # shellcheck disable=SC2086  # a list of words
-timeout -s TERM "$seconds" "$python" -m flatnext study --recipes $recipes --seeds "${SEEDS:-1}" --output "$study" "$@"
+timeout --foreground -s TERM "$seconds" "$python" -m flatnext study --recipes $recipes --seeds "${SEEDS:-1}" --output "$study" "$@"
 data=.data
 while [ $# -gt 0 ]; do [ "$1" = --data-dir ] && data=$2; shift; done
 for recipe in $recipes; do

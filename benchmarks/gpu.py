@@ -1,9 +1,10 @@
 """What a GPU makes of a training step: recorded or not, each method, each form of the grouped convolution.
 
-    PYTHONPATH=src python benchmarks/gpu.py [--batch-size 128] [--rounds 8] [--json gpu.json]
+    PYTHONPATH=src python benchmarks/gpu.py [--batch-size 128] [--rounds 8] [--compiled] [--json gpu.json]
 
 Contenders take turns of whole periods of steps, so that a drifting machine drifts for all. What fails is reported and
-left out. Beside each time stands what 50,000 images would take. `benchmarks/gpu.sh` runs this after the tests.
+left out; once nothing can be recorded any more, no further contender is made. Beside each time stands what 50,000
+images would take. The file is written after each part. `benchmarks/gpu.sh` runs this after the tests.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from flatnext.bench.plan import METHODS
 from flatnext.bench.rounds import interleave
 from flatnext.config import Config, Method
 from flatnext.device import device_name, resolve_device
+from flatnext.errors import InputError
 from flatnext.kernels import grouped
+from flatnext.training.graph import CudaRecorder
 
 STEPS = 20  # of a turn: whole periods of an interval of 4
 SHAPES = [(128, 32, 1), (256, 32, 2), (256, 16, 1), (512, 16, 2), (512, 8, 1)]  # channels, image size, stride
@@ -50,11 +53,21 @@ def measure_forms(batch_size: int, device: torch.device) -> list[dict[str, Any]]
         weight = weight.contiguous(memory_format=torch.channels_last)
         exact = F.conv2d(x.float(), weight.bfloat16().float(), stride=stride, padding=1, groups=32)
         for form in grouped.forms(x, weight, 32):
-            with torch.autocast(device.type, torch.bfloat16):
-                work = partial(grouped._both_passes, x, weight, stride, 32, form)
-                took = grouped.cuda_seconds(device, work)
-                error = (grouped.grouped_conv2d(x, weight, stride, 32, form).float() - exact).abs().max()
-            row = {"channels": channels, "size": size, "stride": stride, "form": form, "microseconds": took * 1e6}
+            try:
+                with torch.autocast(device.type, torch.bfloat16):
+                    work = partial(grouped._both_passes, x, weight, stride, 32, form)
+                    took = grouped.cuda_seconds(device, work)
+                    error = (grouped.grouped_conv2d(x, weight, stride, 32, form).float() - exact).abs().max()
+            except Exception as failure:  # Triton's compiler raises many kinds
+                print(f"{channels:4d} channels, {size:2d} px, stride {stride}: {form:9s} failed: {failure!r:.200}")
+                continue
+            row: dict[str, Any] = {
+                "channels": channels,
+                "size": size,
+                "stride": stride,
+                "form": form,
+                "microseconds": took * 1e6,
+            }
             found.append({**row, "error": float(error / exact.abs().max())})
             print(f"{channels:4d} channels, {size:2d} px, stride {stride}: {form:9s} {took * 1e6:8.1f} us", flush=True)
     return found
@@ -81,6 +94,9 @@ def measure_steps(names: list[tuple[str, str]], options: argparse.Namespace, dev
     """Return the seconds of every turn of those contenders that work, and print what they say beside SGD's."""
     turns: dict[str, Callable[[], float]] = {}
     for name, variant in dict.fromkeys([("sgd", "graph"), *names]):
+        if not can_record(device):
+            print(f"{name}, {variant}: left out: nothing can be recorded any more", flush=True)
+            continue
         try:
             turns[f"{name}, {variant}"] = contender(METHODS[name], variant, options.batch_size, device)
         except Exception as error:  # one that does not work must not cost the session
@@ -91,6 +107,15 @@ def measure_steps(names: list[tuple[str, str]], options: argparse.Namespace, dev
     torch.cuda.empty_cache()
     report(seconds, options.batch_size)
     return seconds
+
+
+def can_record(device: torch.device) -> bool:
+    """Return whether a graph can still be recorded: one that fails may leave CUDA unable to record others."""
+    try:
+        CudaRecorder(device).record(lambda: torch.ones(1, device=device) + 1, [])()
+    except (InputError, RuntimeError):
+        return False
+    return True
 
 
 def report(seconds: dict[str, list[float]], batch_size: int) -> None:
@@ -114,7 +139,8 @@ def difference(batch_size: int, device: torch.device, method: str, steps: int = 
         way = OurWay(
             Config(recipe="gpu", method=METHODS[method]).override(settings), random_partition(8192, 32), device
         )
-        way.train(steps)
+        with grouped.only("plain"):
+            way.train(steps)
         models.append(way.run.model)
     pairs = zip(*(model.parameters() for model in models), strict=True)
     return max(float((a - b).detach().abs().max()) for a, b in pairs)
@@ -125,21 +151,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--compiled", action="store_true", help="also compiled models, which take minutes to make")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     device = resolve_device("cuda")
     content: dict[str, Any] = {"device": device_name(device), "torch": torch.__version__, "cuda": torch.version.cuda}
     content |= {"batch_size": options.batch_size, "rounds": options.rounds, "steps_a_turn": STEPS}
     print(f"{content['device']}, torch {torch.__version__}, batch {options.batch_size}, n = {options.rounds} turns")
-    content["forms"] = measure_forms(options.batch_size, device)
-    content["difference"] = {name: difference(options.batch_size, device, name) for name in ("sgd", "amp", "rmp")}
-    print(f"weights after 30 steps, replayed against not, fp32: largest difference {content['difference']}\n")
-    methods = [(name, "graph") for name in METHODS]
-    variants = [(name, variant) for name in ("sgd", "amp", "momentum-amp") for variant in VARIANTS]
-    for title, names in (("methods", methods), ("variants", variants)):
-        content[title] = measure_steps(names, options, device)
+
+    def keep(title: str, measured: Any) -> None:
+        content[title] = measured
         if options.json:
             options.json.write_text(json.dumps(content, indent=1))
+
+    keep("forms", measure_forms(options.batch_size, device))
+    found = {name: difference(options.batch_size, device, name) for name in ("sgd", "amp", "rmp")}
+    print(f"weights after 30 steps, replayed against not, fp32: largest difference {found}\n", flush=True)
+    keep("difference", found)
+    used = [name for name, (_, _, compiled) in VARIANTS.items() if options.compiled or not compiled]
+    keep("variants", measure_steps([(name, variant) for name in ("sgd", "amp") for variant in used], options, device))
+    keep("methods", measure_steps([(name, "graph") for name in METHODS], options, device))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,31 @@
 #!/bin/sh
-# Tests and measurements for a machine with an NVIDIA GPU, without installing: sh benchmarks/gpu.sh [FOLDER for results]
+# Tests and measurements for a machine with an NVIDIA GPU, without installing.
+#
+#     sh benchmarks/gpu.sh [FOLDER for results] [PART...]
+#
+# The parts are tests, steps, bench and memory, by default all of them. Each leaves its figures when it ends, so that
+# one may be given to each call where calls are short.
 set -u
 cd "$(dirname "$0")/.."
 out=${1:-${OUT:-.}}
+[ $# -gt 0 ] && shift
 python=${PYTHON:-python3}
 PYTHONPATH=src
 export PYTHONPATH
-"$python" -m pytest -q -p no:cacheprovider tests/test_graph.py tests/test_grouped.py tests/test_grouped_triton.py
-"$python" benchmarks/gpu.py --json "$out/gpu.json"
-"$python" -m flatnext bench --device cuda --batch-size 128 --parts training inference memory --json "$out/bench.json"
+for part in ${*:-tests steps bench memory}; do
+    case $part in
+    tests)
+        # Kernels in single precision take long to compile and are not used; the rest does not need a GPU.
+        "$python" -c 'import xdist' 2>/dev/null && many='-n 8' || many=
+        # shellcheck disable=SC2086  # two words or none
+        "$python" -m pytest -q -p no:cacheprovider $many -k 'on_a_gpu or many_chunks or (torchs and bfloat16)' \
+            tests/test_graph.py tests/test_grouped.py tests/test_grouped_triton.py
+        ;;
+    steps) "$python" benchmarks/gpu.py --json "$out/gpu.json" ;;
+    bench)
+        "$python" -m flatnext bench --device cuda --batch-size 128 --parts training inference --json "$out/bench.json"
+        ;;
+    memory) "$python" -m flatnext bench --device cuda --batch-size 64 --parts memory --json "$out/memory.json" ;;
+    *) echo "gpu.sh: no part $part: choose tests, steps, bench, memory" >&2 && exit 2 ;;
+    esac
+done

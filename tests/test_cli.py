@@ -13,6 +13,7 @@ from PIL import Image
 
 from flatnext import cli
 from flatnext.models import resnext29
+from flatnext.versions import version_of
 from tiny import TINY
 
 FLAGS = [
@@ -249,3 +250,8 @@ def test_what_users_of_other_libraries_try_gets_a_hint(capsys):
         cli.main(["train", "--amp"])
     assert error.value.code == 2
     assert "--method amp; mixed precision is --precision bf16" in capsys.readouterr().err
+
+
+def test_a_version_of_what_is_not_installed():
+    assert version_of("no-such-package") == "not installed"
+    assert version_of("numpy")[0].isdigit()

@@ -184,7 +184,7 @@ def test_weights_come_back_when_recording_fails():
 @pytest.mark.parametrize("name", ["quick", "quick-amp"])
 def test_a_run_of_replayed_steps_ends_the_same(tmp_path, monkeypatch, name):
     config = tiny(name, epochs=4)
-    train(config, tmp_path / "plain")
+    train(config, tmp_path / "plain", device="cpu")
     recorders = []
 
     def recorder(device):
@@ -193,11 +193,11 @@ def test_a_run_of_replayed_steps_ends_the_same(tmp_path, monkeypatch, name):
 
     monkeypatch.setattr(loop, "recordable", lambda step, device: True)
     monkeypatch.setattr(loop, "CudaRecorder", recorder)
-    train(config, tmp_path / "replayed", progress=AtStep(0, None))
+    train(config, tmp_path / "replayed", device="cpu", progress=AtStep(0, None))
     assert len(recorders) == 1
     assert recorders[0].replayed > 4
     assert_same_run(tmp_path / "plain", tmp_path / "replayed")
-    train(config.override({"graph": False}), tmp_path / "off")
+    train(config.override({"graph": False}), tmp_path / "off", device="cpu")
     assert len(recorders) == 1
 
 
@@ -270,6 +270,7 @@ def test_replayed_on_a_gpu_as_taken_there(case):
     steps = [make_step(model, case, total_steps=STEPS) for model in models]
     for index, step in enumerate(steps):
         fuse(step.method.optimizer)
+        step.method.optimizer.param_groups[0]["lr"] = 0.125  # the same in single precision, which a recording has
         steps[index] = replace(step, autocast=lambda: torch.autocast("cuda", torch.bfloat16, case.precision == "bf16"))
     replayed = GraphStep(steps[1], CudaRecorder(device))
     for number in range(STEPS):

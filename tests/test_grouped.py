@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -110,6 +111,20 @@ def test_the_fastest_form_is_measured_once_a_shape(monkeypatch, times, expected)
     assert len(measured) == 6
 
 
+def test_a_form_that_does_not_run_is_left_out(monkeypatch):
+    monkeypatch.setattr(grouped, "_chosen", {})
+    x, weight = inputs(128)
+
+    def seconds(work, broken=("merged16",)):
+        if work.args[-1] in broken:
+            raise RuntimeError("no kernel image")
+        return {"plain": 3.0, "merged16": 1.0, "merged32": 2.0}[work.args[-1]]
+
+    assert grouped.choose(x, weight, 1, GROUPS, seconds) == "merged32"
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        grouped.choose(x, weight, 2, GROUPS, functools.partial(seconds, broken=("plain",)))
+
+
 def test_one_form_alone_can_be_asked_for():
     x, weight = inputs(512)
     with grouped.only("merged32"):
@@ -168,8 +183,8 @@ def test_what_stands_in_its_place_does_its_own_work():
     assert not grouped._is_common(nn.Identity())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_double_precision_is_kept_on_a_gpu(monkeypatch, dtype):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_our_kernels_are_for_16_bits(monkeypatch, dtype):
     monkeypatch.setattr(grouped, "_has_triton", lambda: True)
 
     class OnGpu:  # what `forms` asks of a tensor there
@@ -185,7 +200,7 @@ def test_double_precision_is_kept_on_a_gpu(monkeypatch, dtype):
             return 9216
 
     direct = [form for form in grouped.forms(OnGpu(), [*inputs(128)][1], GROUPS) if "direct" in form]
-    assert bool(direct) == (dtype == torch.float32)
+    assert bool(direct) == (dtype == torch.bfloat16)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -160,9 +160,9 @@ class _Version(argparse.Action):
         super().__init__(nargs=0, help="print the version", **options)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import version
+        from flatnext.versions import version_of
 
-        print(f"flatnext {version('flatnext')}")
+        print(f"flatnext {version_of('flatnext')}")
         parser.exit(0)
 
 

@@ -6,7 +6,6 @@ import os
 import platform
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from flatnext.bench.startup import measure_startup
 from flatnext.bench.training import measure_training, summary_of
 from flatnext.device import device_name, resolve_device, resolve_precision
 from flatnext.errors import InputError
+from flatnext.versions import version_of
 
 
 def run_bench(plan: Plan, *, say: Callable[[str], None] = lambda text: None, command: str = "") -> dict[str, Any]:
@@ -55,7 +55,7 @@ def facts(device: torch.device, precision: str, command: str) -> dict[str, Any]:
     return {
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "flatnext": _version("flatnext"),
+        "flatnext": version_of("flatnext"),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -64,13 +64,6 @@ def facts(device: torch.device, precision: str, command: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "precision": precision,
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # run from its source, not installed
-        return "not installed"
 
 
 def load() -> float | None:

@@ -134,7 +134,7 @@ def _operate(images: Tensor, kinds: Tensor, strengths: Tensor, maps: Tensor) -> 
     counts = torch.bincount(kinds, minlength=len(NAMES)).tolist()
     geometric = sum(counts[: len(GEOMETRIC)])
     groups = zip([geometric, *counts[len(GEOMETRIC) :]], ["affine", *NAMES[len(GEOMETRIC) :]], strict=True)
-    order = order.to(images.device)
+    order = order.to(images.device, non_blocking=True)  # else the host would wait for all that the GPU has to do
     ordered, strengths, maps = images[order], strengths[order], maps[order]
     result = torch.empty_like(images)
     first = 0
@@ -215,7 +215,8 @@ def brightness(images: Tensor, strengths: Tensor) -> Tensor:
 
 def sharpness(images: Tensor, strengths: Tensor) -> Tensor:
     """Blend with the image smoothed by a 3 x 3 kernel, which the border keeps out of."""
-    kernel = torch.tensor([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]], device=images.device).expand(3, 1, 3, 3)
+    kernel = torch.ones(3, 1, 3, 3, device=images.device)
+    kernel[:, :, 1, 1] = 5
     smooth = images.float()
     if min(images.shape[2:]) >= 3:
         sums = F.conv2d(smooth, kernel, groups=3)

@@ -86,8 +86,8 @@ def forms(x: Tensor, weight: Tensor, groups: int) -> list[str]:
         if outputs == group < size and size % group == 0 and groups % together == 0:
             found.append(f"merged{size}")
     last = x.is_cuda and x.is_contiguous(memory_format=torch.channels_last)
-    # The kernels of our own add up in float32.
-    if last and _operand_type(x) != torch.float64 and x.numel() < 2**31 and _has_triton():
+    # The kernels of our own are for 16 bits: they add up in float32, and with operands of 32 bits they are slow.
+    if last and _operand_type(x).itemsize == 2 and x.numel() < 2**31 and _has_triton():
         fitting = (wide for wide in (16, 32) if outputs == group in (4, 8, 16) and x.shape[1] % wide == 0)
         found += [f"direct{wide}" for wide in fitting]
     return found
@@ -99,7 +99,8 @@ def choose(
     """Return the form in which a forward and a backward pass of this shape took the least time on its device.
 
     Measured once a shape and process; `seconds` measures a piece of work, by default on CUDA. Elsewhere, and while a
-    graph is being recorded, in which nothing can be measured, a shape that is not known has the plain form.
+    graph is being recorded, in which nothing can be measured, a shape that is not known has the plain form. A form that
+    does not run there is left out.
     """
     if (wanted := _only.get()) is not None:
         return wanted if wanted in forms(x, weight, groups) else "plain"
@@ -110,7 +111,13 @@ def choose(
         if not x.is_cuda or torch.cuda.is_current_stream_capturing():
             return "plain"
         seconds = partial(cuda_seconds, x.device)
-    times = {form: seconds(partial(_both_passes, x, weight, stride, groups, form)) for form in forms(x, weight, groups)}
+    times: dict[str, float] = {}
+    for form in forms(x, weight, groups):
+        try:
+            times[form] = seconds(partial(_both_passes, x, weight, stride, groups, form))
+        except Exception:  # Triton's compiler raises many kinds
+            if form == "plain":
+                raise
     fastest = min(times, key=times.__getitem__)
     _chosen[key] = fastest if times[fastest] < (1 - LEAST_GAIN) * times["plain"] else "plain"
     return _chosen[key]

@@ -110,7 +110,7 @@ class GraphStep:
         kind = (self.step.method.form(number), batch_count, *_kind(images), *_kind(labels))
         taken = self._taken[kind] = self._taken.get(kind, 0) + 1
         if taken <= WARM_UP:
-            return self.recorder.run(lambda: self.step(images, labels, number, batch_count))
+            return self.recorder.run(lambda: self._warm_up(images, labels, number, batch_count))
         if kind not in self._recordings:
             self._recordings[kind] = self._record(images, labels, number, batch_count)
         recording = self._recordings[kind]
@@ -121,6 +121,11 @@ class GraphStep:
         self._step.method.prepare(number, images.device)
         stats = recording.replay()
         return replace(stats, loss=stats.loss.clone(), correct=stats.correct.clone())
+
+    def _warm_up(self, images: Tensor, labels: Tensor, number: int, batch_count: int) -> StepStats:
+        """Take a step as usual, under autocast as it is in recording: a compiled model would be compiled anew there."""
+        with _without_autocast_cache():
+            return self.step(images, labels, number, batch_count)
 
     def _record(self, images: Tensor, labels: Tensor, number: int, batch_count: int) -> _Recording:
         """Record a step on copies of a batch."""

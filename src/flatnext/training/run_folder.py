@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,6 +25,7 @@ from flatnext.device import device_name
 from flatnext.errors import InputError
 from flatnext.files import read_json, remove_temporaries, write_atomically, write_json
 from flatnext.kernels import library
+from flatnext.versions import version_of
 
 CONFIG, ENVIRONMENT, METRICS, RESULT, FAILURE = (
     "config.json",
@@ -71,7 +71,8 @@ class RunFolder:
             return
         if not resume:
             raise InputError(f"{path} holds a run: choose another --output, go on with --resume, or give --overwrite")
-        different = _differences(self.config().to_json(), config.to_json())
+        # How steps are launched may change on the way: a recording that fails must not cost the run.
+        different = _differences(self.config().to_json() | {"graph": config.graph}, config.to_json())
         if different:
             raise InputError(
                 f"{path} was made with {different[0]}: choose another --output, give --overwrite, "
@@ -217,10 +218,10 @@ def environment(
 ) -> dict[str, Any]:
     """Return what a figure needs beside it to be believed: versions, device, and how many images there were."""
     return {
-        "flatnext": version("flatnext"),
+        "flatnext": version_of("flatnext"),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "numpy": version("numpy"),
+        "numpy": version_of("numpy"),
         "platform": platform.platform(),
         "device": str(device),
         "device_name": device_name(device),
