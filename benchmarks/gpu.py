@@ -33,7 +33,7 @@ from flatnext.training.graph import CudaRecorder
 
 STEPS = 20  # of a turn: whole periods of an interval of 4
 SHAPES = [(128, 32, 1), (256, 32, 2), (256, 16, 1), (512, 16, 2), (512, 8, 1)]  # channels, image size, stride
-VARIANTS = {
+VARIANTS: dict[str, tuple[dict[str, Any], str | None, bool]] = {
     "eager": ({"graph": False}, "plain", False),
     "graph": ({}, "plain", False),
     "graph, form chosen": ({}, None, False),
