@@ -8,7 +8,8 @@
 # finished run of seed 0, and one archive of configs, metrics, results and environments of all runs, finished or not.
 #
 # Where STUDY does not survive, RESULTS gets with KEEP=1 the unfinished run's checkpoint too, in pieces of 15 MiB
-# (three, four with an average of the weights), and RESTORE=FOLDER with the pieces and runs.tar.gz puts it back.
+# (three; an average of the weights and a validation split are one more each), and RESTORE=FOLDER, a full path, with the
+# pieces and runs.tar.gz puts it back. Give another RESULTS then.
 set -u
 cd "$(dirname "$0")/.."
 seconds=$1 study=$2 results=$3
@@ -21,8 +22,9 @@ PYTHONPATH=src${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONPATH
 mkdir -p "$results" "$study"
 if [ -n "${RESTORE:-}" ] && [ ! -e "$study/study.json" ]; then
-    tar xzf "$RESTORE/runs.tar.gz" -C "$study"
-    cat "$RESTORE"/checkpoint.tar.* | tar xf - -C "$study"
+    tar xzf "$RESTORE/runs.tar.gz" -C "$study" || exit 1
+    cat "$RESTORE"/checkpoint.tar.* > "$study/checkpoint.tar" && tar xf "$study/checkpoint.tar" -C "$study" || exit 1
+    rm "$study/checkpoint.tar"
 fi
 # shellcheck disable=SC2086  # a list of words
 timeout --foreground -s TERM "$seconds" "$python" -m flatnext study --recipes $recipes --seeds "${SEEDS:-1}" --output "$study" "$@"
@@ -37,6 +39,7 @@ done
 if [ -n "${KEEP:-}" ]; then
     rm -f "$results"/checkpoint.tar.*
     (cd "$study" && find . -name 'state-*.pt' | while read -r state; do
-        echo "$state" && echo "${state%/*}/last.safetensors"
+        echo "$state"
+        ls "${state%/*}"/last.safetensors "${state%/*}"/best.safetensors 2> /dev/null
     done | tar cf - -T -) | split -b 15m - "$results/checkpoint.tar."
 fi

@@ -2,9 +2,9 @@
 
     PYTHONPATH=src python benchmarks/gpu.py [--batch-size 128] [--rounds 8] [--compiled] [--json gpu.json]
 
-Contenders take turns of whole periods of steps, so that a drifting machine drifts for all. What fails is reported and
-left out; once nothing can be recorded any more, no further contender is made. Beside each time stands what 50,000
-images would take. The file is written after each part. `benchmarks/gpu.sh` runs this after the tests.
+Contenders take turns of whole periods of steps, so that a drifting machine drifts for all. What fails when it is
+made is reported and left out; once nothing can be recorded any more, no further contender is made. Beside each time
+stands what 50,000 images would take. The file is written after each part. `benchmarks/gpu.sh` runs this too.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import contextlib
 import gc
 import json
 import statistics
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -99,8 +100,10 @@ def measure_steps(names: list[tuple[str, str]], options: argparse.Namespace, dev
             continue
         try:
             turns[f"{name}, {variant}"] = contender(METHODS[name], variant, options.batch_size, device)
-        except Exception as error:  # one that does not work must not cost the session
+        except Exception as error:  # one that does not work must not cost the others
             print(f"{name}, {variant}: failed: {type(error).__name__}: {str(error).partition(chr(10))[0]}", flush=True)
+    if not turns:
+        return {}
     seconds = interleave(turns, options.rounds)
     turns.clear()
     gc.collect()  # the memory of all these runs
@@ -155,6 +158,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     device = resolve_device("cuda")
+    warnings.filterwarnings("error", message="the step cannot be recorded")  # its times would be another contender's
     content: dict[str, Any] = {"device": device_name(device), "torch": torch.__version__, "cuda": torch.version.cuda}
     content |= {"batch_size": options.batch_size, "rounds": options.rounds, "steps_a_turn": STEPS}
     print(f"{content['device']}, torch {torch.__version__}, batch {options.batch_size}, n = {options.rounds} turns")

@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 
 from flatnext import cli
+from flatnext.flags import setting_overrides
 from flatnext.models import resnext29
+from flatnext.parser import make_parser
 from flatnext.versions import version_of
 from tiny import TINY
 
@@ -197,6 +199,7 @@ BAD = [
     ),
     (["train", "--method", "momentum-amp", "--momentum", "0", "--no-nesterov"], "momentum-amp needs momentum above 0"),
     (["train", "--recipe", "quick", "--crop-padding", "1000000"], "crop_padding is 1000000"),
+    (["train", "--recipe", "sgd", "--dataset", "digits"], "cutout is 16: give at most 8 for 8-pixel images"),
     (["train", "--recipe", "quick", "--device", "meta"], "meta"),
     (["train", "--recipe", "quick", "--seed", str(2**64)], "seed"),
     (["train", "--accumulate", "1000"], "accumulate is 1000"),
@@ -250,6 +253,14 @@ def test_what_users_of_other_libraries_try_gets_a_hint(capsys):
         cli.main(["train", "--amp"])
     assert error.value.code == 2
     assert "--method amp; mixed precision is --precision bf16" in capsys.readouterr().err
+
+
+def test_the_digits_have_recipes_of_their_own():
+    for arguments, name in (([], "sgd"), (["--dataset", "digits"], "quick"), (["--dataset", "cifar100"], "sgd")):
+        options = make_parser().parse_args(["train", *arguments])
+        config, folder = cli._config(options, setting_overrides(vars(options)))
+        assert config.recipe == name
+        assert folder.name == f"{name}-seed-0"
 
 
 def test_a_version_of_what_is_not_installed():

@@ -163,21 +163,23 @@ def test_a_replayed_step_asks_the_device_for_nothing(case):
     assert not found
 
 
-def test_weights_come_back_when_recording_fails():
+def test_a_run_goes_on_when_recording_fails():
     case = Case(Amp(), "fp32")
-    models, _, replayed = both(case)
+    models, taken, replayed = both(case)
 
     class Failing(Again):
         def record(self, work, generators):
             raise InputError("the step cannot be recorded")
 
     replayed.recorder = Failing()
-    for number in range(0, 16, 4):
-        take(replayed, number, case)
-    before = bits(models[1].state_dict().values())
-    with pytest.raises(InputError, match="recorded"):
-        take(replayed, 16, case)
-    assert same_bits(before, models[1].state_dict().values())
+    for number in range(0, 32, 4):
+        take(taken, number, case)
+        message = (
+            "cannot be recorded; the run goes on without" if number == 4 * (WARM_UP + 1) else None
+        )  # momentum begins with the second
+        with pytest.warns(UserWarning, match=message) if message else contextlib.nullcontext():
+            take(replayed, number, case)
+    assert same_bits(bits(models[0].state_dict().values()), models[1].state_dict().values())
     assert all(isinstance(group["lr"], float) for group in replayed.optimizer.param_groups)
 
 

@@ -170,7 +170,6 @@ def test_a_run_folder_is_not_overwritten_unasked(whole, tmp_path):
         train(config, folder)
     with pytest.raises(InputError, match=r"optimizer\.learning_rate = 0\.02, not 0\.5"):
         train(config.override({"learning_rate": 0.5}), folder, resume=True)
-    assert train(config.override({"graph": False}), folder, resume=True)  # how steps are launched may change
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(InputError, match="not a run folder"):
         train(config, tmp_path, overwrite=True)

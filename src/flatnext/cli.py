@@ -68,8 +68,7 @@ def _study(options: argparse.Namespace) -> int:
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise InputError("a study runs in one process: use torchrun with train, then flatnext report")
     overrides = setting_overrides(vars(options))
-    digits = overrides.get("dataset") == "digits"
-    names = options.recipes or (["quick", "quick-amp"] if digits else ["sgd", "amp"])
+    names = options.recipes or (["quick", "quick-amp"] if _digits(overrides) else ["sgd", "amp"])
     configs = override_each([recipe(name) for name in names], overrides)
     if options.models:
         if overrides.keys() & {field.name for field in fields(Model)} - {"parameter_budget"}:
@@ -94,6 +93,11 @@ def _study(options: argparse.Namespace) -> int:
     for failure in failures:
         print(f"flatnext: error: {failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _digits(overrides: dict[str, Any]) -> bool:
+    """Return whether the digits are asked for, which have recipes of their own."""
+    return overrides.get("dataset") == "digits"
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -133,7 +137,8 @@ def _config(options: argparse.Namespace, overrides: dict[str, Any]) -> tuple[Con
         if overrides or options.output or options.overwrite:
             raise InputError("--resume takes its settings from the run: leave settings, --output and --overwrite out")
         return read_config(options.resume / "config.json"), options.resume
-    config = recipe(options.recipe or "sgd") if options.config is None else read_config(options.config)
+    name = options.recipe or ("quick" if _digits(overrides) else "sgd")
+    config = recipe(name) if options.config is None else read_config(options.config)
     config = config.override(overrides)
     return config, options.output or Path("runs") / f"{config.recipe}-seed-{config.seed}"
 

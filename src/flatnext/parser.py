@@ -86,7 +86,11 @@ def _study(parser: argparse.ArgumentParser) -> None:
 def _train(parser: argparse.ArgumentParser) -> None:
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
-        "--recipe", choices=RECIPES, default=None, metavar="NAME", help=f"where to start from ({RECIPE_NAMES})"
+        "--recipe",
+        choices=RECIPES,
+        default=None,
+        metavar="NAME",
+        help=f"where to start from (default sgd, with digits quick): {RECIPE_NAMES}",
     )
     start.add_argument("--config", type=Path, metavar="FILE", help="start from the config.json of another run")
     start.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this folder")

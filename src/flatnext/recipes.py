@@ -100,12 +100,12 @@ def _with(method: Method) -> Config:
 
 def momentum_amp() -> Config:
     """The recipe `sgd` with AMP along the momentum. The radius is AMP's; it has not been tuned."""
-    return _with(MomentumAmp(epsilon=0.3))
+    return _with(MomentumAmp(epsilon=0.3, inner_lr=0.5))
 
 
 def rmp() -> Config:
     """The recipe `sgd` with random perturbations of AMP's size, the AMP paper's control."""
-    return _with(Rmp(epsilon=0.3))
+    return _with(Rmp(epsilon=0.3, inner_lr=0.5))
 
 
 def sam() -> Config:

@@ -12,6 +12,7 @@ measured where a shape first occurs.
 from __future__ import annotations
 
 import statistics
+import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -115,9 +116,11 @@ def choose(
     for form in forms(x, weight, groups):
         try:
             times[form] = seconds(partial(_both_passes, x, weight, stride, groups, form))
-        except Exception:  # Triton's compiler raises many kinds
-            if form == "plain":
+        except Exception as error:  # Triton's compiler raises many kinds
+            if form == "plain" or isinstance(error, torch.cuda.OutOfMemoryError):
                 raise
+            reason = str(error).partition("\n")[0]
+            warnings.warn(f"convolutions do not run in the form {form}, which is left out: {reason}", stacklevel=2)
     fastest = min(times, key=times.__getitem__)
     _chosen[key] = fastest if times[fastest] < (1 - LEAST_GAIN) * times["plain"] else "plain"
     return _chosen[key]

@@ -9,7 +9,7 @@ from flatnext.report.evidence_tables import difference, interval, mean, unit
 from flatnext.report.numbers import DASH, decimal, listing, mean_sd, probability
 from flatnext.study.claims import REPORT, Answer, Tested, same_but_for_method
 from flatnext.study.epochs import Epochs
-from flatnext.study.rows import Row
+from flatnext.study.rows import Row, places
 from flatnext.study.statistics import Comparison, p_text
 from flatnext.study.table import Study
 
@@ -85,11 +85,12 @@ def _points(row: Row) -> str:
     return " points" if row.measure.unit == "%" else _spaced(row)
 
 
-def _named(row: Row) -> str:
+def _named(study: Study, answer: Answer, row: Row) -> str:
     """Return a measure's name with the number of images."""
-    if not row.counts:
+    counts = row.images(*places(study, answer.contrast))
+    if not counts:
         return row.measure.name
-    images = _images(row.counts)
+    images = _images(counts)
     if row.measure.kind == "gap":
         images = f"{images.replace('image', 'training image')}, its test loss on all test images"
     return f"{row.measure.name} ({images})"
@@ -103,7 +104,7 @@ def _images(counts: Iterable[int]) -> str:
 def _single(study: Study, answer: Answer, tested: Tested) -> str:
     row, found = tested.row, tested.comparison
     ours, theirs = _means(study, answer, row)
-    text = f"{_named(row)} {ours} against {theirs}{_spaced(row)}: {difference(row, found)}"
+    text = f"{_named(study, answer, row)} {ours} against {theirs}{_spaced(row)}: {difference(row, found)}"
     if answer.claim.expects and (ratio := _ratio(study, answer, row)):
         text += f", {ratio} times as long"
     return f"{text} {_chance(row, tested)}"
@@ -130,11 +131,12 @@ def _several(study: Study, answer: Answer) -> str:
         words = (f"{answer.count('for')} for it", f"{answer.count('against')} against", f"{answer.count('open')} open")
         counts = f"{number} measures: {', '.join(words)} ({n})"
     if number > LISTED:
-        return f"{counts}, on {_images(count for tested in answer.tested for count in tested.row.counts)}"
+        pair = places(study, answer.contrast)
+        return f"{counts}, on {_images(count for tested in answer.tested for count in tested.row.images(*pair))}"
     values = []
     for row in (tested.row for tested in answer.tested):
         ours, theirs = (text if number <= SPREAD else text.split(" ")[0] for text in _means(study, answer, row))
-        values.append(f"{_named(row)}: {ours} against {theirs}{_spaced(row)}")
+        values.append(f"{_named(study, answer, row)}: {ours} against {theirs}{_spaced(row)}")
     return f"{counts}. {'; '.join(values)}"
 
 

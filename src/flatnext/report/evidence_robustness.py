@@ -2,63 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from flatnext.report import figures as drawing
-from flatnext.report.blocks import Block, Figure, Panel
+from flatnext.report.blocks import Block, Figure, Panel, Text
 from flatnext.report.evidence_figures import seeds_of
 from flatnext.report.numbers import listing
 from flatnext.study import measures
 from flatnext.study.rows import Row, rows
 from flatnext.study.table import Group, Study
 
-SOURCES = {"generated": "Corruptions, generated", "published": "CIFAR-10-C, as published"}
+CORRUPTED = {
+    "severity.generated": "Corruptions, generated",
+    "severity.published": "CIFAR-10-C, as published",
+}
 
-DRAWN = "pgd"
+ATTACKED = {
+    "attack.pgd.linf": "PGD, maximum norm",
+    "attack.pgd.l2": "PGD, Euclidean norm",
+}
 """FGSM is weaker, and AutoAttack is run at one budget; the table has both."""
 
-NORMS = {"linf": "PGD, maximum norm", "l2": "PGD, Euclidean norm"}
-
-FEWEST = 2
-"""Points that make a line."""
+FEWEST = 3
+"""Points that make a line, that of the images as they are among them."""
 
 
 def figures(study: Study) -> list[Block]:
-    """Return a figure for corruptions and one for attacks, of what was measured with the same settings in all runs."""
-    severities = [row for row in rows(study, measures.by_severity) if not row.problem()]
-    corrupted = [
-        _panel(study, f"corruptions-{source}", title, "severity (0: no corruption)", found)
-        for source, title in SOURCES.items()
-        if _drawable(found := [row for row in severities if row.measure.kind == f"severity.{source}"])
-    ]
-    under_attack = [row for row in rows(study, measures.attacks) if not row.problem()]
-    clean = [row for row in under_attack if row.measure.kind == "clean"]
-    attacked = [
-        _panel(study, f"attack-{norm}", title, "budget in 1/255 (0: no attack)", [*clean[:1], *found])
-        for norm, title in NORMS.items()
-        if _drawable(found := [row for row in under_attack if row.measure.kind == f"attack.{DRAWN}.{norm}"])
-    ]
+    """Return a figure for corruptions and one for attacks, or say that they were measured with different settings."""
+    severities, attacks = rows(study, measures.by_severity), rows(study, measures.attacks)
+    clean = _of_kind(attacks, "clean")[:1]
+    corrupted = {title: _of_kind(severities, kind) for kind, title in CORRUPTED.items()}
+    attacked = {title: [*clean, *_of_kind(attacks, kind)] for kind, title in ATTACKED.items()}
+    what = "Accuracy on corrupted test images, mean over the corruptions"
     return [
-        *_figure(study, "corruptions", "Accuracy on corrupted test images, mean over the corruptions", corrupted),
-        *_figure(study, "attacks", "Accuracy under attack", attacked),
+        *_figure(study, "corruptions", what, corrupted, "severity"),
+        *_figure(study, "attacks", "Accuracy under attack", attacked, "budget in 1/255"),
     ]
 
 
-def _drawable(found: Sequence[Row]) -> bool:
-    return sum(any(row.values) for row in found) >= FEWEST
+def _of_kind(found: Sequence[Row], kind: str) -> list[Row]:
+    return [row for row in found if row.measure.kind == kind]
 
 
-def _figure(study: Study, part: str, what: str, panels: Sequence[Panel]) -> list[Block]:
-    if not panels:
-        return []
-    found = rows(study, measures.attacks if part == "attacks" else measures.by_severity)
-    images = listing(f"{count:,}" for count in sorted({count for row in found for count in row.counts}))
+def _figure(study: Study, part: str, what: str, panels: Mapping[str, Sequence[Row]], along: str) -> list[Block]:
+    """Return the figure of a part, with a panel for each title that has a line, or why it is not drawn."""
+    alike = {title: [row for row in found if not row.problem()] for title, found in panels.items()}
+    drawn = {title: found for title, found in alike.items() if sum(any(row.values) for row in found) >= FEWEST}
+    if not drawn:
+        differ = any(row.problem() for found in panels.values() for row in found)
+        return [Text(f"{what} is not drawn: it was measured with different settings.")] if differ else []
+    shown = [row for found in drawn.values() for row in found]
+    images = listing(f"{count:,}" for count in sorted({count for row in shown for count in row.images()}))
     seeds = seeds_of(study, lambda run: run.evidence is not None and getattr(run.evidence, part) is not None)
-    bands = "the bands from the smallest to the largest"
-    return [Figure(f"{what}, {images} images a seed: mean over seeds ({seeds}), {bands}", tuple(panels))]
+    caption = f"{what}, {images} images a seed: mean over seeds ({seeds}), the bands from the smallest to the largest"
+    if any(not row.measure.at for row in shown):
+        caption += "; at 0 the images as they are"
+    drawings = (_panel(study, f"{part}-{n}", title, along, found) for n, (title, found) in enumerate(drawn.items()))
+    return [Figure(caption, tuple(drawings))]
 
 
 def accuracy_by(found: Sequence[Row], group: int) -> drawing.Curve | None:
@@ -72,7 +75,7 @@ def accuracy_by(found: Sequence[Row], group: int) -> drawing.Curve | None:
 
 def _panel(study: Study, name: str, title: str, along: str, found: Sequence[Row]) -> Panel:
     lines = [(group, line) for number, group in enumerate(study.groups) if (line := accuracy_by(found, number))]
-    alt = f"{title}: accuracy by {along.partition(' (')[0]}, for {listing(group.label for group, _ in lines)}"
+    alt = f"{title}: accuracy by {along}, for {listing(group.label for group, _ in lines)}"
     return drawing.panel(name, alt, f"{title}: accuracy (%)", _draw(study, lines, along))
 
 

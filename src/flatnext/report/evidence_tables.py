@@ -135,12 +135,13 @@ def table(
 
 def _not_compared(study: Study, found: Sequence[Row]) -> list[Text]:
     """Say which rows were not compared with the baseline, for any recipe or for some, and why."""
-    phrases: dict[str, list[str]] = {"Not compared": [], "Not compared for all recipes": []}
+    phrases: dict[str, list[str]] = {"Not compared": [], "Not compared for some recipes": []}
     for row in found:
-        problems = [row.problem_between(study, contrast) for contrast in study.contrasts] or [row.problem()]
-        if any(problems):
-            kind = "Not compared" if all(problems) else "Not compared for all recipes"
-            phrases[kind].append(f"{row.measure.name} ({row.problem()})")
+        if problem := row.problem():
+            some = study.contrasts and not all(row.problem_between(study, contrast) for contrast in study.contrasts)
+            phrases["Not compared for some recipes" if some else "Not compared"].append(
+                f"{row.measure.name} ({problem})"
+            )
     return [Text(f"{kind}: {'; '.join(names)}.") for kind, names in phrases.items() if names]
 
 
@@ -153,7 +154,7 @@ def _columns() -> list[Column]:
 
     return [
         ("unit", lambda row: row.measure.unit),
-        ("images", lambda row: " or ".join(f"{count:,}" for count in row.counts) or DASH),
+        ("images", lambda row: " or ".join(f"{count:,}" for count in row.images()) or DASH),
         ("n", seeds),
     ]
 

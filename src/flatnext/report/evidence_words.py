@@ -40,7 +40,7 @@ def explained(answers: Sequence[Answer]) -> list[Block]:
 def _uncertain(answers: Sequence[Answer]) -> str:
     """Return how uncertain the accuracy on the fewest images is, by the normal approximation of the binomial."""
     rows = [tested.row for answer in answers for tested in answer.tested if tested.row.measure.unit == "%"]
-    counts = [count for row in rows for count in row.counts]
+    counts = [count for row in rows for count in row.images()]
     if not counts:
         return ""
     half = 1.96 * 50 / math.sqrt(min(counts))
@@ -61,7 +61,7 @@ def _claims() -> Iterator[str]:
         "disagree show neither. p is corrected by Holm's procedure for the measures and recipes that answer one "
         "claim (test accuracy: as under Comparison), not for the number of claims. Of a measure that was taken at "
         "several radii the middle one counts, of several attacks with one budget the one that leaves the least "
-        "accuracy over all recipes. Not shown does not mean that there is no difference: with few seeds only large "
+        "accuracy to the two. Not shown does not mean that there is no difference: with few seeds only large "
         "ones are."
     )
     yield (
@@ -92,11 +92,11 @@ def _measures(held: Sequence[Evidence]) -> Iterator[str]:
     if parts:
         bins = listing(sorted({str(part.result.bins) for part in parts}))
         yield (
-            f"ECE is the mean distance between confidence and accuracy over {bins} bins, weighted by their images, and "
-            "comes out too high by chance (by about 0.02 on 1,000 images); its adaptive form has bins of equal mass. "
-            "NLL is the mean of −log of the probability of the true class; it and the Brier score also reward "
-            "accuracy. After scaling means: after all outputs were divided by one number, the temperature, fitted on "
-            "validation images."
+            f"ECE is the mean distance between confidence and accuracy over {bins} bins, weighted by their images; "
+            "calibrated perfectly, a model would still show about 0.02 on 1,000 images. Its adaptive form has bins of "
+            "equal mass. NLL is the mean of −log of the probability of the true class; it and the Brier score also "
+            "reward accuracy. After scaling means: after all outputs were divided by one number, the temperature, "
+            "fitted on validation images."
         )
     if any(evidence.attacks for evidence in held):
         yield (

@@ -9,7 +9,7 @@ from typing import Literal
 from flatnext.study import measures
 from flatnext.study.epochs import Epochs, compare_epochs
 from flatnext.study.measures import Direction, Family, lost_name
-from flatnext.study.rows import Row, rows
+from flatnext.study.rows import Row, places, rows
 from flatnext.study.statistics import Comparison, adjust
 from flatnext.study.table import Contrast, Group, Study
 
@@ -154,11 +154,11 @@ def _answers(study: Study, claim: Claim) -> list[Answer]:
     if claim is EACH_EPOCH:
         return [_each_epoch(claim, contrast) for contrast in contrasts]
     family = rows(study, claim.family)
-    chosen = _chosen(claim, family)
+    chosen = [_chosen(claim, family, places(study, contrast)) for contrast in contrasts]
     found = [
         (number, row, comparison)
         for number, contrast in enumerate(contrasts)
-        for row in chosen
+        for row in chosen[number]
         if (comparison := row.compare(study, contrast)) is not None
     ]
     corrected = adjust([comparison for *_, comparison in found])
@@ -169,10 +169,12 @@ def _answers(study: Study, claim: Claim) -> list[Answer]:
         supports = claim.expects or row.measure.better
         assert supports is not None
         tested[number].append(Tested(row, headline or comparison, supports))
-    beside = _beside(claim, chosen, family)
     return [
-        replace(_answer(study, claim, contrast, tuple(each), chosen), beside=_compared(study, contrast, beside))
-        for contrast, each in zip(contrasts, tested, strict=True)
+        replace(
+            _answer(study, claim, contrast, tuple(each), own),
+            beside=_compared(study, contrast, _beside(claim, own, family)),
+        )
+        for contrast, each, own in zip(contrasts, tested, chosen, strict=True)
     ]
 
 
@@ -196,11 +198,11 @@ def _answer(
         return Answer(claim, contrast, verdict(tested), tested, problems)
     if problems:
         return Answer(claim, contrast, "not comparable", problem=problems)
-    places = [study.groups.index(group) for group in (contrast.group, contrast.baseline)]
-    if any(all(row.values[place] for place in places) for row in chosen):
+    pair = places(study, contrast)
+    if any(all(row.values[place] for place in pair) for row in chosen):
         return Answer(claim, contrast, "no seed in common")
-    missing = [study.groups[place].label for place in places if not any(row.values[place] for row in chosen)]
-    problem = "" if len(missing) == len(places) else f"not for {missing[0]}" if missing else "not the same for both"
+    missing = [study.groups[place].label for place in pair if not any(row.values[place] for row in chosen)]
+    problem = "" if len(missing) == len(pair) else f"not for {missing[0]}" if missing else "not the same for both"
     return Answer(claim, contrast, "not measured", problem=problem)
 
 
@@ -220,32 +222,32 @@ def verdict(tested: Sequence[Tested]) -> Verdict:
     return "shown" if "for" in outcomes else "the opposite is shown"
 
 
-def _chosen(claim: Claim, found: Sequence[Row]) -> list[Row]:
-    """Return the rows that answer a claim; which they are does not depend on how they came out.
+def _chosen(claim: Claim, found: Sequence[Row], pair: tuple[int, int]) -> list[Row]:
+    """Return the rows that answer a claim about two groups; which they are does not depend on which of them is ahead.
 
     Of a kind that was measured at several radii it is the middle one (the lower of two), since they are all but the
-    same question. Of several attacks within one budget it is the one that leaves the least accuracy over all recipes,
+    same question. Of several attacks within one budget it is the one that leaves the least accuracy to the two,
     since each is an upper bound of the same quantity; of two alike the later, which is the dearer.
     """
     if claim.kinds == ("attack",):
-        return _strongest(_complete([row for row in found if row.measure.kind.startswith("attack.")]))
+        return _strongest(_complete([row for row in found if row.measure.kind.startswith("attack.")], pair), pair)
     chosen = []
     for kind in claim.kinds:
-        held = _complete([row for row in found if row.measure.kind == kind])
+        held = _complete([row for row in found if row.measure.kind == kind], pair)
         same = sorted(held, key=lambda row: row.measure.at or 0.0)
         chosen += same[(len(same) - 1) // 2 :][:1]
     return chosen
 
 
-def _complete(found: Sequence[Row]) -> Sequence[Row]:
-    """Return the rows that were measured for all recipes, or all rows where there is none."""
-    return [row for row in found if row.problem() or all(row.values)] or found
+def _complete(found: Sequence[Row], pair: tuple[int, int]) -> Sequence[Row]:
+    """Return the rows that were measured for both groups, or all rows where there is none."""
+    return [row for row in found if all(row.conditions[number] for number in pair)] or found
 
 
-def _strongest(found: Sequence[Row]) -> list[Row]:
+def _strongest(found: Sequence[Row], pair: tuple[int, int]) -> list[Row]:
     def left(row: Row) -> float:
-        values = [value for by_seed in row.values for value in by_seed.values()]
-        return sum(values) / len(values) if values else 2.0  # not comparable: only if there is no other
+        values = [value for number in pair for value in row.values[number].values()]
+        return sum(values) / len(values) if values and not row.problem(*pair) else 2.0  # only if there is no other
 
     best: dict[str, Row] = {}
     for row in found:

@@ -19,14 +19,19 @@ _Samples = dict[Config, tuple[RunRecord, Sample]]  # by what no two runs of a st
 class Row:
     """A measure in each group, by seed; of a group whose runs cannot be summed up there are no values.
 
-    `conditions` are those of each group's runs, `infinite` the names of its runs in which the value was not finite.
+    `counts` are the numbers of images, and `conditions` the rest that it depends on, of each group's runs; `infinite`
+    are the names of its runs in which the value was not finite.
     """
 
     measure: Measure
     values: tuple[Mapping[int, float], ...]
-    counts: tuple[int, ...]
+    counts: tuple[tuple[int, ...], ...]
     conditions: tuple[tuple[Mapping[str, Any], ...], ...]
     infinite: tuple[tuple[str, ...], ...]
+
+    def images(self, *numbers: int) -> list[int]:
+        """Return on how many images these groups (none named: all) were measured, each number once."""
+        return sorted({count for number in numbers or range(len(self.counts)) for count in self.counts[number]})
 
     def problem(self, *numbers: int) -> str:
         """Return why these groups (none named: all) are not compared, or not summed up; empty if they are."""
@@ -38,7 +43,7 @@ class Row:
 
     def problem_between(self, study: Study, contrast: Contrast) -> str:
         """Return why the two groups of a contrast are not compared; empty if they are."""
-        return self.problem(*sorted(_places(study, contrast)))
+        return self.problem(*sorted(places(study, contrast)))
 
     def estimate(self, number: int) -> Estimate | None:
         """Return mean and spread over the seeds of a group, None where it was not measured."""
@@ -48,11 +53,12 @@ class Row:
         """Return the group minus the baseline, not corrected; None without a seed in common or with a problem."""
         if self.problem_between(study, contrast):
             return None
-        ours, theirs = (self.values[place] for place in _places(study, contrast))
+        ours, theirs = (self.values[place] for place in places(study, contrast))
         return compare_paired(ours, theirs) if ours.keys() & theirs.keys() else None
 
 
-def _places(study: Study, contrast: Contrast) -> tuple[int, int]:
+def places(study: Study, contrast: Contrast) -> tuple[int, int]:
+    """Return the numbers of the two groups of a contrast, the baseline last."""
     return study.groups.index(contrast.group), study.groups.index(contrast.baseline)
 
 
@@ -69,11 +75,10 @@ def _row(measure: Measure, groups: Sequence[Group], samples: _Samples) -> Row:
     held = [
         [(*samples[run.config], run.config.seed) for run in group.runs if run.config in samples] for group in groups
     ]
-    counts = tuple(sorted({s.count for _, s in samples.values() if s.count is not None}))
     row = Row(
         measure,
         tuple({seed: sample.value for _, sample, seed in each if sample.value is not None} for each in held),
-        counts,
+        tuple(tuple(sample.count for _, sample, _ in each if sample.count is not None) for each in held),
         tuple(tuple(sample.conditions for _, sample, _ in each) for each in held),
         tuple(tuple(run.name for run, sample, _ in each if sample.value is None) for each in held),
     )

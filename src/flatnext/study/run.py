@@ -35,7 +35,8 @@ def run_study(
     runs = plan.runs(output)
     for run in runs:
         RunFolder(run.folder).check(run.config, resume=True, overwrite=overwrite)
-    resolve_device(device)  # before anything is downloaded
+    if overwrite or not all(RunFolder(run.folder).finished() for run in runs):
+        resolve_device(device)  # before anything is downloaded
     for config in plan.configs:  # data that cannot be used is seen before anything is written
         check_data(config, data_dir, download=download, progress=progress)
     try:

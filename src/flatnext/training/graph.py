@@ -9,6 +9,7 @@ are taken as usual, which also warms the libraries up, and then the work is reco
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -64,7 +65,7 @@ class CudaRecorder:
                 result = work()
         except RuntimeError as error:
             reason = str(error).partition("\n")[0]
-            raise InputError(f"the step cannot be recorded as a CUDA graph ({reason}): give --no-graph") from error
+            raise InputError(f"the step cannot be recorded as a CUDA graph ({reason})") from error
         self.last = graph
 
         def replay() -> T:
@@ -87,7 +88,8 @@ class GraphStep:
     """Takes a step as `Step` does, by replaying it. It has no state of its own that a checkpoint would need.
 
     Model and optimizer may be changed between steps in place; if their tensors are replaced by others (by
-    `Optimizer.load_state_dict`, for one), everything is recorded anew. `step` must be that of one process.
+    `Optimizer.load_state_dict`, for one), everything is recorded anew. `step` must be that of one process. What cannot
+    be recorded is warned of, and from there on every step is taken as usual.
     """
 
     def __init__(self, step: Step, recorder: Recorder) -> None:
@@ -103,16 +105,17 @@ class GraphStep:
         self._addresses: list[int] = []
         self._taken: dict[Hashable, int] = {}
         self._recordings: dict[Hashable, _Recording] = {}
+        self._failed = False  # to record: a run is not lost for that
 
     def __call__(self, images: Tensor, labels: Tensor, number: int, batch_count: int) -> StepStats:
         """Take step `number` on a batch; for arguments and result see `Step`."""
         self._forget_if_moved()
         kind = (self.step.method.form(number), batch_count, *_kind(images), *_kind(labels))
         taken = self._taken[kind] = self._taken.get(kind, 0) + 1
-        if taken <= WARM_UP:
-            return self.recorder.run(lambda: self._warm_up(images, labels, number, batch_count))
+        if taken > WARM_UP and kind not in self._recordings and not self._failed:
+            self._try_to_record(kind, images, labels, number, batch_count)
         if kind not in self._recordings:
-            self._recordings[kind] = self._record(images, labels, number, batch_count)
+            return self.recorder.run(lambda: self._as_usual(images, labels, number, batch_count))
         recording = self._recordings[kind]
         recording.images.copy_(images)
         recording.labels.copy_(labels)
@@ -122,10 +125,17 @@ class GraphStep:
         stats = recording.replay()
         return replace(stats, loss=stats.loss.clone(), correct=stats.correct.clone())
 
-    def _warm_up(self, images: Tensor, labels: Tensor, number: int, batch_count: int) -> StepStats:
-        """Take a step as usual, under autocast as it is in recording: a compiled model would be compiled anew there."""
+    def _as_usual(self, images: Tensor, labels: Tensor, number: int, batch_count: int) -> StepStats:
+        """Take a step, under autocast as it is in recording: a compiled model would be compiled anew there."""
         with _without_autocast_cache():
             return self.step(images, labels, number, batch_count)
+
+    def _try_to_record(self, kind: Hashable, images: Tensor, labels: Tensor, number: int, batch_count: int) -> None:
+        try:
+            self._recordings[kind] = self._record(images, labels, number, batch_count)
+        except InputError as error:
+            self._failed = True
+            warnings.warn(f"{error}; the run goes on without, and more slowly", stacklevel=2)
 
     def _record(self, images: Tensor, labels: Tensor, number: int, batch_count: int) -> _Recording:
         """Record a step on copies of a batch."""

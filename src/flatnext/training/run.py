@@ -177,9 +177,9 @@ class Run:
 def _check_fit(config: Config, partition: data.Partition, processes: int) -> None:
     """Raise `InputError` if the model or the augmentation does not fit the images, before anything is written."""
     size = partition.train.images.shape[-1]
-    for name in ("crop_padding", "cutout"):
-        if getattr(config.data, name) > 2 * size:
-            raise InputError(f"{name} is {getattr(config.data, name)}: give at most {2 * size} for {size}-pixel images")
+    for name, most in (("crop_padding", 2 * size), ("cutout", size)):
+        if getattr(config.data, name) > most:
+            raise InputError(f"{name} is {getattr(config.data, name)}: give at most {most} for {size}-pixel images")
     sizes = (*(config.data.early_sizes or ()), size)
     with torch.device("meta"):
         model = models.build(config.model, len(partition.classes))

@@ -71,8 +71,7 @@ class RunFolder:
             return
         if not resume:
             raise InputError(f"{path} holds a run: choose another --output, go on with --resume, or give --overwrite")
-        # How steps are launched may change on the way: a recording that fails must not cost the run.
-        different = _differences(self.config().to_json() | {"graph": config.graph}, config.to_json())
+        different = _differences(self.config().to_json(), config.to_json())
         if different:
             raise InputError(
                 f"{path} was made with {different[0]}: choose another --output, give --overwrite, "
