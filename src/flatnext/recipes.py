@@ -158,15 +158,6 @@ def best() -> Config:
     )
 
 
-def architecture() -> Config:
-    """The recipe `sgd` with pyramidal widths, the most accurate of twelve models of the report's size.
-
-    They were compared on a validation split in one short run each, on two cores: `docs/results.md`. This one takes 30 %
-    more multiply-adds than ResNeXt-29. It has not been run at full length.
-    """
-    return replace(sgd(), recipe="architecture", model=MODELS["pyramid38"])
-
-
 def quick() -> Config:
     """Plain SGD on scikit-learn's handwritten digits (8x8 pixels, no download): the report's model, in seconds.
 
@@ -216,7 +207,7 @@ RECIPES: dict[str, Callable[[], Config]] = {
     for make in (
         *(report_sgd, report_text_sgd, report_amp, paper_amp),
         *(sgd, amp, momentum_amp, rmp, sam, asam, adversarial),
-        *(best, architecture, cpu, quick, quick_amp),
+        *(best, cpu, quick, quick_amp),
     )
 }
 
