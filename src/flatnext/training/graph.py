@@ -89,7 +89,7 @@ class GraphStep:
 
     Model and optimizer may be changed between steps in place; if their tensors are replaced by others (by
     `Optimizer.load_state_dict`, for one), everything is recorded anew. `step` must be that of one process. What cannot
-    be recorded is warned of, and from there on every step is taken as usual.
+    be recorded is warned of; from there on nothing more is, and steps of other kinds are taken as usual.
     """
 
     def __init__(self, step: Step, recorder: Recorder) -> None:
