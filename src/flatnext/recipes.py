@@ -183,6 +183,15 @@ def quick_amp() -> Config:
     return replace(quick(), recipe="quick-amp", method=Amp(epsilon=0.01))
 
 
+RECIPES: dict[str, Callable[[], Config]] = {
+    make().recipe: make
+    for make in (
+        *(report_sgd, report_text_sgd, report_amp, paper_amp),
+        *(sgd, amp, momentum_amp, rmp, sam, asam, adversarial),
+        *(best, cpu, quick, quick_amp),
+    )
+}
+
 MODELS: dict[str, Model] = {
     "resnext29": Model(),
     "resnext20": Model(blocks=(2, 2, 2)),
@@ -199,16 +208,6 @@ MODELS: dict[str, Model] = {
     "preact30": Model(block="preact", blocks=(5, 5, 4), cardinality=1, bottleneck_width=56, stem=16, stem_kernel=3),
     "sknet44": Model(block="sk", blocks=(5, 4, 5), bottleneck_width=3),
     "pyramid38": Model(blocks=(4, 4, 4), bottleneck_width=2, widths="pyramid", pyramid_alpha=432),
-}
-
-
-RECIPES: dict[str, Callable[[], Config]] = {
-    make().recipe: make
-    for make in (
-        *(report_sgd, report_text_sgd, report_amp, paper_amp),
-        *(sgd, amp, momentum_amp, rmp, sam, asam, adversarial),
-        *(best, cpu, quick, quick_amp),
-    )
 }
 
 

@@ -108,7 +108,7 @@ def measure_memory(plan: Plan, device: torch.device, say: Callable[[str], None])
         held = child.ask(what="growth")["bytes"]
     return {
         "batch_size": batch,
-        "steps": STEPS if device.type == "cpu" else GPU_STEPS,
+        "steps": GPU_STEPS if device.type == "cuda" else STEPS,
         "peak_bytes": peaks,
         "times_less_than_report": {name: peaks[REPORT] / value for name, value in peaks.items()},
         "epoch_bytes": held,
