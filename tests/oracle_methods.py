@@ -11,6 +11,8 @@ import math
 import numpy as np
 import torch
 
+from flatnext.seeds import mix
+
 NORM = (2, 3)  # where gamma and beta stand among the parameters
 LAYER_NORM_EPS = 1e-5
 
@@ -105,7 +107,7 @@ def rmp(run, state, *, epsilon, inner_lr, ball):
     """Gaussian noise of the norm that AMP's delta has, a tensor or in all."""
     gradients, _ = run()
     wanted = project([inner_lr * g for g in gradients], epsilon, ball)
-    generator = torch.Generator().manual_seed((state["seed"] << 32) + state["step"])
+    generator = torch.Generator().manual_seed(mix(state["seed"], state["step"]))
     draw = [torch.randn(w.shape, generator=generator, dtype=state["noise"]) for w in run.weights]
     noise = [each.double().numpy() for each in draw]
     if ball == "global":

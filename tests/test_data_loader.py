@@ -11,8 +11,8 @@ from PIL import Image
 
 from flatnext.data import Loader, Split, batches
 from flatnext.data.augment import cutout, horizontal_flip, normalize, random_crop, shrink
-from flatnext.data.loader import mix
 from flatnext.errors import InputError
+from flatnext.seeds import mix
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 

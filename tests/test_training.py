@@ -60,6 +60,18 @@ def whole(request, tmp_path_factory):
     return request.param, folder
 
 
+def test_evaluation_every_few_epochs_and_after_the_last(tmp_path):
+    train(tiny(epochs=5, evaluate_every=2), tmp_path)
+    lines = measured(tmp_path)
+    assert [line["epoch"] for line in lines if line["validation_accuracy"] is not None] == [2, 4, 5]
+    assert [line["epoch"] for line in lines if line["test_loss"] is not None] == [2, 4, 5]
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["best"]["epoch"] in (2, 4, 5)
+    train(tiny(epochs=5), tmp_path / "each")
+    each = measured(tmp_path / "each")
+    assert [line["train_loss"] for line in lines] == [line["train_loss"] for line in each]  # it changes no weight
+
+
 def test_a_run_leaves_its_folder(whole):
     config, folder = whole
     names = {path.name for path in folder.iterdir()}

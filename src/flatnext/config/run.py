@@ -193,6 +193,7 @@ class Config(Settings):
     channels_last: bool = setting(True, "keep images and weights channels-last in memory")
     graph: bool = setting(True, "on a CUDA GPU, with one process: record the steps once and replay them")
     test_curve: bool = setting(True, "evaluate on the test set after each epoch, for the curves alone")
+    evaluate_every: int = setting(1, "evaluate after every k-th epoch only, and after the last")
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -203,6 +204,7 @@ class Config(Settings):
             1 <= self.accumulate <= self.batch_size,
             f"accumulate is {self.accumulate}: give a number from 1 to batch_size",
         )
+        require(self.evaluate_every >= 1, f"evaluate_every is {self.evaluate_every}: give at least 1")
         require(0 <= self.seed < 2**31, f"seed is {self.seed}: give a number from 0 to below 2**31")
         require(
             re.fullmatch(r"\w[\w.+-]*", self.recipe) is not None,

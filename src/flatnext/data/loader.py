@@ -13,6 +13,7 @@ from flatnext.data.dataset import Split
 from flatnext.data.mixing import Mixture, draw_mixtures, mix_images, mix_labels
 from flatnext.data.operations import ROUNDS, Operations, draw_operations
 from flatnext.errors import InputError
+from flatnext.seeds import mix
 
 Batch = tuple[Tensor, Tensor]
 FLIP_STREAM, AUGMENT_STREAM, MIX_STREAM = 1, 2, 3  # of random numbers, beside those of the epochs
@@ -226,12 +227,6 @@ def _check_sizes(sizes: tuple[int, ...], images: Tensor) -> None:
 def _scaled(pixels: int, scale: float) -> int:
     """Return a length at another image size, in whole pixels; one that is not 0 stays so."""
     return max(round(pixels * scale), 1) if pixels else 0
-
-
-def mix(seed: int, epoch: int, *stream: int) -> int:
-    """Return the 64-bit seed of an epoch's draws; unlike seed + epoch, no two pairs share their stream."""
-    # As spawn key the epoch starts on a word of its own; NumPy would otherwise join a long seed and the epoch.
-    return int(np.random.SeedSequence(seed, spawn_key=(epoch, *stream)).generate_state(1, np.uint64)[0])
 
 
 def batches(

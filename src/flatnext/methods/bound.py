@@ -20,6 +20,7 @@ from flatnext.methods.rmp import rmp
 from flatnext.methods.rule import Rule
 from flatnext.methods.sam import asam, sam
 from flatnext.methods.sgd import sgd
+from flatnext.seeds import mix
 
 T = TypeVar("T")
 
@@ -88,7 +89,7 @@ class BoundMethod:
         if self.radius is not None:
             self.radius.fill_(self.radius_at(step))
         if (noise := self.generator(device)) is not None:
-            noise.manual_seed((self.seed << 32) + step)
+            noise.manual_seed(mix(self.seed, step))
 
     def generator(self, device: torch.device) -> torch.Generator | None:
         """Return the generator that the method draws from, if it draws; `prepare` seeds it anew for every step."""

@@ -204,8 +204,9 @@ def _finish_epoch(run: Run, judge: Judge) -> dict[str, Any]:
     run.tally.seconds += time.monotonic() - began  # a GPU ends its steps only when it is asked for something
     loss, accuracy, rate = run.tally.total(run.processes)
     began = time.monotonic()
-    validation = judge.validation()
-    test = judge.test() if run.config.test_curve else None
+    due = (run.epoch + 1) % run.config.evaluate_every == 0 or run.epoch + 1 == run.config.epochs
+    validation = judge.validation() if due else None
+    test = judge.test() if due and run.config.test_curve else None
     line: dict[str, Any] = {
         "epoch": run.epoch + 1,
         "step": run.step,

@@ -1,0 +1,15 @@
+"""Seeds of random streams."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def mix(seed: int, number: int, *stream: int) -> int:
+    """Return a 64-bit seed made from a seed, a number (an epoch, a step) and the number of a stream, by a hash.
+
+    Sums and shifts do not do: `seed + epoch` repeats itself, and torch's CPU generator keeps the low 32 bits of a seed
+    alone, so that `(seed << 32) + step` is the same stream for every seed.
+    """
+    # As spawn key the number starts on a word of its own; NumPy would otherwise join a long seed and the number.
+    return int(np.random.SeedSequence(seed, spawn_key=(number, *stream)).generate_state(1, np.uint64)[0])
