@@ -35,7 +35,7 @@ from flatnext.training.graph import CudaRecorder
 STEPS = 20  # of a turn: whole periods of an interval of 4
 SHAPES = [(128, 32, 1), (256, 32, 2), (256, 16, 1), (512, 16, 2), (512, 8, 1)]  # channels, image size, stride
 VARIANTS: dict[str, tuple[dict[str, Any], str | None, bool]] = {
-    "eager": ({"graph": False}, "plain", False),
+    "eager": ({"cuda_graph": False}, "plain", False),
     "graph": ({}, "plain", False),
     "graph, form chosen": ({}, None, False),
     "graph, compiled": ({}, "plain", True),
@@ -138,7 +138,7 @@ def difference(batch_size: int, device: torch.device, method: str, steps: int = 
     """Return the largest difference in a weight between steps that are replayed and steps that are not."""
     models = []
     for graph in (True, False):
-        settings = {"batch_size": batch_size, "precision": "fp32", "learning_rate": 0.01, "graph": graph}
+        settings = {"batch_size": batch_size, "precision": "fp32", "learning_rate": 0.01, "cuda_graph": graph}
         way = OurWay(
             Config(recipe="gpu", method=METHODS[method]).override(settings), random_partition(8192, 32), device
         )

@@ -11,24 +11,25 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import oracle_methods
+import process_worker
 import pytest
 import safetensors.torch
 import torch
+from methods_table import bn_network, image_batches, oracle_batches, oracle_options, oracle_weights
+from process_worker import CASES, PER_RANK, SIZES, STEPS, work
+from tiny import tiny
 from torch import nn
 from torch.nn import functional as F
 
 import flatnext
-import oracle_methods
 from flatnext import cli, models
 from flatnext.config import METHODS
 from flatnext.errors import InputError
 from flatnext.processes import ALONE, join_processes
 from flatnext.training import train
-from methods_table import bn_network, image_batches, oracle_batches, oracle_options, oracle_weights
-from process_worker import CASES, PER_RANK, SIZES, STEPS, work
-from tiny import tiny
 
-HERE = Path(__file__).parent
+WORKER = Path(process_worker.__file__)
 ABORTED = ("terminate called", "Aborted", "core dumped", "Warning", "Segmentation")
 
 
@@ -49,7 +50,7 @@ def launch_two(folder):
     rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     running = [
         subprocess.Popen(
-            [sys.executable, str(HERE / "process_worker.py"), str(folder)],
+            [sys.executable, str(WORKER), str(folder)],
             env=environment(RANK=str(rank), LOCAL_RANK=str(rank), **rendezvous),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -112,13 +113,15 @@ def test_per_rank_perturbs_by_halves(both, case):
     )
     sizes = [len(labels) for _, labels in batches]
     for result in both[:2]:
-        assert_close(result["per_rank"][str(case)]["weights"], expected, 1e-9)
-        assert result["per_rank"][str(case)]["tally"][0] == pytest.approx(np.average(losses, weights=sizes), abs=1e-9)
+        assert_close(result["m_sharpness"][str(case)]["weights"], expected, 1e-9)
+        assert result["m_sharpness"][str(case)]["tally"][0] == pytest.approx(
+            np.average(losses, weights=sizes), abs=1e-9
+        )
 
 
 @pytest.mark.parametrize("case", [c for c in PER_RANK if c.clip_norm is None], ids=str)
 def test_per_rank_in_one_process_changes_nothing(alone, case):
-    ours, theirs = alone["per_rank"][str(case)], alone["cases"][str(case.but(per_rank=False))]
+    ours, theirs = alone["m_sharpness"][str(case)], alone["cases"][str(case.but(m_sharpness=False))]
     assert all(torch.equal(a, b) for a, b in zip(ours["weights"], theirs["weights"], strict=True))
 
 
@@ -141,7 +144,7 @@ def test_batch_norms_statistics_are_the_average_and_the_same_in_both(both, case)
     halves = []
     for rank in range(2):
         model = bn_network("fp64")
-        for x in images[rank::2].chunk(case.accumulate):
+        for x in images[rank::2].chunk(case.grad_accum_steps):
             model(x)
         halves.append(dict(model.named_buffers()))
     result = both[0]["batch_norm"][str(case)]["first"]

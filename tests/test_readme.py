@@ -7,8 +7,8 @@ import shlex
 
 import pytest
 import torch
+from places import REPOSITORY
 
-from conftest import REPOSITORY
 from flatnext import cli
 from flatnext.recipes import RECIPES
 

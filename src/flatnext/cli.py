@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (RuntimeError, MemoryError) as error:
         if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
             raise
-        _complain("error: out of memory: lower --batch-size or --image-size, or raise --accumulate")
+        _complain("error: out of memory: lower --batch-size or --image-size, or raise --grad-accum-steps")
         return 2
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # somebody closed the pipe that this writes to, as `| head` does

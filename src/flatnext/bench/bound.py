@@ -101,4 +101,4 @@ def passes(method: Method) -> float:
     if method.name in ("sgd", "momentum-amp"):
         return 1.0
     share = getattr(method, "ascent_share", 1.0)
-    return 1 + share * getattr(method, "inner_iter", 1) / getattr(method, "interval", 1)
+    return 1 + share * getattr(method, "inner_iter", 1) / getattr(method, "perturb_every", 1)

@@ -21,7 +21,7 @@ METHODS: dict[str, Method] = {
     "amp": Amp(),
     "amp-global": Amp(ball="global"),
     "amp-norm": Amp(only="norm"),
-    "amp-interval-4": Amp(interval=4),
+    "amp-every-4": Amp(perturb_every=4),
     "amp-inner-iter-2": Amp(inner_iter=2),
     "amp-ascent-share-0.5": Amp(ascent_share=0.5),
     "sam": Sam(),
@@ -161,6 +161,8 @@ def training_configs(plan: Plan, device_type: str = "cpu") -> dict[str, Config]:
     configs |= {f"recipe {name}": recipe(name) for name in plan.recipes}
     if device_type == "cuda":
         configs |= {
-            f"{name}, eager": configs[name].override({"graph": False}) for name in ("sgd", "amp") if name in configs
+            f"{name}, eager": configs[name].override({"cuda_graph": False})
+            for name in ("sgd", "amp")
+            if name in configs
         }
     return {name: config.override(common) for name, config in configs.items()}

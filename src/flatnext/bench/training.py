@@ -81,7 +81,7 @@ def take_turns(
 
 def interval(config: Config) -> int:
     """Return every how many steps the config's method perturbs."""
-    return getattr(config.method, "interval", 1)
+    return getattr(config.method, "perturb_every", 1)
 
 
 def contenders(

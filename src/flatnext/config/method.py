@@ -20,16 +20,16 @@ class Sgd(Settings):
 class Perturbation(Settings):
     """What every method that perturbs can be told besides its own settings."""
 
-    interval: int = setting(1, "perturb every k-th step only; the others are plain")
+    perturb_every: int = setting(1, "perturb every k-th step only; the others are plain")
     radius_schedule: Literal["constant", "warmup", "decay"] = setting(
         "constant", "radius over the run: constant, rising linearly from zero, or falling linearly to zero"
     )
-    per_rank: bool = setting(False, "with several processes, let each perturb by the gradient of its own images")
+    m_sharpness: bool = setting(False, "with several processes, let each perturb by the gradient of its own images")
 
     def __post_init__(self) -> None:
         """Check the ranges: no number among the settings is negative."""
         super().__post_init__()
-        require(self.interval >= 1, f"interval is {self.interval}: give at least 1")
+        require(self.perturb_every >= 1, f"perturb_every is {self.perturb_every}: give at least 1")
         share = getattr(self, "ascent_share", 1.0)
         require(0 < share <= 1, f"ascent_share is {share}: give a number above 0, up to 1")
         require_finite(self, *(f.name for f in fields(self) if isinstance(getattr(self, f.name), (int, float))))

@@ -181,7 +181,7 @@ class Config(Settings):
     schedule: Schedule = field(default_factory=Schedule)
     epochs: int = setting(100, "passes over the training set")
     batch_size: int = setting(128, "images a step, over all processes")
-    accumulate: int = setting(1, "micro-batches a step: the same gradient and perturbation in less memory")
+    grad_accum_steps: int = setting(1, "micro-batches a step: the same gradient and perturbation in less memory")
     label_smoothing: float = setting(0.0, "label smoothing")
     ema: float = setting(
         0.0, "decay a step of a moving average of the weights, which is then evaluated and stored; 0: none"
@@ -191,7 +191,7 @@ class Config(Settings):
         "auto", "bf16 autocast, or single or double precision; auto: bf16 where the device is faster with it"
     )
     channels_last: bool = setting(True, "keep images and weights channels-last in memory")
-    graph: bool = setting(True, "on a CUDA GPU, with one process: record the steps once and replay them")
+    cuda_graph: bool = setting(True, "on a CUDA GPU, with one process: record the steps once and replay them")
     test_curve: bool = setting(True, "evaluate on the test set after each epoch, for the curves alone")
     evaluate_every: int = setting(1, "evaluate after every k-th epoch only, and after the last")
 
@@ -201,8 +201,8 @@ class Config(Settings):
         require(self.epochs >= 1, f"epochs is {self.epochs}: give at least 1")
         require(self.batch_size >= 1, f"batch_size is {self.batch_size}: give at least 1")
         require(
-            1 <= self.accumulate <= self.batch_size,
-            f"accumulate is {self.accumulate}: give a number from 1 to batch_size",
+            1 <= self.grad_accum_steps <= self.batch_size,
+            f"grad_accum_steps is {self.grad_accum_steps}: give a number from 1 to batch_size",
         )
         require(self.evaluate_every >= 1, f"evaluate_every is {self.evaluate_every}: give at least 1")
         require(0 <= self.seed < 2**31, f"seed is {self.seed}: give a number from 0 to below 2**31")
@@ -237,10 +237,7 @@ class Config(Settings):
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Config:
         """Return the config that `to_json` wrote. An unknown key, or a value of another type, is an `InputError`."""
-        part = content.get("data")
-        if isinstance(part, Mapping) and isinstance(part.get("flip"), bool):  # as runs had it before there was a choice
-            content = {**content, "data": {**part, "flip": "random" if part["flip"] else "none"}}
-        return parse(cls, content, "config")
+        return parse(cls, _with_present_names(content), "config")
 
     def override(self, settings: Mapping[str, Any]) -> Config:
         """Return this config with some settings changed, each named by its field alone, as on the command line.
@@ -270,3 +267,23 @@ class Config(Settings):
             where = f": it belongs to method {' and '.join(owners)}" if owners else ""
             raise InputError(f"method {method} has no setting {next(iter(settings))!r}{where}")
         return replace(self, **changed)
+
+
+RENAMED = {
+    "accumulate": "grad_accum_steps",
+    "graph": "cuda_graph",
+    "interval": "perturb_every",
+    "per_rank": "m_sharpness",
+}
+"""Settings by the names that they had in the files of version 0.1.0."""
+
+
+def _with_present_names(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a config with the settings of earlier versions as they are called and written now."""
+    present = {RENAMED.get(name, name): value for name, value in content.items()}
+    if isinstance(method := present.get("method"), Mapping):
+        present["method"] = {RENAMED.get(name, name): value for name, value in method.items()}
+    part = present.get("data")
+    if isinstance(part, Mapping) and isinstance(part.get("flip"), bool):
+        present["data"] = {**part, "flip": "random" if part["flip"] else "none"}
+    return present

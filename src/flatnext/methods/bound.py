@@ -46,7 +46,7 @@ METHODS: dict[type[config.Method], Row] = {
 
 
 # Settings that say when, with what and of what a rule is made; the others are the rule's arguments.
-FOR_THE_STEP = ("interval", "radius_schedule", "per_rank", "only", "ascent_share")
+FOR_THE_STEP = ("perturb_every", "radius_schedule", "m_sharpness", "only", "ascent_share")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +112,9 @@ class BoundMethod:
         return getattr(self.settings, "ascent_share", 1.0)
 
     @property
-    def per_rank(self) -> bool:
+    def m_sharpness(self) -> bool:
         """Whether each process perturbs by its own gradient."""
-        return isinstance(self.settings, config.Perturbation) and self.settings.per_rank
+        return isinstance(self.settings, config.Perturbation) and self.settings.m_sharpness
 
     @cached_property
     def parameters(self) -> list[nn.Parameter]:
@@ -138,7 +138,7 @@ class BoundMethod:
 
     def _plain(self, step: int) -> bool:
         """Return whether a step is plain whatever the radius."""
-        return isinstance(self.settings, config.Sgd) or step % self.settings.interval != 0
+        return isinstance(self.settings, config.Sgd) or step % self.settings.perturb_every != 0
 
     def _need(self, name: str, images: Tensor) -> Any:
         """Return one of the things that rules need beside their settings."""

@@ -157,10 +157,10 @@ def make_step(run: Run) -> TakeStep:
         autocast=functools.partial(autocast, run.precision, run.device),
         label_smoothing=run.config.label_smoothing,
         clip_norm=run.config.optimizer.clip_norm,
-        accumulate=run.config.accumulate,
+        grad_accum_steps=run.config.grad_accum_steps,
         processes=run.processes,
     )
-    return GraphStep(step, CudaRecorder(run.device)) if run.config.graph and recordable(step, run.device) else step
+    return GraphStep(step, CudaRecorder(run.device)) if run.config.cuda_graph and recordable(step, run.device) else step
 
 
 def advance(run: Run, take_step: TakeStep, images: Tensor, labels: Tensor) -> None:

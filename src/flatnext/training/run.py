@@ -190,7 +190,7 @@ def _check_fit(config: Config, partition: data.Partition, processes: int) -> Non
                 f"early_sizes has {early}: give multiples of {model.downsampling} up to the images' own {size}"
             )
     smallest = min(config.batch_size, len(partition.train) % config.batch_size or config.batch_size)
-    least = smallest // processes // config.accumulate
+    least = smallest // processes // config.grad_accum_steps
     pooled = config.model.block == "sk"  # its attention is made of one pixel whatever the images' size
     if least < 2 and (pooled or min(sizes) == model.downsampling):
         where = "in block sk" if pooled else "where the last stage has one pixel"

@@ -33,9 +33,9 @@ TakeStep = Callable[[Tensor, Tensor, int, int], StepStats]  # as `Step` is calle
 class Step:
     """Computes a batch's gradient by the method and lets the optimizer take the step.
 
-    The gradient is that of the mean loss over the whole batch, whatever the number of micro-batches (`accumulate`) and
+    The gradient is that of the mean loss over the whole batch, whatever `grad_accum_steps` and the number of
     processes. With several processes the gradient of every pass is summed over them, and so is the perturbation made
-    from it the same in all; with the method's `per_rank` each perturbs by its own images, and only the gradient that
+    from it the same in all; with the method's `m_sharpness` each perturbs by its own images, and only the gradient that
     the step is taken with is summed; a `clip_norm` then clips the own gradient of each. Batch norm sees a micro-batch
     of one process; its running statistics are averaged.
     """
@@ -45,7 +45,7 @@ class Step:
     autocast: Callable[[], AbstractContextManager[object]]
     label_smoothing: float = 0.0
     clip_norm: float | None = None
-    accumulate: int = 1
+    grad_accum_steps: int = 1
     processes: Processes = ALONE
 
     def __call__(self, images: Tensor, labels: Tensor, number: int, batch_count: int) -> StepStats:
@@ -57,14 +57,14 @@ class Step:
         """
         weight = len(labels) / batch_count
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        apart = self.method.per_rank
+        apart = self.method.m_sharpness
         passes = itertools.count()
 
         def closure() -> StepStats:
             self.method.optimizer.zero_grad(set_to_none=True)
             share = self.method.share(number, next(passes))
             # Batch norm may need two images in each micro-batch.
-            count = min(len(labels), max(math.ceil(share * len(labels)), 2 * self.accumulate))
+            count = min(len(labels), max(math.ceil(share * len(labels)), 2 * self.grad_accum_steps))
             stats = self._passes(images[:count], labels[:count], 1.0 if apart else weight, len(labels))
             if not apart:
                 self.processes.sum(p.grad for p in parameters if p.grad is not None)
@@ -87,7 +87,7 @@ class Step:
         """Run forward and backward over the micro-batches; the gradient is `weight` times that of the mean loss."""
         loss_sum, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
         # As equal as can be: `chunk` may leave a single image to the last, which batch norm cannot take at one pixel.
-        parts = min(self.accumulate, len(labels))
+        parts = min(self.grad_accum_steps, len(labels))
         for x, y in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
             with self.autocast():
                 logits = self.model(x)

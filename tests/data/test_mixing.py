@@ -1,0 +1,278 @@
+"""Mixup, CutMix and TrivialAugment: beside oracles, in the loader, in a step and in a run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from test_loader import MEAN, STD, collect, make_loader, make_split
+from test_training import assert_same_run
+from tiny import AtStep, tiny
+from torch import nn
+
+from flatnext import methods
+from flatnext.config import Config, Sgd
+from flatnext.data import Loader, Split
+from flatnext.data.augment import normalize
+from flatnext.data.mixing import Mixture, draw_mixtures, mix_images, mix_labels, rectangle
+from flatnext.errors import InputError
+from flatnext.recipes import recipe
+from flatnext.training import Stopped, train
+from flatnext.training.step import Step
+
+MIXED = {
+    "mixup": {"mixup": 0.4, "classes": 37},
+    "cutmix": {"cutmix": 1.0, "classes": 37},
+    "both": {"mixup": 0.4, "cutmix": 1.0, "classes": 37},
+}
+
+
+def by_numpy(images, labels, mixture, classes):
+    """Return a batch mixed with itself in reverse, image by image, and its targets."""
+    images, count = images.double().numpy(), len(labels)
+    mixed, targets = images.copy(), np.zeros((count, classes))
+    _, height, width = images.shape[1:]
+    for i in range(count):
+        other, share = count - 1 - i, mixture.share
+        if mixture.centre is None:
+            mixed[i] = share * images[i] + (1 - share) * images[other]
+        else:
+            side_y, side_x = int(height * np.sqrt(1 - share)), int(width * np.sqrt(1 - share))
+            y, x = int(mixture.centre[0] * height), int(mixture.centre[1] * width)
+            taken = 0
+            for row in range(y - side_y // 2, y + side_y // 2):
+                for column in range(x - side_x // 2, x + side_x // 2):
+                    if 0 <= row < height and 0 <= column < width:
+                        mixed[i, :, row, column] = images[other, :, row, column]
+                        taken += 1
+            share = 1 - taken / (height * width)
+        targets[i, labels[i]] += share
+        targets[i, labels[other]] += 1 - share
+    return mixed, targets
+
+
+@pytest.mark.parametrize("kind", MIXED)
+@pytest.mark.parametrize("sizes", [None, (4, 6)])
+def test_the_loader_mixes_as_numpy_does(kind, sizes):
+    split = make_split(37, 8, 8)
+    options = {"batch_size": 8, "crop_padding": 2, "flip": "random", "cutout": 2, "early_sizes": sizes}
+    loader = make_loader(split, dtype=torch.float64, **options, **MIXED[kind])
+    plain = make_loader(split, dtype=torch.float64, **options)
+    for epoch in (0, 2):
+        mixtures = loader._mixtures(epoch)
+        assert len(mixtures) == len(loader) == 5
+        for (images, targets), (unmixed, labels), mixture in zip(
+            loader.epoch(epoch), plain.epoch(epoch), mixtures, strict=True
+        ):
+            expected, expected_targets = by_numpy(unmixed, labels, mixture, 37)
+            np.testing.assert_allclose(images.numpy(), expected, rtol=0, atol=1e-12)
+            np.testing.assert_allclose(targets.numpy(), expected_targets, rtol=0, atol=1e-12)
+            assert targets.dtype == torch.float64
+            np.testing.assert_allclose(targets.sum(1), 1, rtol=0, atol=1e-12)
+            assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("kind", MIXED)
+@pytest.mark.parametrize("augment", ["none", "trivial", "randaugment"])
+def test_the_shares_of_processes_are_the_whole(kind, augment):
+    split = make_split(37, 8, 8)
+    options = {**MIXED[kind], "augment": augment}
+    whole = list(make_loader(split, **options).epoch(1))
+    parts = [list(make_loader(split, rank=rank, ranks=3, **options).epoch(1)) for rank in range(3)]
+    for step, (images, targets) in enumerate(whole):
+        for rank in range(3):
+            assert torch.equal(parts[rank][step][0], images[rank::3])
+            assert torch.equal(parts[rank][step][1], targets[rank::3])
+
+
+@pytest.mark.parametrize("kind", [*MIXED, "neither"])
+@pytest.mark.parametrize("augment", ["none", "trivial", "randaugment"])
+def test_a_mixed_epoch_can_be_entered_at_any_step(kind, augment):
+    options = {**MIXED.get(kind, {}), "augment": augment, "flip": "alternating"}
+    full = list(make_loader(make_split(), **options).epoch(3))
+    for start in range(6):
+        rest = list(make_loader(make_split(), **options).epoch(3, start))
+        assert len(rest) == 5 - start
+        for (images, targets), (expected, expected_targets) in zip(rest, full[start:], strict=True):
+            assert torch.equal(images, expected)
+            assert torch.equal(targets, expected_targets)
+
+
+def test_operations_come_before_crop_and_flip_and_change_nothing_else():
+    split = make_split(37, 8, 8)
+    loader = make_loader(split, augment="trivial", batch_size=37)
+    order = loader._draw(4)[0]
+    done = loader._operations(4)(split.images[order])
+    images = split.images.clone()
+    images[order] = done
+    expected = collect(make_loader(Split(images, split.labels), batch_size=37).epoch(4))
+    found = collect(loader.epoch(4))
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+    assert not torch.equal(found[0], collect(make_loader(split, batch_size=37).epoch(4))[0])
+
+
+def test_other_epochs_and_seeds_are_augmented_and_mixed_otherwise():
+    def of(seed, epoch):
+        loader = make_loader(make_split(), seed=seed, augment="trivial", **MIXED["both"])
+        return loader._operations(epoch).kinds.flatten().tolist(), loader._mixtures(epoch)
+
+    assert of(1, 2) == of(1, 2)
+    for other in ((1, 3), (2, 2), (2, 1)):
+        assert of(1, 2)[0] != of(*other)[0]
+        assert of(1, 2)[1] != of(*other)[1]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.5, 0.999, 1.0])
+@pytest.mark.parametrize("centre", [(0.0, 0.0), (0.5, 0.5), (0.999, 0.2)])
+def test_cutmix_cuts_within_the_image(share, centre):
+    top, bottom, left, right = rectangle(Mixture(share, centre), 8, 6)
+    assert 0 <= top <= bottom <= 8
+    assert 0 <= left <= right <= 6
+    images = torch.rand(3, 3, 8, 6)
+    mixed, true_share = mix_images(images, images.flip(0), Mixture(share, centre))
+    own = (mixed[0] == images[0]).all(0).double().mean()
+    assert true_share == pytest.approx(float(own))
+    if centre == (0.5, 0.5):
+        top, bottom, left, right = rectangle(Mixture(share, centre), 256, 256)
+        assert 1 - (bottom - top) * (right - left) / 256**2 == pytest.approx(share, abs=0.02)
+
+
+def test_shares_are_betas_and_the_coin_is_fair():
+    draw = draw_mixtures(20000, 0.4, 1.0, np.random.default_rng(1))
+    mixed = np.array([m.share for m in draw if m.centre is None])
+    cut = np.array([m.share for m in draw if m.centre is not None])
+    assert abs(len(mixed) - 10000) < 5 * 5000**0.5
+    for shares, alpha in ((mixed, 0.4), (cut, 1.0)):
+        variance = 1 / (4 * (2 * alpha + 1))
+        assert abs(shares.mean() - 0.5) < 5 * (variance / len(shares)) ** 0.5
+        assert shares.var() == pytest.approx(variance, rel=0.05)
+    assert all(m.centre is None for m in draw_mixtures(100, 0.4, 0, np.random.default_rng(1)))
+    assert all(m.centre is not None for m in draw_mixtures(100, 0, 0.4, np.random.default_rng(1)))
+
+
+def test_an_image_mixed_with_its_own_class_is_sure():
+    labels = torch.tensor([1, 2, 1])
+    targets = mix_labels(labels, labels.flip(0), 0.3, 4, torch.float64)
+    assert targets.tolist() == [[0, 1, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("grad_accum_steps", [1, 3])
+def test_a_step_on_soft_targets_is_numpys(smoothing, grad_accum_steps):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    method = methods.BoundMethod(settings=Sgd(), model=model, optimizer=optimizer, total_steps=1)
+    step = Step(
+        model=model,
+        method=method,
+        autocast=contextlib.nullcontext,
+        label_smoothing=smoothing,
+        grad_accum_steps=grad_accum_steps,
+    )
+    images = torch.randn(7, 3, 2, 2, dtype=torch.float64)
+    labels = torch.arange(7) % 5
+    targets = mix_labels(labels, labels.flip(0), 0.7, 5, torch.float64)
+    weight, bias = (p.detach().numpy().copy() for p in model.parameters())
+    flat = images.flatten(1).numpy()
+    logits = flat @ weight.T + bias
+    exponents = np.exp(logits - logits.max(1, keepdims=True))
+    probabilities = exponents / exponents.sum(1, keepdims=True)
+    wanted = targets.numpy() * (1 - smoothing) + smoothing / 5
+    loss = -(wanted * np.log(probabilities)).sum()
+    stats = step(images, targets, 0, 7)
+    assert float(stats.loss) == pytest.approx(loss)
+    assert int(stats.correct) == (logits.argmax(1) == labels.numpy()).sum()  # 0.7 is the larger share
+    expected = weight - 0.1 * (probabilities - wanted).T @ flat / 7
+    np.testing.assert_allclose(model[1].weight.detach().numpy(), expected, rtol=0, atol=1e-12)
+
+
+def test_hard_targets_as_probabilities_take_the_same_step():
+    found = []
+    for soft in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).double()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        method = methods.BoundMethod(settings=Sgd(), model=model, optimizer=optimizer, total_steps=1)
+        step = Step(model=model, method=method, autocast=contextlib.nullcontext, label_smoothing=0.1)
+        labels = torch.tensor([0, 4, 2])
+        targets = torch.eye(5, dtype=torch.float64)[labels] if soft else labels
+        stats = step(torch.randn(3, 3, 2, 2, dtype=torch.float64), targets, 0, 3)
+        found.append((float(stats.loss), int(stats.correct), model[1].weight.detach().clone()))
+    assert found[0][:2] == pytest.approx(found[1][:2])
+    torch.testing.assert_close(found[0][2], found[1][2], rtol=0, atol=1e-14)
+
+
+RUNS = [
+    tiny(mixup=0.2, cutmix=1.0, augment="trivial", flip="alternating", label_smoothing=0.1, ema=0.9),
+    tiny("quick-amp", cutmix=1.0, augment="randaugment", grad_accum_steps=2, early_sizes=(4,)),
+]
+
+
+@pytest.fixture(scope="module", params=RUNS, ids=["sgd", "amp"])
+def whole(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mixed") / "run"
+    train(request.param, folder)
+    return request.param, folder
+
+
+@pytest.mark.parametrize("number", [2, 4, 7])
+def test_a_mixed_run_resumes_to_the_bit(whole, tmp_path, number):
+    config, folder = whole
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "run", progress=AtStep(number, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    train(config, tmp_path / "run", resume=True)
+    assert_same_run(folder, tmp_path / "run")
+
+
+def test_a_mixed_run_leaves_the_global_generators_alone(whole, tmp_path):
+    config, folder = whole
+    torch.manual_seed(5)
+    np.random.seed(5)
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()
+    train(config, tmp_path / "run")
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert np.array_equal(states[1], np.random.get_state()[1])
+    assert_same_run(folder, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mixup": -0.1}, "mixup is -0.1"),
+        ({"cutmix": float("nan")}, "cutmix is nan"),
+        ({"cutmix": float("inf")}, "cutmix is inf"),
+        ({"mixup": 1e-5}, "mixup is 1e-05: give 0, or"),
+        ({"augment": "autoaugment"}, "augment is 'autoaugment'"),
+        ({"flip": True}, "flip is True"),
+    ],
+)
+def test_bad_settings_are_one_line(changes, message):
+    with pytest.raises(InputError) as caught:
+        tiny(**changes)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_loader_names_what_is_missing():
+    with pytest.raises(InputError, match="classes"):
+        Loader(make_split(), batch_size=8, mean=MEAN, std=STD, seed=0, mixup=0.2)
+    with pytest.raises(InputError, match="augment is 'all'"):
+        Loader(make_split(), batch_size=8, mean=MEAN, std=STD, seed=0, augment="all")
+
+
+def test_the_settings_survive_json():
+    config = recipe("sgd").override({"mixup": 0.2, "cutmix": 1, "augment": "trivial", "flip": "alternating"})
+    assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_without_operations_the_loader_gives_what_it_gave():
+    split = make_split(37, 8, 8)
+    images, labels = collect(make_loader(split, crop_padding=0, flip="none", cutout=0, augment="none").epoch(0))
+    assert torch.equal(images, normalize(split.images[labels], MEAN, STD))

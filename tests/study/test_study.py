@@ -1,0 +1,116 @@
+"""A study's plan, and what its runner does with runs that are finished, half-finished, failed or in the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+from tiny import AtStep, tiny
+
+from flatnext.errors import InputError
+from flatnext.recipes import recipe
+from flatnext.study.plan import make_plan, override_each
+from flatnext.study.run import run_study
+from flatnext.training import Silent, Stopped
+
+PAIR = [tiny("quick", epochs=1), tiny("quick-amp", epochs=1)]
+
+
+class Said(Silent):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def results(output):
+    return {str(path.parent.relative_to(output)): path.read_bytes() for path in output.glob("*/*/result.json")}
+
+
+def test_seeds_come_first_so_that_pairs_are_complete(tmp_path):
+    runs = make_plan(PAIR, 2, first_seed=3).runs(tmp_path)
+    assert [(run.config.recipe, run.config.seed) for run in runs] == [
+        ("quick", 3),
+        ("quick-amp", 3),
+        ("quick", 4),
+        ("quick-amp", 4),
+    ]
+    assert runs[1].folder == tmp_path / "quick-amp" / "seed-3"
+    assert all(run.config.data == runs[0].config.data for run in runs)
+
+
+@pytest.mark.parametrize(("configs", "seeds", "match"), [([], 1, "recipe"), (PAIR, 0, "seeds"), (PAIR * 2, 1, "twice")])
+def test_a_plan_without_sense_is_refused(configs, seeds, match):
+    with pytest.raises(InputError, match=match):
+        make_plan(configs, seeds)
+
+
+@pytest.mark.parametrize(
+    ("other", "match"),
+    [
+        (recipe("sgd"), "dataset"),
+        (tiny("quick-amp", split_seed=1), "split_seed"),
+        (replace(PAIR[0], recipe="twin"), "the same but for the name"),
+    ],
+)
+def test_recipes_that_cannot_be_compared_are_refused(other, match):
+    with pytest.raises(InputError, match=match):
+        make_plan([PAIR[0], other], 1)
+
+
+def test_settings_of_a_method_go_to_its_recipes():
+    plain, perturbed = override_each(PAIR, {"epsilon": 0.25, "epochs": 3})
+    assert (plain.epochs, perturbed.epochs, perturbed.method.epsilon) == (3, 3, 0.25)
+    assert override_each(PAIR, {"method": "amp", "epsilon": 0.25})[0].method.epsilon == 0.25
+    with pytest.raises(InputError, match="'epsilon'"):
+        override_each(PAIR[:1], {"epsilon": 0.25})
+
+
+def test_finished_runs_are_skipped_and_half_finished_ones_go_on(tmp_path):
+    plan, cut, whole = make_plan(PAIR, 2), tmp_path / "cut", tmp_path / "whole"
+    stop = AtStep(6, lambda: os.kill(os.getpid(), signal.SIGINT))  # in the second of four runs of four steps
+    with pytest.raises(Stopped, match="run 2 of 4: quick-amp, seed 0"):
+        run_study(plan, cut, progress=stop)
+    first = results(cut)
+    assert list(first) == ["quick/seed-0"]
+    rest = AtStep(0, None)
+    assert run_study(plan, cut, progress=rest) == []
+    assert rest.steps == 10
+    assert results(cut)["quick/seed-0"] == first["quick/seed-0"]
+    run_study(plan, whole)
+    for name, content in results(whole).items():
+        assert json.loads(content)["last"] == json.loads(results(cut)[name])["last"]
+    said = Said()
+    run_study(plan, cut, progress=said)
+    assert [line.endswith("finished before") for line in said.lines] == [True] * 4
+
+
+def test_a_run_that_fails_does_not_keep_the_others_from_running(tmp_path):
+    bad = tiny("quick-amp", epochs=1, learning_rate=1e30)
+    failures = run_study(make_plan([bad, PAIR[0]], 1), tmp_path)
+    assert len(failures) == 1
+    assert "quick-amp/seed-0: the loss is not finite" in failures[0]
+    assert list(results(tmp_path)) == ["quick/seed-0"]
+
+
+def test_other_settings_are_seen_before_anything_runs(tmp_path):
+    run_study(make_plan(PAIR, 1), tmp_path)
+    before = results(tmp_path)
+    changed = [PAIR[0], PAIR[1].override({"epsilon": 0.1})]
+    with pytest.raises(InputError, match=r"method\.epsilon = 0\.01, not 0\.1"):
+        run_study(make_plan(changed, 2), tmp_path)
+    assert results(tmp_path) == before
+    assert run_study(make_plan(changed, 1), tmp_path, overwrite=True) == []
+    assert results(tmp_path)["quick-amp/seed-0"] != before["quick-amp/seed-0"]
+
+
+def test_bad_input_starts_nothing(tmp_path):
+    with pytest.raises(InputError, match="train_images"):
+        run_study(make_plan([tiny(train_images=10**6)], 1), tmp_path / "study")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,318 @@
+"""Reading run folders into the study's table."""
+
+import copy
+import functools
+import json
+import math
+import operator
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_study import CLASSES, write_json, write_run, write_study
+
+from flatnext.config import Amp
+from flatnext.errors import InputError
+from flatnext.recipes import recipe
+from flatnext.report import content as report
+from flatnext.report import figures
+from flatnext.report.blocks import Panel
+from flatnext.study.table import read_study
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_study(tmp_path / "study", seeds=(0, 1, 2), epochs=3)
+
+
+def test_a_study_is_its_runs(folder: Path) -> None:
+    study = read_study([folder])
+    assert study.commands == ("flatnext study --recipes sgd amp --seeds 3",)
+    assert [group.label for group in study.groups] == ["sgd", "amp"]
+    assert study.left_out == ()
+    sgd = study.groups[0]
+    written = json.loads((folder / "sgd/seed-2/result.json").read_text())
+    assert sgd.accuracy()[2] == written["last"]["test"]["accuracy"]
+    assert sgd.accuracy("best").keys() == {0, 1, 2}
+    assert np.array_equal(sgd.checkpoints()[2].test.confusion, written["last"]["test"]["confusion"])
+    assert sgd.runs[2].environment.classes == CLASSES
+    assert [epoch.epoch for epoch in sgd.runs[2].epochs] == [1, 2, 3]
+    assert sgd.runs[2].name == "sgd/seed-2"
+
+
+def test_a_deleted_run_is_out_of_the_statistics(folder: Path) -> None:
+    before = read_study([folder]).contrasts[0].comparison
+    shutil.rmtree(folder / "amp" / "seed-1")
+    study = read_study([folder])
+    after = study.contrasts[0].comparison
+    assert before is not None
+    assert after is not None
+    assert (before.seeds, after.seeds) == ((0, 1, 2), (0, 2))
+    assert [(run.name, run.reason) for run in study.left_out] == [("amp/seed-1", "not started, or deleted")]
+
+
+def test_unfinished_and_failed_runs_are_listed(folder: Path) -> None:
+    write_run(folder / "sgd/seed-3", replace(recipe("sgd"), seed=3), epochs=4, finished=False)
+    write_run(folder / "sgd/seed-4", replace(recipe("sgd"), seed=4), epochs=4, finished=False, error="loss is nan")
+    study = read_study([folder])
+    assert [run.config.seed for run in study.groups[0].runs] == [0, 1, 2]
+    assert {run.name: run.reason for run in study.left_out} == {
+        "sgd/seed-3": "unfinished: 2 of 4 epochs",
+        "sgd/seed-4": "failed after 2 of 4 epochs: loss is nan",
+    }
+
+
+def test_a_run_that_only_has_its_config_was_not_started(folder: Path) -> None:
+    shutil.rmtree(folder / "amp/seed-1")
+    write_json(folder / "amp/seed-1/config.json", replace(recipe("amp"), seed=1).to_json())
+    study = read_study([folder])
+    assert [(run.name, run.reason) for run in study.left_out] == [("amp/seed-1", "not started, or deleted")]
+
+
+def test_a_study_of_which_nothing_was_started(tmp_path: Path) -> None:
+    write_json(tmp_path / "study.json", {"recipes": ["sgd"], "seeds": [0]})
+    write_json(tmp_path / "sgd/seed-0/config.json", recipe("sgd").to_json())
+    study = read_study([tmp_path])
+    assert study.groups == ()
+    assert [run.name for run in study.left_out] == ["sgd/seed-0"]
+    assert study.baseline is None
+    assert study.verdict == ("No run has finished: there is nothing to compare yet.",)
+
+
+def test_a_config_of_another_program_is_no_run(folder: Path) -> None:
+    write_json(folder / "node_modules/x/config.json", {"port": 80})
+    write_json(folder / "node_modules/config.json", [])
+    study = read_study([folder])
+    assert len(study.runs) == 6
+    assert study.left_out == ()
+    with pytest.raises(InputError, match="no runs in it"):
+        read_study([folder / "node_modules"])
+
+
+def test_a_study_given_twice_counts_once(folder: Path) -> None:
+    shutil.rmtree(folder / "amp/seed-1")
+    study = read_study([folder, folder / "amp", folder])
+    assert len(study.runs) == 5
+    assert len(study.left_out) == 1
+
+
+def test_commands_are_of_the_sessions_in_order(folder: Path) -> None:
+    file = folder / "sgd/seed-0/environment.json"
+    content = json.loads(file.read_text())
+    first = content["sessions"][0]
+    later = {**first, "command": "later", "started": "2026-12-01T00:00:00+00:00"}
+    before = {**first, "command": "before", "started": "2026-01-01T00:00:00+00:00"}
+    write_json(file, content | {"sessions": [before, first, later, later | {"command": ""}]})
+    write_json(folder / "study.json", {"command": "never ran", "recipes": ["sgd", "amp"], "seeds": [0, 1, 2]})
+    assert read_study([folder]).commands == ("before", first["command"], "later")
+
+
+def test_sessions_without_facts_of_their_own_have_the_runs(folder: Path) -> None:
+    file = folder / "sgd/seed-0/environment.json"
+    content = json.loads(file.read_text())
+    (full,) = content["sessions"]
+    bare = {key: full[key] for key in ("command", "started", "from_step")}
+    del content["processes"]
+    write_json(file, content | {"threads": 16, "sessions": [bare, bare | {"torch": "2.9.0", "processes": 3}]})
+    sessions = read_study([folder]).groups[0].runs[0].environment.sessions
+    assert [(s.device_name, s.threads, s.torch, s.processes) for s in sessions] == [
+        ("AMD EPYC", 16, "2.13.0+cpu", 1),
+        ("AMD EPYC", 16, "2.9.0", 3),
+    ]
+
+
+def test_a_loss_that_was_not_finite_is_none(folder: Path) -> None:
+    file = folder / "sgd/seed-0/result.json"
+    content = json.loads(file.read_text())
+    content["last"]["test"]["loss"] = None
+    write_json(file, content)
+    group = read_study([folder]).groups[0]
+    assert group.checkpoints()[0].test.loss is None
+    assert group.accuracy()[0] == content["last"]["test"]["accuracy"]
+
+
+def test_runs_are_found_without_a_plan(folder: Path) -> None:
+    (folder / "study.json").unlink()
+    whole = read_study([folder])
+    parts = read_study([folder / "amp", folder / "sgd", folder])
+    assert [group.label for group in whole.groups] == [group.label for group in parts.groups] == ["sgd", "amp"]
+    assert whole.verdict == parts.verdict
+    single = read_study([folder / "amp" / "seed-0"])
+    assert [run.name for group in single.groups for run in group.runs] == ["seed-0"]
+    assert "nothing to compare" in single.verdict[0]
+
+
+def test_the_plan_gives_the_order_and_sgd_is_the_baseline(tmp_path: Path) -> None:
+    study = read_study([write_study(tmp_path, recipes=("report-amp", "amp", "sgd"), seeds=(0, 1), epochs=2)])
+    assert [group.label for group in study.groups] == ["report-amp", "amp", "sgd"]
+    assert study.baseline is study.groups[2]
+    assert [contrast.group.label for contrast in study.contrasts] == ["report-amp", "amp"]
+    assert [contrast.comparison.family for contrast in study.contrasts if contrast.comparison] == [2, 2]
+
+
+def test_groups_that_share_a_name_are_told_apart_by_their_settings(folder: Path) -> None:
+    for seed in (0, 1):
+        config = replace(recipe("amp"), method=Amp(epsilon=0.25, inner_lr=0.5), seed=seed)
+        write_run(folder / f"other/seed-{seed}", config, epochs=3)
+        write_run(folder / f"plain/seed-{seed}", replace(recipe("sgd"), recipe="amp", seed=seed), epochs=3)
+    labels = {group.label for group in read_study([folder]).groups}
+    assert labels == {"sgd", "amp (method=amp, epsilon=0.3)", "amp (method=amp, epsilon=0.25)", "amp (method=sgd)"}
+
+
+def test_a_torn_last_line_is_left_out(folder: Path) -> None:
+    metrics = folder / "sgd/seed-0/metrics.jsonl"
+    metrics.write_bytes(metrics.read_bytes()[:-20])
+    assert [epoch.epoch for epoch in read_study([folder]).groups[0].runs[0].epochs] == [1, 2]
+
+
+def test_an_epoch_that_was_run_again_counts_once(folder: Path) -> None:
+    metrics = folder / "sgd/seed-0/metrics.jsonl"
+    again = json.loads(metrics.read_text().splitlines()[1]) | {"train_loss": 123.0}
+    metrics.write_text(metrics.read_text() + json.dumps(again) + "\n")
+    losses = [epoch.train_loss for epoch in read_study([folder]).groups[0].runs[0].epochs]
+    assert len(losses) == 3
+    assert losses[1] == 123.0
+
+
+def test_the_same_run_twice_is_an_error(folder: Path) -> None:
+    shutil.copytree(folder / "sgd/seed-0", folder / "copy")
+    with pytest.raises(InputError, match=r"copy and sgd/seed-0 are of the same config and seed"):
+        read_study([folder])
+
+
+def test_runs_on_different_images_are_an_error(folder: Path) -> None:
+    write_run(folder / "digits", recipe("quick"), classes="0123456789", test_images=360)
+    with pytest.raises(InputError, match="different images"):
+        read_study([folder])
+
+
+def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no runs in it"):
+        read_study([tmp_path])
+    with pytest.raises(InputError, match="no such folder"):
+        read_study([tmp_path / "missing"])
+
+
+def test_no_seed_in_common_is_said(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", replace(recipe("sgd"), seed=0))
+    write_run(tmp_path / "b", replace(recipe("amp"), seed=1))
+    study = read_study([tmp_path])
+    assert study.contrasts[0].comparison is None
+    assert study.verdict == ("amp and sgd have no seed in common: run both with the same seeds to compare them.",)
+
+
+def change(file: Path, **changes: object) -> None:
+    write_json(file, json.loads(file.read_text()) | changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("result.json", b'{"last": '),
+        ("result.json", b"[]"),
+        ("result.json", b'{"last": {"epoch": 1}}'),
+        ("result.json", b"\xff\xfe"),
+        ("config.json", b"{"),
+        ("config.json", b'{"learning_rat": 1}'),
+        ("environment.json", b"{}"),
+        ("environment.json", b"5"),
+        ("environment.json", None),
+        ("metrics.jsonl", b'{"epoch": 1}\n'),
+        ("metrics.jsonl", b"torn\n{}\n"),
+        ("metrics.jsonl", b"\xff\xfe\x00"),
+        ("metrics.jsonl", b"5\n"),
+    ],
+)
+def test_a_damaged_file_is_named(folder: Path, name: str, content: bytes | None) -> None:
+    file = folder / "sgd/seed-0" / name
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_study([folder])
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+PARTS = {
+    "config.json": ("recipe", "seed", "epochs", "method"),
+    "environment.json": ("classes", "sessions", "threads", "processes", "parameters", "precision"),
+    "result.json": ("last", "best", "mistakes", "train_seconds"),
+}
+
+
+def places(content: object, place: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Yield where a value of a JSON content stands; of a list's, the first item's."""
+    if place:
+        yield place
+    items = (
+        content.items() if isinstance(content, dict) else enumerate(content[:1] if isinstance(content, list) else ())
+    )
+    for key, value in items:
+        yield from places(value, (*place, key))
+
+
+@pytest.mark.parametrize("name", list(PARTS))
+def test_any_damage_is_an_error_that_names_the_file(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "panel", lambda name, alt, *_, **__: Panel(name, alt, ""))
+    root = write_study(tmp_path, seeds=(0, 1), epochs=2, classes=("cat", "dog"), test_images=20)
+    file = root / "sgd/seed-0" / name
+    good = json.loads(file.read_text())
+    refused = []
+    for *parents, key in (place for place in places(good) if place[0] in PARTS[name]):
+        for value in (None, -1, 0, 10**400, math.nan, "é", [], {}, [None]):
+            content = copy.deepcopy(good)
+            functools.reduce(operator.getitem, parents, content)[key] = value
+            write_json(file, content)
+            try:
+                report.content(read_study([root]))
+            except InputError as error:
+                refused.append(str(error))
+    assert len(refused) > 40
+    assert all(name in text or "same config" in text or "different images" in text for text in refused)
+    assert not any("\n" in text for text in refused)
+
+
+def test_values_that_cannot_be_are_refused(folder: Path) -> None:
+    file = folder / "sgd/seed-0/result.json"
+    good = json.loads(file.read_text())
+    last, mistake = good["last"], good["mistakes"][0]
+    matrix = last["test"]["confusion"]
+    for changes in (
+        {"mistakes": None},
+        {"mistakes": {}},
+        {"mistakes": [mistake | {"png": "é"}]},
+        {"train_seconds": "long"},
+        {"train_seconds": math.inf},
+        {"train_seconds": 10**400},
+        {"last": last | {"test": last["test"] | {"loss": math.nan}}},
+        {"last": last | {"test": last["test"] | {"confusion": 5}}},
+        {"last": last | {"test": last["test"] | {"confusion": matrix[1:]}}},
+        {"last": last | {"test": last["test"] | {"confusion": [["1"] * 10] * 10}}},
+        {"last": last | {"test": last["test"] | {"accuracy": True}}},
+        {"mistakes": [mistake | {"png": "<script>"}]},
+        {"mistakes": [mistake | {"label": 10}]},
+    ):
+        write_json(file, good | changes)
+        with pytest.raises(InputError, match=r"result\.json"):
+            read_study([folder])
+
+
+def test_environments_that_cannot_be_are_refused(folder: Path) -> None:
+    file = folder / "sgd/seed-0/environment.json"
+    good = json.loads(file.read_text())
+    for changes in ({"classes": 5}, {"classes": []}, {"classes": [1] * 10}, {"sessions": 5}, {"sessions": []}):
+        write_json(file, good | changes)
+        with pytest.raises(InputError, match=r"environment\.json"):
+            read_study([folder])
+
+
+@pytest.mark.parametrize("content", [{"recipes": "sgd"}, {"recipes": [5], "seeds": [0]}, {"recipes": ["sgd"]}, 5])
+def test_a_damaged_plan_is_named(folder: Path, content: object) -> None:
+    write_json(folder / "study.json", content)
+    with pytest.raises(InputError, match=r"study\.json"):
+        read_study([folder])

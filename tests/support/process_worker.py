@@ -1,0 +1,147 @@
+"""What two processes work out together, and one alone as well: run by test_processes.py in each of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from methods_table import (
+    MEAN,
+    STD,
+    TABLE,
+    bn_network,
+    image_batches,
+    make_step,
+    oracle_batches,
+    oracle_network,
+    oracle_weights,
+    to_torch,
+)
+
+from flatnext.config import Sgd
+from flatnext.data import Split
+from flatnext.errors import InputError
+from flatnext.processes import join_processes
+from flatnext.training.judge import Judge
+from flatnext.training.tally import NonFiniteLossError, Tally
+
+STEPS = 10
+SIZES = (8, 8, 7)  # 7 images are 4 and 3
+CASES = [case for case in TABLE if case.precision == "fp64"]
+PER_RANK = [case.but(m_sharpness=True) for case in CASES if not isinstance(case.method, Sgd)]
+
+
+def train_oracle_network(case, processes):
+    """Return the weights after ten steps, and the loss and accuracy of all of them."""
+    network = oracle_network(oracle_weights(), "fp64")
+    step = make_step(network, case, total_steps=STEPS, processes=processes)
+    tally = Tally(torch.device("cpu"))
+    for number, batch in enumerate(oracle_batches(STEPS, SIZES)):
+        images, labels = to_torch(batch, "fp64")
+        own = processes.share(images).clone(), processes.share(labels)
+        tally.add(step(*own, number, len(labels)), number)
+    return {"weights": [p.detach() for p in network.parameters()], "tally": tally.total(processes)[:2]}
+
+
+def train_bn_network(case, processes):
+    """Return the buffers of a network with batch norm after one step, and its state after three."""
+    network = bn_network("fp64")
+    step = make_step(network, case, total_steps=STEPS, processes=processes)
+    first = {}
+    for number, (images, labels) in enumerate(image_batches(3, "fp64")):
+        step(processes.share(images).clone(), processes.share(labels), number, len(labels))
+        first = first or {name: buffer.clone() for name, buffer in network.named_buffers()}
+    return {"first": first, "last": network.state_dict()}
+
+
+def predict(count, processes):
+    images = torch.arange(count * 48).mul(37).remainder(256).to(torch.uint8).view(count, 3, 4, 4)
+    judge = Judge(
+        model=bn_network("fp64"),
+        partition=SimpleNamespace(mean=MEAN, std=STD),
+        device=torch.device("cpu"),
+        precision="fp64",
+        channels_last=False,
+        processes=processes,
+    )
+    return judge.predict(Split(images, torch.zeros(count, dtype=torch.int64)))
+
+
+def error_of(function):
+    """Return the kind and the arguments of the error that a function raises."""
+    try:
+        function()
+    except (InputError, NonFiniteLossError) as error:
+        return type(error).__name__, error.args
+    return None
+
+
+def bad_loss(processes):
+    """Return the error of a check after a loss of the last process alone was not finite."""
+    tally = Tally(torch.device("cpu"))
+    for step in range(5):
+        bad = step == 3 and processes.rank == processes.count - 1
+        loss = torch.tensor(torch.nan if bad else 1.0)
+        tally.add(SimpleNamespace(loss=loss, correct=torch.tensor(1), count=2, trained=2), step)
+    return error_of(lambda: tally.check(processes))
+
+
+def exchanges(processes, log):
+    """Return what the small messages between processes give."""
+    called = []
+
+    def fetch():
+        with log.open("a") as file:
+            file.write(f"{processes.rank}\n")
+        return processes.rank
+
+    def refuse():
+        raise InputError("no such file: give another")
+
+    tensors = [torch.full((2, 3), 1.0 + processes.rank).t(), torch.tensor(10.0 * processes.rank)]
+    processes.sum(tensors)
+    averaged = [torch.tensor([2.0, 4.0 * processes.rank])]
+    processes.average(averaged)
+    return {
+        "any": processes.any([False, processes.rank == 1, True]),
+        "on_first": processes.on_first(lambda: called.append(processes.rank) or {"rank": processes.rank}),
+        "called": called,
+        "error": error_of(lambda: processes.on_first(refuse)),
+        "first_then_others": processes.first_then_others(fetch),
+        "sum": tensors,
+        "average": averaged,
+        "share": processes.share(torch.arange(7)),
+    }
+
+
+def work(processes):
+    """Return everything that two processes and one must agree on."""
+    kept = Tally(torch.device("cpu"))
+    kept.load({"sums": torch.tensor([6.0, 3.0, 12.0], dtype=torch.float64), "seconds": 2.0}, processes)
+    return {
+        "cases": {str(case): train_oracle_network(case, processes) for case in CASES},
+        "m_sharpness": {str(case): train_oracle_network(case, processes) for case in PER_RANK},
+        "predict": {count: predict(count, processes) for count in (1, 2, 11)},
+        "bad_loss": bad_loss(processes),
+        "loaded": kept.state(processes),
+    }
+
+
+def main():
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    with join_processes("cpu") as (processes, device):
+        result = work(processes)
+        result["batch_norm"] = {str(case): train_bn_network(case, processes) for case in CASES}
+        result["exchanges"] = exchanges(processes, folder / "log")
+        with join_processes("cpu") as (again, _):  # a program that has a group already
+            result["again"] = (again.rank, again.count, again.any([again.rank == 1]))
+        result["device"] = device
+        torch.save(result, folder / f"{os.environ['RANK']}.pt")
+
+
+if __name__ == "__main__":
+    main()
