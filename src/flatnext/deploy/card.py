@@ -19,7 +19,7 @@ from flatnext.deploy.measure import MOST_CHANGE, PRECISION, Measured, near_chanc
 from flatnext.durations import duration
 from flatnext.models import Origin
 from flatnext.models.catalog import Shipped
-from flatnext.study.records import RunRecord
+from flatnext.runs.records import RunRecord
 
 LEVEL = 0.95
 

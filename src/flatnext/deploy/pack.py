@@ -24,8 +24,8 @@ from flatnext.errors import InputError
 from flatnext.files import write_atomically, write_json
 from flatnext.models import catalog
 from flatnext.models.catalog import INDEX, Shipped, best_first, shipped
-from flatnext.study.reading import read_run
-from flatnext.study.records import LeftOut, RunRecord
+from flatnext.runs.reading import read_run
+from flatnext.runs.records import LeftOut, RunRecord
 
 MOST_BYTES = 10_000_000
 

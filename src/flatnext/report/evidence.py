@@ -8,8 +8,8 @@ from flatnext.report.evidence_claims import behind, claims
 from flatnext.report.evidence_gallery import galleries
 from flatnext.report.evidence_words import explained
 from flatnext.report.numbers import listing
+from flatnext.runs.evidence import PARTS
 from flatnext.study.claims import answers, can_answer
-from flatnext.study.evidence import PARTS
 from flatnext.study.table import Study
 
 MEASURED = tuple(part for part in PARTS if part != "test_sets")  # other test sets are there only for who has some

@@ -16,8 +16,8 @@ from flatnext.report import figures as drawing
 from flatnext.report.blocks import Block, Figure, Panel, Text
 from flatnext.report.numbers import listing
 from flatnext.report.svg import INK, PAPER, QUIET, RIGHT
-from flatnext.study import evidence
-from flatnext.study.records import RunRecord
+from flatnext.runs import evidence
+from flatnext.runs.records import RunRecord
 from flatnext.study.table import Group, Study
 
 ALONG = {"random": "random directions", "gradient": "the gradient"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flatnext.report.blocks import Block, Details, Gallery, Picture, Text, View
 from flatnext.report.numbers import certainty
-from flatnext.study.evidence import Explained
+from flatnext.runs.evidence import Explained
 from flatnext.study.table import Group, Study
 
 SHOWN = 8

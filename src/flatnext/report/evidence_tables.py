@@ -9,8 +9,8 @@ from typing import Any
 from flatnext.durations import duration
 from flatnext.report.blocks import Block, Details, Table, Text
 from flatnext.report.numbers import DASH, decimal, decimals, listing, mean_sd, moment, probability
+from flatnext.runs.evidence import PARTS
 from flatnext.study import measures
-from flatnext.study.evidence import PARTS
 from flatnext.study.rows import Row, rows
 from flatnext.study.statistics import Comparison
 from flatnext.study.table import Study, setting_text

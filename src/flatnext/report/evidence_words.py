@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from flatnext.report.blocks import Block, Text
 from flatnext.report.numbers import listing
+from flatnext.runs.evidence import Evidence
 from flatnext.study.claims import ACCURACY, CLAIMS, Answer, can_answer
-from flatnext.study.evidence import Evidence
 from flatnext.study.table import Study
 
 

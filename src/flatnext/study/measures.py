@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
-from flatnext.study.evidence import Attack, CorruptionScores, Curve, Flatness, Part, Scaled, Sharpness
-from flatnext.study.records import RunRecord
+from flatnext.runs.evidence import Attack, CorruptionScores, Curve, Flatness, Part, Scaled, Sharpness
+from flatnext.runs.records import RunRecord
 
 DIVISION = ("validation", "split_seed", "train_images")
 

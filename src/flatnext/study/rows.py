@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flatnext.config import Config
+from flatnext.runs.records import RunRecord
 from flatnext.study.measures import Family, Measure, Sample
-from flatnext.study.records import RunRecord
 from flatnext.study.statistics import Comparison, Estimate, compare_paired, estimate
 from flatnext.study.table import Contrast, Group, Study, setting_text
 

@@ -12,8 +12,8 @@ from typing import Any
 from flatnext.config import Config
 from flatnext.errors import InputError
 from flatnext.files import read_json
-from flatnext.study.reading import read_run
-from flatnext.study.records import CheckpointRecord, LeftOut, RunRecord, Session
+from flatnext.runs.reading import read_run
+from flatnext.runs.records import CheckpointRecord, LeftOut, RunRecord, Session
 from flatnext.study.statistics import Comparison, adjust, compare_paired, estimate, points, sentence
 
 

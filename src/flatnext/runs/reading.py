@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from flatnext.config import Config
 from flatnext.errors import InputError
 from flatnext.files import read_json
-from flatnext.study.evidence_reading import is_png, is_stale, read_evidence
-from flatnext.study.records import (
+from flatnext.runs.evidence_reading import is_png, is_stale, read_evidence
+from flatnext.runs.records import (
     CheckpointRecord,
     Environment,
     Epoch,
@@ -22,7 +22,7 @@ from flatnext.study.records import (
     ScoresRecord,
     Session,
 )
-from flatnext.study.typed import LARGEST, MismatchError, record
+from flatnext.runs.typed import LARGEST, MismatchError, record
 
 T = TypeVar("T")
 

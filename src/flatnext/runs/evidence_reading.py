@@ -10,9 +10,9 @@ from typing import Any
 
 from flatnext.errors import InputError
 from flatnext.files import read_json
-from flatnext.study import evidence as parts
-from flatnext.study.evidence import PARTS, Evidence
-from flatnext.study.typed import MismatchError, record
+from flatnext.runs import evidence as parts
+from flatnext.runs.evidence import PARTS, Evidence
+from flatnext.runs.typed import MismatchError, record
 
 KINDS = {
     "calibration": parts.Calibration,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flatnext.config import Config
-from flatnext.study.evidence import Evidence
+from flatnext.runs.evidence import Evidence
 
 
 @dataclass(frozen=True, kw_only=True)
