@@ -3,12 +3,14 @@
 from flatnext.evaluation.calibration import Calibration, calibration
 from flatnext.evaluation.evaluate import evaluate
 from flatnext.evaluation.metrics import Scores, predict, score, surest_mistakes
+from flatnext.evaluation.predictor import Predictor, load_predictor
 from flatnext.evaluation.saliency import explained_mistakes, grad_cam, overlay
 from flatnext.evaluation.temperature import CalibrationReport, calibration_report, fit_temperature
 
 __all__ = [
     "Calibration",
     "CalibrationReport",
+    "Predictor",
     "Scores",
     "calibration",
     "calibration_report",
@@ -16,6 +18,7 @@ __all__ = [
     "explained_mistakes",
     "fit_temperature",
     "grad_cam",
+    "load_predictor",
     "overlay",
     "predict",
     "score",
