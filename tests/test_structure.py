@@ -16,8 +16,8 @@ from flatnext.config import METHODS
 PACKAGE = Path(flatnext.__file__).parent
 # A layer imports itself and those before it.
 LAYERS = (
-    *("errors", "config", "recipes", "flags", "files", "runs", "durations", "versions", "device", "processes", "seeds"),
-    "kernels",
+    *("errors", "schema", "config", "recipes", "flags", "files", "runs", "durations", "versions", "device", "processes", "seeds"),
+    "ops",
     *("data", "models", "methods", "evaluation", "evidence", "training", "bench", "study", "report", "deploy"),
     *("parser", "cli"),
 )

@@ -243,7 +243,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _summary(options: argparse.Namespace) -> int:
-    settings = Config().override({**setting_overrides(vars(options)), "parameter_budget": 2**62}).model
+    settings = Config().override({**setting_overrides(vars(options)), "parameter_budget": 2**53}).model
 
     import torch
 

@@ -31,7 +31,7 @@ METHODS: dict[str, Method] = {
 }
 PARTS = ("training", "inference", "memory", "startup", "convolution")
 ON_THE_MODEL = ("training", "inference", "memory", "convolution")
-ANY_SIZE = Model(parameter_budget=2**62)
+ANY_SIZE = Model(parameter_budget=2**53)
 # A flag, and the parts in which it changes something.
 USED_BY = {
     "rounds": ("training", "inference", "startup", "convolution"),
@@ -133,7 +133,7 @@ def plan_from_flags(given: Mapping[str, Any]) -> Plan:
     shape = setting_overrides(given)
     settings = {item.name: given[item.name] for item in fields(Plan) if item.name in given and item.name != "model"}
     if shape:
-        settings["model"] = Config().override({**shape, "parameter_budget": 2**62}).model
+        settings["model"] = Config().override({**shape, "parameter_budget": 2**53}).model
     plan = Plan(**settings)
     for name, parts in USED_BY.items():
         require(

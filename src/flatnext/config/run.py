@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from flatnext.config.method import METHODS, Method, Sgd
-from flatnext.config.setting import Settings, parse, require, setting
+from flatnext.config.setting import Settings, require, setting
 from flatnext.errors import InputError
+from flatnext.schema import dump, parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,9 +230,7 @@ class Config(Settings):
 
     def to_json(self) -> dict[str, Any]:
         """Return the config as a dict that `json` can write."""
-        content = asdict(self)
-        content["method"] = {"name": self.method.name, **content["method"]}
-        return json.loads(json.dumps(content))
+        return dump(self)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Config:

@@ -5,21 +5,20 @@ They lie in the package's folder `weights`, a safetensors file and its model car
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flatnext.config.setting import Settings, parse
 from flatnext.errors import InputError
-from flatnext.files import read_json
+from flatnext.files import read_json, sha256
+from flatnext.schema import parse
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 INDEX = "index.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shipped(Settings):
+class Shipped:
     """One weights file: its size and SHA-256, and how the weights in it did on the test set, in single precision.
 
     `accuracy` (a fraction) and `loss` (mean cross-entropy) are over all `count` test images, and `first_correct` is
@@ -53,18 +52,10 @@ def shipped(folder: Path | None = None) -> dict[str, tuple[Shipped, ...]]:
     if not index.is_file():
         return {}
     try:
-        return parse_index(read_json(index))
-    except (InputError, TypeError) as error:
+        entries = parse(dict[str, tuple[Shipped, ...]], read_json(index))
+    except InputError as error:
         raise InputError(f"{index} is damaged: install flatnext again, or pack the weights again") from error
-
-
-def parse_index(content: object) -> dict[str, tuple[Shipped, ...]]:
-    """Return the index that a JSON file holds; `InputError` or `TypeError` if it is none."""
-    if not isinstance(content, dict) or not all(isinstance(entries, list) for entries in content.values()):
-        raise InputError("the index is not lists by name: restore it")
-    return {
-        short: tuple(parse(Shipped, entry, short) for entry in entries) for short, entries in content.items() if entries
-    }
+    return {short: group for short, group in entries.items() if group}
 
 
 def best_first(entries: list[Shipped]) -> list[Shipped]:
@@ -125,10 +116,9 @@ def find_weights(path: Path | str, checkpoint: str | None = None) -> Path:
 def _verified(path: Path, entry: Shipped) -> Path:
     """Return the path, if the file there has the sum that the index says."""
     try:
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): install flatnext again") from error
-    if found != entry.sha256:
+    if digest != entry.sha256:
         raise InputError(f"{path} is damaged: install flatnext again, or pack the weights again")
     return path
