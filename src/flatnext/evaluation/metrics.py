@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flatnext.data import Split, batches
+from flatnext.data import Normalization, Split, batches
 from flatnext.device import autocast, dtype
 from flatnext.models import answering_form
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """Loss (mean cross-entropy), accuracy (fraction), image count, and confusion[true][predicted] counts."""
-
-    loss: float
-    accuracy: float
-    count: int
-    confusion: list[list[int]]
-
-    def to_json(self, *, confusion: bool = True) -> dict[str, Any]:
-        """Return the scores as a dict that `json` can write; a loss that is not finite becomes null."""
-        content = asdict(self) | {"loss": self.loss if math.isfinite(self.loss) else None}
-        return content if confusion else {k: v for k, v in content.items() if k != "confusion"}
+from flatnext.runs.scores import Mistake, Scores
 
 
 def predict(
@@ -60,8 +43,7 @@ def predict(
             for images, _ in batches(
                 split,
                 batch_size=batch_size or (125 if device.type == "cpu" else 500),
-                mean=mean,
-                std=std,
+                normalization=Normalization(tuple(mean), tuple(std)),
                 device=device,
                 dtype=dtype(precision),
                 channels_last=channels_last,
@@ -84,25 +66,28 @@ def score(logits: Tensor, labels: Tensor) -> Scores:
         loss=float(F.cross_entropy(logits, labels)),
         accuracy=int((predicted == labels).sum()) / len(labels),
         count=len(labels),
-        confusion=confusion.tolist(),
+        confusion=tuple(map(tuple, confusion.tolist())),
     )
 
 
-def surest_mistakes(logits: Tensor, split: Split, most: int = 24) -> list[dict[str, Any]]:
-    """Return the wrongly classified images that the model was surest of, surest first, each with its picture as PNG."""
+def most_confident_errors(logits: Tensor, split: Split, most: int = 24) -> tuple[Mistake, ...]:
+    """Return the `most` misclassified images of highest confidence, highest first.
+
+    `logits` (N x classes) are those of the images of `split`.
+    """
     confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
     wrong = (predicted != split.labels.cpu()).nonzero().flatten()
-    surest = wrong[confidence[wrong].argsort(descending=True, stable=True)][:most]
-    return [
-        {
-            "index": int(i),
-            "label": int(split.labels[i]),
-            "predicted": int(predicted[i]),
-            "confidence": float(confidence[i]),
-            "png": base64.b64encode(png(split.images[i])).decode(),
-        }
-        for i in surest
-    ]
+    order = confidence[wrong].argsort(descending=True, stable=True)
+    return tuple(
+        Mistake(
+            index=i,
+            label=int(split.labels[i]),
+            predicted=int(predicted[i]),
+            confidence=float(confidence[i]),
+            png=base64.b64encode(png(split.images[i])).decode(),
+        )
+        for i in wrong[order][:most].tolist()
+    )
 
 
 def png(image: Tensor) -> bytes:

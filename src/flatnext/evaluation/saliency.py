@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flatnext.data import Split, batches
+from flatnext.data import Normalization, Split, batches
 from flatnext.device import autocast, dtype
 from flatnext.errors import InputError
-from flatnext.evaluation.metrics import png, surest_mistakes
+from flatnext.evaluation.metrics import most_confident_errors, png
 from flatnext.models import Network
 
 COLOURS = "inferno"  # perceptually uniform; its yellow stands out from bright images better than magma's
@@ -72,8 +72,7 @@ def grad_cam(
         for inputs, wanted in batches(
             split,
             batch_size=batch_size,
-            mean=mean,
-            std=std,
+            normalization=Normalization(tuple(mean), tuple(std)),
             device=images.device if first is None else first.device,
             dtype=dtype(precision),
             channels_last=channels_last,
@@ -112,11 +111,11 @@ def explained_mistakes(
     precision: str | None = None,
     channels_last: bool = True,
 ) -> list[dict[str, Any]]:
-    """Return `surest_mistakes`, with two `overlay`s in base64: `cam` of the predicted class, `cam_label` of the true.
+    """Return `most_confident_errors` with two `overlay`s: `cam` of the predicted class, `cam_label` of the true.
 
     `logits` (N x classes) are the model's for `split`; the other arguments and errors are those of `grad_cam`.
     """
-    mistakes = surest_mistakes(logits, split, most)
+    mistakes = [vars(mistake) for mistake in most_confident_errors(logits, split, most)]
     if not mistakes:
         return []
     where = split.images.device

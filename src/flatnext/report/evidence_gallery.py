@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flatnext.report.blocks import Block, Details, Gallery, Picture, Text, View
 from flatnext.report.numbers import certainty
-from flatnext.runs.evidence import Explained
+from flatnext.runs.evidence import ExplainedMistake
 from flatnext.study.table import Group, Study
 
 SHOWN = 8
@@ -29,7 +29,7 @@ def _gallery(number: int, group: Group) -> Gallery | None:
         ((mistake, seed) for seed, part in parts for mistake in part.result.mistakes),
         key=lambda pair: (-pair[0].confidence, pair[0].index, pair[1]),
     )
-    once: dict[int, tuple[Explained, int]] = {}
+    once: dict[int, tuple[ExplainedMistake, int]] = {}
     for mistake, seed in surest:
         once.setdefault(mistake.index, (mistake, seed))
     pictures = tuple(_picture(number, m, seed, classes) for m, seed in list(once.values())[:SHOWN])
@@ -40,7 +40,7 @@ def _gallery(number: int, group: Group) -> Gallery | None:
     return Gallery(f"{group.label}: the surest mistakes of {runs} on {images} test images", pictures)
 
 
-def _picture(number: int, mistake: Explained, seed: int, classes: tuple[str, ...]) -> Picture:
+def _picture(number: int, mistake: ExplainedMistake, seed: int, classes: tuple[str, ...]) -> Picture:
     name = f"looked-{number}-{mistake.index}"
     taken, true = classes[mistake.predicted], classes[mistake.label]
     maps = ((f"{name}-predicted", taken, mistake.cam), (f"{name}-true", true, mistake.cam_label))

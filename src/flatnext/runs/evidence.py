@@ -5,17 +5,15 @@ What is None was not measured, or was not finite. Each part keeps its settings a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Generic, TypeVar
 
+from flatnext.runs.scores import Mistake, Scores, check_count, check_fractions, require
+
 T = TypeVar("T")
 
 Values = tuple[float | None, ...]
-
-ROUNDING = 1e-6
-"""A mean of confidences may exceed 1 by as little."""
 
 PARTS = ("calibration", "errors", "flatness", "corruptions", "attacks", "test_sets")
 
@@ -52,12 +50,12 @@ class Reliability:
 
     def __post_init__(self) -> None:
         """Check that the lists fit together."""
-        _require(len(self.counts) > 0 and min(self.counts) >= 0, "counts has no bins, or one below zero")
-        _require(len(self.edges) == len(self.counts) + 1, "edges are not one more than counts")
-        _require(len(self.confidence) == len(self.accuracy) == len(self.counts), "the lists differ in length")
+        require(len(self.counts) > 0 and min(self.counts) >= 0, "counts has no bins, or one below zero")
+        require(len(self.edges) == len(self.counts) + 1, "edges are not one more than counts")
+        require(len(self.confidence) == len(self.accuracy) == len(self.counts), "the lists differ in length")
         for count, mean, right in zip(self.counts, self.confidence, self.accuracy, strict=True):
-            _require((count == 0) == (mean is None) == (right is None), "a bin is null and has images, or the reverse")
-        _fractions(confidence=self.confidence, accuracy=self.accuracy)
+            require((count == 0) == (mean is None) == (right is None), "a bin is null and has images, or the reverse")
+        check_fractions(confidence=self.confidence, accuracy=self.accuracy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,127 +87,150 @@ class Calibration:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _counted(self.count)
-        _fractions(accuracy=self.accuracy)
+        check_count(self.count)
+        check_fractions(accuracy=self.accuracy)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explained:
-    """A misclassified image, with Grad-CAM maps over it of the predicted and of the true class; PNG files in base64."""
+class ExplainedMistake(Mistake):
+    """A misclassified image with Grad-CAM maps over it, of the predicted and of the true class: PNG files in base64."""
 
-    index: int
-    label: int
-    predicted: int
-    confidence: float
-    png: str
     cam: str | None = None
     cam_label: str | None = None
-
-    def __post_init__(self) -> None:
-        """Check the confidence."""
-        _fractions(confidence=self.confidence)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Errors:
-    """Errors on `count` test images; `confusion` by true class (row), the surest mistakes first."""
+    """Errors on `count` test images; `confusion` by true class (row), the most confident mistakes first."""
 
     count: int
     accuracy: float
     confusion: tuple[tuple[int, ...], ...]
-    mistakes: tuple[Explained, ...]
+    mistakes: tuple[ExplainedMistake, ...]
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _counted(self.count)
-        _fractions(accuracy=self.accuracy)
+        check_count(self.count)
+        check_fractions(accuracy=self.accuracy)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Loss at `radii` from the solution, by direction and on average; `centre` at the solution, on `count` images."""
+    """Loss at `radii` from the solution: `losses[direction][radius]`, and their `mean` and `sd` over directions.
 
+    `sd` is the sample standard deviation, None for one direction. `centre` is the loss at radius 0. A radius of 1 is a
+    distance of `unit` in the units of the weights (L2 norm). `direction` is random or gradient. On `count` images.
+    """
+
+    direction: str | None = None
     radii: tuple[float, ...]
     unit: float | None
     centre: float | None
     mean: Values
+    sd: Values | None = None
     losses: tuple[Values, ...]
     count: int
 
     def __post_init__(self) -> None:
         """Check that the lists fit together."""
-        _counted(self.count)
-        _require(len(self.radii) > 0, "radii is empty")
-        _require(len(self.losses) > 0, "losses is empty")
+        check_count(self.count)
+        require(len(self.radii) > 0, "radii is empty")
+        require(len(self.losses) > 0, "losses is empty")
         rows = [len(row) for row in (self.mean, *self.losses)]
-        _require(set(rows) == {len(self.radii)}, "radii, mean and losses differ in length")
+        require(set(rows) == {len(self.radii)}, "radii, mean and losses differ in length")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Surface:
-    """Loss on a plane through the solution: `losses[i][j]` at `positions[i]`, `positions[j]`; on `count` images."""
+    """Loss on a plane: `losses[i][j]` at `positions[i]` along the first direction, `positions[j]` along the second.
+
+    The middle one is `centre`, the loss at the solution. A position of 1 is a distance of `unit` in the units of the
+    weights; `cosine` is that of the angle between the two directions. On `count` images.
+    """
 
     positions: tuple[float, ...]
+    unit: float | None = None
+    cosine: float | None = None
     centre: float | None
     losses: tuple[Values, ...]
     count: int
 
     def __post_init__(self) -> None:
         """Check that it is a grid."""
-        _counted(self.count)
+        check_count(self.count)
         size = len(self.positions)
-        _require(size >= 3 and list(self.positions) == sorted(set(self.positions)), "positions do not rise")
-        _require([len(row) for row in self.losses] == [size] * size, f"losses is not {size} by {size}")
+        require(size >= 3 and list(self.positions) == sorted(set(self.positions)), "positions do not rise")
+        require([len(row) for row in self.losses] == [size] * size, f"losses is not {size} by {size}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sharpness:
-    """The largest rise of the loss that `steps` of an ascent found in a ball around the weights; on `count` images.
+    """The largest loss that `steps` of an ascent met in a ball of `radius` around the weights, on `count` images.
 
-    It was found at a `distance` (L2 norm over all weights) from them; None where that was not kept.
+    `kind` is the ascent: amp, sam, asam or gradient ascent. `ball` is tensor (a ball for each parameter tensor), global
+    or adaptive. `loss` is that at the weights, `worst` the largest, met at a `distance` (L2 norm over all weights) from
+    them, and `increase` their difference, never negative.
     """
 
+    kind: str | None = None
     ball: str
     radius: float
     steps: int
     loss: float | None
     worst: float | None
     increase: float | None
-    count: int
     distance: float | None = None
+    count: int
 
     def __post_init__(self) -> None:
         """Check the number of images."""
-        _counted(self.count)
+        check_count(self.count)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Eigenvalues:
-    """The largest eigenvalues of the Hessian on `count` images, each within its residual of one."""
+    """The largest eigenvalues of the Hessian on `count` images, largest first, and the `smallest` that showed.
+
+    Within `residuals[i]` of `values[i]` there is an eigenvalue; the error itself is of the order of the residual's
+    square over the gap to the next. `converged`: all residuals are within the tolerance. `smallest` comes from the same
+    steps, with a residual of its own: below zero, the weights are no minimum. It took `steps` Hessian-vector products
+    of `dimension` weights, in `precision`.
+    """
 
     values: Values
-    converged: bool
-    count: int
     residuals: Values = ()
+    smallest: float | None = None
+    smallest_residual: float | None = None
+    converged: bool
+    steps: int | None = None
+    dimension: int | None = None
+    precision: str | None = None
+    count: int
 
     def __post_init__(self) -> None:
         """Check that there is one."""
-        _counted(self.count)
-        _require(len(self.values) > 0, "values is empty")
+        check_count(self.count)
+        require(len(self.values) > 0, "values is empty")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """The trace of the Hessian on `count` images, from `probes` random vectors, with its standard error."""
+    """The trace of the Hessian on `count` images: the mean of `samples`, one for each of `probes` random vectors.
+
+    `standard_error` is that of the mean, None for one probe.
+    """
 
     trace: float | None
     standard_error: float | None
+    samples: Values = ()
     probes: int
+    dimension: int | None = None
+    precision: str | None = None
     count: int
 
     def __post_init__(self) -> None:
         """Check the number of images."""
-        _counted(self.count)
+        check_count(self.count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,12 +264,12 @@ class CorruptionScores:
 
     def __post_init__(self) -> None:
         """Check that the lists fit together."""
-        _counted(self.count)
-        _require(bool(self.accuracy) and bool(self.severities), "accuracy or severities is empty")
+        check_count(self.count)
+        require(bool(self.accuracy) and bool(self.severities), "accuracy or severities is empty")
         for name, values in self.accuracy.items():
-            _require(len(values) == len(self.severities), f"accuracy.{name} and severities differ in length")
-            _fractions(**{f"accuracy.{name}": values})
-        _fractions(clean=self.clean)
+            require(len(values) == len(self.severities), f"accuracy.{name} and severities differ in length")
+            check_fractions(**{f"accuracy.{name}": values})
+        check_fractions(clean=self.clean)
 
     @property
     def by_corruption(self) -> dict[str, float]:
@@ -276,8 +297,27 @@ class Corruptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attack:
-    """Accuracy on `count` images under an attack within `budget` / 255, an upper bound; it took `seconds`."""
+class AttackPart:
+    """What one attack of several did: of the `attacked` images, correct until then, it `fooled` some.
+
+    `forward` and `backward` count the images that went through the model.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    attacked: int
+    fooled: int
+    forward: int
+    backward: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackResult:
+    """Accuracy on `count` images, as they are and under an attack within `budget` / 255; it took `seconds`.
+
+    `robust_accuracy` is an upper bound of the accuracy against the worst change within the budget.
+    """
 
     attack: str
     norm: str
@@ -288,11 +328,12 @@ class Attack:
     precision: str
     seed: int
     seconds: float
+    parts: tuple[AttackPart, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _counted(self.count)
-        _fractions(clean_accuracy=self.clean_accuracy, robust_accuracy=self.robust_accuracy)
+        check_count(self.count)
+        check_fractions(clean_accuracy=self.clean_accuracy, robust_accuracy=self.robust_accuracy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,34 +349,17 @@ class Check:
 class Attacks:
     """Accuracy under attack, and whether the attacks are to be believed."""
 
-    attacks: tuple[Attack, ...]
+    attacks: tuple[AttackResult, ...]
     checks: tuple[Check, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class TestSet:
-    """Scores on another test set."""
-
-    __test__ = False  # not one of pytest's
-
-    loss: float | None
-    accuracy: float
-    count: int
-    confusion: tuple[tuple[int, ...], ...]
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        _counted(self.count)
-        _fractions(accuracy=self.accuracy)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TestSets:
     """Other test sets by name."""
 
-    __test__ = False
+    __test__ = False  # not one of pytest's
 
-    sets: dict[str, TestSet]
+    sets: dict[str, Scores]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -354,19 +378,4 @@ class Evidence:
 
     def __post_init__(self) -> None:
         """Check the checkpoint's name."""
-        _require(self.checkpoint in ("last", "best"), f"checkpoint is {self.checkpoint[:20]!r}, not last or best")
-
-
-def _require(condition: bool, what: str) -> None:
-    if not condition:
-        raise ValueError(what)
-
-
-def _counted(count: int) -> None:
-    _require(count > 0, f"count is {count}")
-
-
-def _fractions(**values: float | Sequence[float | None] | None) -> None:
-    for name, found in values.items():
-        for each in found if isinstance(found, Sequence) else (found,):
-            _require(each is None or -ROUNDING <= each <= 1 + ROUNDING, f"{name} holds {each}, no fraction")
+        require(self.checkpoint in ("last", "best"), f"checkpoint is {self.checkpoint[:20]!r}, not last or best")

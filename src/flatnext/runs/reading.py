@@ -16,12 +16,11 @@ from flatnext.runs.records import (
     Environment,
     Epoch,
     LeftOut,
-    Mistake,
     Result,
     RunRecord,
-    ScoresRecord,
     Session,
 )
+from flatnext.runs.scores import Mistake, Scores
 from flatnext.runs.typed import LARGEST, MismatchError, record
 
 T = TypeVar("T")
@@ -123,7 +122,7 @@ def _checkpoint(content: Any, file: Path, classes: int) -> CheckpointRecord:
     )
 
 
-def _test_scores(content: Mapping[str, Any], file: Path, classes: int) -> ScoresRecord:
+def _test_scores(content: Mapping[str, Any], file: Path, classes: int) -> Scores:
     rows = _list(content, "confusion", file)
     if [len(row) if isinstance(row, list) else None for row in rows] != [classes] * classes:
         raise _damaged(file, f"confusion is not {classes} by {classes}")
@@ -132,8 +131,8 @@ def _test_scores(content: Mapping[str, Any], file: Path, classes: int) -> Scores
     return _scores(content, file, tuple(tuple(row) for row in rows))
 
 
-def _scores(content: Mapping[str, Any], file: Path, confusion: tuple[tuple[int, ...], ...] | None) -> ScoresRecord:
-    found = _record(ScoresRecord, content, file, confusion=confusion)
+def _scores(content: Mapping[str, Any], file: Path, confusion: tuple[tuple[int, ...], ...] | None) -> Scores:
+    found = _record(Scores, content, file, confusion=confusion)
     if found.count < 1:
         raise _damaged(file, f"count is {found.count}")
     return found

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from flatnext.config import Config
 from flatnext.runs.evidence import Evidence
+from flatnext.runs.scores import Mistake, Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,41 +57,17 @@ class Epoch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoresRecord:
-    """One evaluation over `count` images; `loss` is None where it was not finite.
-
-    `confusion` counts the images by true class (row) and predicted class (column).
-    """
-
-    loss: float | None
-    accuracy: float
-    count: int
-    confusion: tuple[tuple[int, ...], ...] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class CheckpointRecord:
     """The weights after an epoch, evaluated."""
 
     epoch: int
-    validation: ScoresRecord | None
-    test: ScoresRecord
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mistake:
-    """A test image that was misclassified; `label` and `predicted` index the classes, `png` is its file in base64."""
-
-    index: int
-    label: int
-    predicted: int
-    confidence: float
-    png: str
+    validation: Scores | None
+    test: Scores
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """`result.json`: the last epoch, the best one on the validation split, and the last one's surest mistakes."""
+    """`result.json`: the last epoch, the best one on the validation split, and the last one's most confident errors."""
 
     last: CheckpointRecord
     best: CheckpointRecord | None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
-from flatnext.runs.evidence import Attack, CorruptionScores, Curve, Flatness, Part, Scaled, Sharpness
+from flatnext.runs.evidence import AttackResult, CorruptionScores, Curve, Flatness, Part, Scaled, Sharpness
 from flatnext.runs.records import RunRecord
 
 DIVISION = ("validation", "split_seed", "train_images")
@@ -199,11 +199,11 @@ def attacks(run: RunRecord) -> Found:
         yield measure, _attacked(run, part, attack, attack.clean_accuracy - attack.robust_accuracy)
 
 
-def _attacked(run: RunRecord, part: Part[Any], attack: Attack, value: float) -> Sample:
+def _attacked(run: RunRecord, part: Part[Any], attack: AttackResult, value: float) -> Sample:
     return _sample(run, part, value, attack.count, precision=attack.precision, seed=attack.seed)
 
 
-def attack_name(attack: Attack) -> str:
+def attack_name(attack: AttackResult) -> str:
     """Return `pgd, L∞ 8/255`."""
     return f"{attack.attack}, {NORMS.get(attack.norm, attack.norm)} {attack.budget:g}/255"
 

@@ -53,18 +53,18 @@ class Judge:
         return evaluation.score(self.predict(self.partition.test), self.partition.test.labels)
 
     def final(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Return, as JSON, the scores of the present weights on both sets, and the mistakes they were surest of."""
+        """Return, as JSON, the scores of the present weights on both sets, and the most confident errors."""
         validation, test = self.validation(), self.partition.test
         logits = self.predict(test)
         scores = {
             "validation": validation and validation.to_json(confusion=False),
             "test": evaluation.score(logits, test.labels).to_json(),
         }
-        return scores, evaluation.surest_mistakes(logits, test)
+        return scores, [vars(mistake) for mistake in evaluation.most_confident_errors(logits, test)]
 
 
 def better(new: evaluation.Scores, old: dict[str, Any] | None) -> bool:
     """Return whether accuracy is higher than in `old` (scores as JSON), or as high with a lower loss."""
     if old is None or new.accuracy != old["accuracy"]:
         return old is None or new.accuracy > old["accuracy"]
-    return old["loss"] is None or new.loss < old["loss"]
+    return old["loss"] is None or (new.loss is not None and new.loss < old["loss"])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flatnext.data import Split, batches
+from flatnext.data import Normalization, Split, batches
 from flatnext.device import autocast, dtype, place
 from flatnext.errors import InputError
 from flatnext.models import answering_form
@@ -168,8 +168,7 @@ class MeanLoss:
         for images, labels in batches(
             self._split,
             batch_size=self.batch_size,
-            mean=self._mean,
-            std=self._std,
+            normalization=Normalization(tuple(self._mean), tuple(self._std)),
             device=self.device,
             dtype=dtype(self.precision),
             channels_last=self.channels_last,

@@ -1,0 +1,69 @@
+"""Scores of a model on a set of images, and the images that it misclassified."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flatnext.schema import dump
+
+ROUNDING = 1e-6
+"""A mean of confidences may exceed 1 by as little."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Loss (mean cross-entropy, None where it is not finite) and accuracy (a fraction) on `count` images.
+
+    `confusion` counts the images by true class (row) and predicted class (column).
+    """
+
+    loss: float | None
+    accuracy: float
+    count: int
+    confusion: tuple[tuple[int, ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        check_count(self.count)
+        check_fractions(accuracy=self.accuracy)
+
+    def to_json(self, *, confusion: bool = True) -> dict[str, Any]:
+        """Return the scores as a dict that `json` can write."""
+        return {name: value for name, value in dump(self).items() if confusion or name != "confusion"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mistake:
+    """A misclassified image; `label` and `predicted` index the classes, `png` is its file in base64."""
+
+    index: int
+    label: int
+    predicted: int
+    confidence: float
+    png: str
+
+    def __post_init__(self) -> None:
+        """Check the confidence."""
+        check_fractions(confidence=self.confidence)
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `ValueError` with the message unless the condition holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def check_count(count: int) -> None:
+    """Raise `ValueError` for a number of images below 1."""
+    require(count > 0, f"count is {count}")
+
+
+def check_fractions(**values: float | Sequence[float | None] | None) -> None:
+    """Raise `ValueError` for a number outside [0, 1]."""
+    for name, value in values.items():
+        for fraction in value if isinstance(value, Sequence) else (value,):
+            require(
+                fraction is None or -ROUNDING <= fraction <= 1 + ROUNDING, f"{name} holds {fraction}, no fraction"
+            )
