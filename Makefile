@@ -15,7 +15,7 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -c 'from flatnext import kernels; kernels.library()'  # compiles them, so that no first run has to
+	$(BIN)/python -c 'from flatnext import ops; ops.library()'  # compiles them, so that no first run has to
 	touch $@
 
 study: env       ## SGD against AMP with statistics, on the digits; DATA=cifar10, SEEDS=n, ARGS='--epochs 3' change it

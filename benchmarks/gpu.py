@@ -29,7 +29,7 @@ from flatnext.bench.rounds import interleave
 from flatnext.config import Config, Method
 from flatnext.device import device_name, resolve_device
 from flatnext.errors import InputError
-from flatnext.kernels import grouped
+from flatnext.ops.cuda import grouped, timing
 from flatnext.training.graph import CudaRecorder
 
 STEPS = 20  # of a turn: whole periods of an interval of 4
@@ -56,8 +56,8 @@ def measure_forms(batch_size: int, device: torch.device) -> list[dict[str, Any]]
         for form in grouped.forms(x, weight, 32):
             try:
                 with torch.autocast(device.type, torch.bfloat16):
-                    work = partial(grouped._both_passes, x, weight, stride, 32, form)
-                    took = grouped.cuda_seconds(device, work)
+                    work = partial(grouped.both_passes, x, weight, stride, 32, form)
+                    took = timing.cuda_seconds(device, work)
                     error = (grouped.grouped_conv2d(x, weight, stride, 32, form).float() - exact).abs().max()
             except Exception as failure:  # Triton's compiler raises many kinds
                 print(f"{channels:4d} channels, {size:2d} px, stride {stride}: {form:9s} failed: {failure!r:.200}")

@@ -16,7 +16,7 @@ from tiny import tiny
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from flatnext import cli, kernels, train
+from flatnext import cli, ops, train
 from flatnext.bench.plan import Plan
 from flatnext.config import Config, Model
 from flatnext.errors import InputError
@@ -175,7 +175,7 @@ def test_the_cpu_kernels_agree_with_torch(block):
     for _ in range(2):
         loss = nn.functional.cross_entropy(model(x), labels)
         gradients.append(torch.autograd.grad(loss, list(model.parameters())))
-        with kernels.disabled():
+        with ops.disabled():
             loss = nn.functional.cross_entropy(model(x), labels)
             gradients.append(torch.autograd.grad(loss, list(model.parameters())))
     for mine, theirs in zip(*gradients[:2], strict=True):

@@ -15,8 +15,9 @@ from flatnext.bench.plan import Plan
 from flatnext.bench.rounds import ratios, spread, warm_and_interleave
 from flatnext.config import Model
 from flatnext.device import autocast, place
-from flatnext.kernels import grouped_convolution
-from flatnext.kernels.grouped import cuda_seconds, forms, grouped_conv2d
+from flatnext.ops import grouped_convolution
+from flatnext.ops.cuda.grouped import forms, grouped_conv2d
+from flatnext.ops.cuda.timing import cuda_seconds
 
 
 def shapes(model: Model, image_size: int) -> list[tuple[int, int, int]]:
@@ -41,7 +42,7 @@ def both_passes(convolve: Callable[[Tensor], Tensor], x: Tensor, weight: Tensor,
 def measure_convolution(plan: Plan, device: torch.device, precision: str, say: Callable[[str], None]) -> dict[str, Any]:
     """Return for each shape the seconds of every turn of each form.
 
-    The forms are those of `kernels.grouped`, and on a CPU `kernel`, this project's, which calls the plain one where it
+    The forms are those of `ops.cuda.grouped`, and on a CPU `kernel`, this project's, which calls the plain one where it
     does not fit. On CUDA a turn is a recorded graph, since launching a convolution takes longer than it.
     """
     measure: Callable[..., float] = partial(seconds, device=device)

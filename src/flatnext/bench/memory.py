@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from flatnext import kernels
+from flatnext import ops
 from flatnext.bench import report_way
 from flatnext.bench.child import Child, serve
 from flatnext.bench.clock import wait
@@ -65,7 +65,7 @@ def peak(settings: dict[str, Any]) -> int:
     """Return the peak of the report's way, or of ours if there is a `config`, in this process."""
     device = torch.device(settings["device"])
     if settings["config"] is None:
-        with kernels.disabled():
+        with ops.disabled():
             return peak_of(report_way.make(settings).train, device)
     config = Config.from_json(settings["config"])
     partition = random_partition(config.batch_size * STEPS, settings["image_size"])

@@ -10,12 +10,10 @@ from torch import Tensor
 
 from flatnext.bench.clock import seconds
 from flatnext.config import Config
-from flatnext.data import Partition, Split
+from flatnext.data import CIFAR10, Partition, Split
 from flatnext.device import keep_memory
 from flatnext.training import RunFolder, advance, make_step
 from flatnext.training.run import Run
-
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 def random_partition(count: int, size: int, classes: int = 10) -> Partition:
@@ -29,8 +27,7 @@ def random_partition(count: int, size: int, classes: int = 10) -> Partition:
         train=Split(images, labels),
         validation=None,
         test=Split(images[:1], labels[:1]),
-        mean=MEAN,
-        std=STD,
+        normalization=CIFAR10,
     )
 
 

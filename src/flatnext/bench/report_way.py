@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from flatnext import kernels, models
+from flatnext import models, ops
 from flatnext.bench.child import serve
 from flatnext.bench.clock import seconds
 from flatnext.config import Model
@@ -127,7 +127,7 @@ def make(settings: dict[str, Any]) -> ReportWay:
 
 def main() -> None:
     """Do in this process what the parent asks for: `train` or `infer`."""
-    with kernels.disabled():
+    with ops.disabled():
         way = make(json.loads(sys.argv[1]))
 
         def handle(request: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flatnext.errors import InputError
-from flatnext.kernels import batch_norm
+from flatnext.ops import batch_norm
 
 
 class MakesBlocks(Protocol):

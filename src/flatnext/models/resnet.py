@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from flatnext.kernels import batch_norm
 from flatnext.models.shortcut import PaddedShortcut, Shortcut
+from flatnext.ops import batch_norm
 
 
 class BasicBlock(nn.Module):

@@ -11,9 +11,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from flatnext.kernels import batch_norm, grouped_convolution
 from flatnext.models.network import Network, constant_widths
 from flatnext.models.shortcut import PaddedShortcut, Shortcut
+from flatnext.ops import batch_norm, grouped_convolution
 
 
 class Block(nn.Module):

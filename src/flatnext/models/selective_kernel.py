@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from flatnext.errors import InputError
-from flatnext.kernels import batch_norm, grouped_convolution
 from flatnext.models.shortcut import PaddedShortcut, Shortcut
+from flatnext.ops import batch_norm, grouped_convolution
 
 REDUCTION = 16  # the paper's r
 LEAST_HIDDEN = 32  # its L

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flatnext.errors import InputError
-from flatnext.kernels import batch_norm
+from flatnext.ops import batch_norm
 
 
 class Shortcut(nn.Sequential):

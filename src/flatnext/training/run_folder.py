@@ -24,7 +24,7 @@ from flatnext.data import Partition
 from flatnext.device import device_name
 from flatnext.errors import InputError
 from flatnext.files import read_json, remove_temporaries, write_atomically, write_json
-from flatnext.kernels import library
+from flatnext.ops import library
 from flatnext.versions import version_of
 
 CONFIG, ENVIRONMENT, METRICS, RESULT, FAILURE = (

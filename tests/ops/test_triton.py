@@ -13,7 +13,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels are defined
 pytest.importorskip("triton")
-grouped_triton = pytest.importorskip("flatnext.kernels.grouped_triton")
+grouped_triton = pytest.importorskip("flatnext.ops.cuda.triton_grouped")
 
 pytestmark = [
     pytest.mark.skipif(

@@ -1,4 +1,4 @@
-"""Compiling the kernels for the CPU that they run on, once, and loading them."""
+"""Compile the kernels for the CPU that they run on, once, and load them; which tensors they take."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ import tempfile
 from ctypes import c_float, c_int, c_long, c_void_p
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("cpu.cpp")
+import torch
+from torch import Tensor
+
+from flatnext.ops import switch
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-w")
-SECONDS = 120.0  # after which a compiler is given up
+COMPILER_TIMEOUT = 120.0  # seconds
+LANES = 16  # channels in a vector
 
 POINTER, LONG, INT, FLOAT = c_void_p, c_long, c_int, c_float
 SIGNATURES: dict[str, list[type]] = {
@@ -44,6 +50,26 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
+def kernels_for(x: Tensor) -> ctypes.CDLL | None:
+    """Return the kernels if they can work on `x`: channels-last images of bf16 or float32 on the CPU."""
+    # First whether torch compiles: the other questions would break its graph.
+    if (
+        torch.compiler.is_compiling()
+        or x.device.type != "cpu"
+        or x.dtype not in (torch.bfloat16, torch.float32)
+        or x.ndim != 4
+        or x.shape[1] % LANES
+        or not x.numel()
+        or not x.is_contiguous(memory_format=torch.channels_last)
+        or not switch.enabled()
+        or torch.jit.is_tracing()
+        or torch._C._functorch.maybe_current_level() is not None
+        or type(x) is not Tensor
+    ):
+        return None
+    return library()
+
+
 def _load(path: Path) -> ctypes.CDLL:
     """Open the library and declare what its functions take."""
     kernels = ctypes.CDLL(str(path))
@@ -54,26 +80,28 @@ def _load(path: Path) -> ctypes.CDLL:
 
 
 def _compiled() -> Path:
-    """Return the file of the library, which is compiled if it is not there."""
+    """Return the file of the library; compile it if there is none."""
     compiler = os.environ.get("CXX", "g++")
-    found = shutil.which(compiler)
-    if found is None:
+    command = shutil.which(compiler)
+    if command is None:
         raise FileNotFoundError(compiler)
-    version = subprocess.run([found, "--version"], capture_output=True, check=True, timeout=SECONDS).stdout
+    version = subprocess.run([command, "--version"], capture_output=True, check=True, timeout=COMPILER_TIMEOUT).stdout
     key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), " ".join(FLAGS).encode(), version, _processor()]))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flatnext"
     path = cache / f"kernels-{key.hexdigest()[:16]}.so"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        # Several processes may compile at once: each writes a file of its own, and the last one to be renamed stays.
+        # Several processes may compile at once: each writes its own file and renames it to the same name.
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             output = Path(folder) / "kernels.so"
-            subprocess.run([found, *FLAGS, str(SOURCE), "-o", output], capture_output=True, check=True, timeout=SECONDS)
+            subprocess.run(
+                [command, *FLAGS, str(SOURCE), "-o", output], capture_output=True, check=True, timeout=COMPILER_TIMEOUT
+            )
             output.replace(path)
     return path
 
 
 def _processor() -> bytes:
-    """Return what the code is compiled for: a home folder may be shared by machines of several kinds."""
+    """Return the processor that the code is compiled for: machines of several kinds may share a home folder."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return "\n".join(sorted({line for line in lines if line.startswith(("flags", "model name"))})).encode()

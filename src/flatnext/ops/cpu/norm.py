@@ -1,4 +1,9 @@
-"""Batch norm of a training pass with what follows it: a residual addition and ReLU."""
+"""Batch norm in training with what follows it, a residual addition and ReLU, as one kernel.
+
+The kernel reads and writes each activation about half as often as the three operations do, forward and backward, and
+keeps no memory beyond `x` and what it returns. Its sums are float32 within blocks of at most 512 pixels, and float64
+over the blocks.
+"""
 
 from __future__ import annotations
 
@@ -7,40 +12,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
-from flatnext.kernels.build import library
-from flatnext.kernels.switch import kernels_for, watched
-
-
-def batch_norm(norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None = None, *, relu: bool = True) -> Tensor:
-    """Return ``relu(norm(x) + residual)``, all of (N, C, H, W), in the type of `x`; the running statistics are updated.
-
-    The kernel reads and writes each activation about half as often as the three operations do, forward and backward,
-    and keeps no memory beyond `x` and what it returns. Its sums are float32 within blocks of at most 512 pixels, and
-    double over the blocks.
-    """
-    if _fits(norm, x, residual):
-        y = _BatchNorm.apply(
-            x, residual, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps, relu
-        )
-        norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-        return y
-    y = norm(x)
-    if residual is not None:
-        y = y + residual
-    return F.relu(y) if relu else y
+from flatnext.ops.cpu.build import kernels_for, library
+from flatnext.ops.switch import has_hooks
 
 
-def _fits(norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None) -> bool:
-    """Return whether this is the case that the kernel is for, which is given addresses and checks nothing itself."""
+def batch_norm(norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None, *, relu: bool) -> Tensor:
+    """Return ``relu(norm(x) + residual)`` and update the running statistics, for tensors that `fits` takes."""
+    y = _BatchNorm.apply(
+        x, residual, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.momentum, norm.eps, relu
+    )
+    norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+    return y
+
+
+def fits(norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None) -> bool:
+    """Return whether the kernel takes these tensors. It is given addresses and checks nothing itself."""
     return (
         type(norm) is nn.BatchNorm2d
         and norm.training
         and norm.affine
         and norm.track_running_stats
         and norm.momentum is not None
-        and all(t is not None and _plain(t, norm.num_features) for t in _tensors(norm))
+        and all(t is not None and _is_float_row(t, norm.num_features) for t in _tensors(norm))
         and norm.num_batches_tracked is not None
         and x.ndim == 4
         and x.shape[1] == norm.num_features
@@ -48,7 +42,7 @@ def _fits(norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None) -> bool:
         and (residual is None or (residual.dtype == x.dtype and residual.shape == x.shape))
         and (residual is None or residual.is_contiguous(memory_format=torch.channels_last))
         and kernels_for(x) is not None
-        and not watched(norm)
+        and not has_hooks(norm)
     )
 
 
@@ -56,8 +50,8 @@ def _tensors(norm: nn.BatchNorm2d) -> tuple[Tensor | None, ...]:
     return norm.weight, norm.bias, norm.running_mean, norm.running_var
 
 
-def _plain(tensor: Tensor, channels: int) -> bool:
-    """Return whether a tensor is one float32 number a channel, in a row, on the CPU."""
+def _is_float_row(tensor: Tensor, channels: int) -> bool:
+    """Return whether a tensor is one float32 number a channel, contiguous, on the CPU."""
     return (
         tensor.dtype == torch.float32
         and tensor.shape == (channels,)
@@ -99,7 +93,7 @@ class _BatchNorm(torch.autograd.Function):
             *(_pointer(t) for t in (mean, inverse_std)),
             relu,
         )
-        # ReLU's mask is worked out again from x, unless a residual was added: then y has it, which the next
+        # ReLU's mask is computed again from x, unless a residual was added: then it is read off y, which the next
         # convolution keeps anyway.
         ctx.save_for_backward(x, y if residual is not None else None, weight, bias, mean, inverse_std)
         ctx.relu = relu

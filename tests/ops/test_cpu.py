@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flatnext import kernels
+from flatnext import ops
 from flatnext.config import Model
-from flatnext.kernels import build, grouped_cpu, norm
 from flatnext.models import build as build_model
 from flatnext.models.resnext import Block
+from flatnext.ops.cpu import build, grouped, norm
 
-compiled = pytest.mark.skipif(kernels.library() is None, reason="no compiler, or not a CPU that the kernels are for")
+compiled = pytest.mark.skipif(ops.library() is None, reason="no compiler, or not a CPU that the kernels are for")
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}  # relative; bf16 keeps 8 bits, so that 2 ** -8 is one rounding
 
 
@@ -46,7 +46,7 @@ def random_norm(channels: int) -> nn.BatchNorm2d:
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the kernels that were called."""
     calls: list[str] = []
-    for function in (norm._BatchNorm, grouped_cpu._GroupedConvolution):
+    for function in (norm._BatchNorm, grouped._GroupedConvolution):
         forward = function.forward
 
         def counted(ctx: object, *inputs: object, forward: object = forward, name: str = function.__name__) -> Tensor:
@@ -89,7 +89,7 @@ def test_batch_norm_against_double_precision(
     residual = random_images(*shape, dtype=dtype, seed=3).requires_grad_() if with_residual else None
     gradient = random_images(*shape, dtype=dtype, seed=4) - 5
     layer = random_norm(shape[1])
-    y = kernels.batch_norm(layer, x, residual, relu=relu)
+    y = ops.batch_norm(layer, x, residual, relu=relu)
     y.backward(gradient)
     leaves = [x, layer.weight, layer.bias, *([residual] if residual is not None else [])]
     found = [y.detach(), layer.running_mean, layer.running_var, *(t.grad for t in leaves)]
@@ -105,7 +105,7 @@ def test_batch_norm_against_double_precision(
 @compiled
 def test_batch_norm_of_a_mean_far_from_zero() -> None:
     x = random_images(4, 32, 8, 8) * 0.01 + 1000
-    y = kernels.batch_norm(random_norm(32), x, relu=False)
+    y = ops.batch_norm(random_norm(32), x, relu=False)
     expected = double_batch_norm(random_norm(32), x, None, False, torch.ones_like(x))[0]
     assert relative(y, expected) < 1e-2  # float32 keeps three digits of x here: torch is no closer
     assert relative(y, expected) < 2 * relative(random_norm(32)(x), expected) + 1e-5
@@ -117,7 +117,7 @@ def test_batch_norm_passes_on_what_is_not_finite() -> None:
     x[0, 3, 0, 0] = torch.nan
     x[1, 5, 1, 1] = torch.inf
     layer, plain = random_norm(32), random_norm(32)
-    y, expected = kernels.batch_norm(layer, x), F.relu(plain(x))
+    y, expected = ops.batch_norm(layer, x), F.relu(plain(x))
     assert torch.equal(y.isfinite(), expected.isfinite())
     assert torch.equal(layer.running_mean.isfinite(), plain.running_mean.isfinite())
     assert not layer.running_var[3].isfinite()
@@ -130,14 +130,14 @@ def test_batch_norm_passes_on_what_is_not_finite() -> None:
 def test_grouped_convolution_against_double_precision(
     channels: int, size: tuple[int, int], stride: int, taken: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not kernels.library().has_grouped_convolution():  # type: ignore[union-attr]
+    if not ops.library().has_grouped_convolution():  # type: ignore[union-attr]
         pytest.skip("the CPU has no bf16 products")
-    monkeypatch.setattr(grouped_cpu, "SLOWER", ())
+    monkeypatch.setattr(grouped, "SLOWER", ())
     layer = nn.Conv2d(channels, channels, 3, stride, padding=1, groups=32, bias=False)
     layer = layer.to(memory_format=torch.channels_last)
     x = (random_images(2, channels, *size) - 5).bfloat16().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        y = kernels.grouped_convolution(layer, x)
+        y = ops.grouped_convolution(layer, x)
     gradient = random_images(*y.shape, dtype=torch.bfloat16, seed=5) - 5
     y.backward(gradient)
     assert taken == ["_GroupedConvolution"]
@@ -154,7 +154,7 @@ def test_grouped_convolution_against_double_precision(
 
 def make_model(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    model = build_model(Model(blocks=(1, 1, 1)), 10)  # the report's three widths
+    model = build_model(Model(blocks=(1, 1, 1), cardinality=8), 10)  # groups of 4, 8 and 16 channels
     return model.to(memory_format=torch.channels_last).train()
 
 
@@ -167,7 +167,7 @@ def fifty_steps(*, narrow: bool) -> tuple[Tensor, Tensor]:
     found, expected = [], []
     for _ in range(50):
         plain.load_state_dict(model.state_dict())
-        with torch.no_grad(), kernels.disabled():
+        with torch.no_grad(), ops.disabled():
             expected.append(F.cross_entropy(plain(images), labels))
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
@@ -192,7 +192,7 @@ def test_losses_of_fifty_steps_in_float32(taken: list[str]) -> None:
 @compiled
 def test_losses_of_fifty_steps_in_bf16(taken: list[str]) -> None:
     found, expected = fifty_steps(narrow=True)
-    assert "_GroupedConvolution" in taken or not kernels.library().has_grouped_convolution()  # type: ignore[union-attr]
+    assert "_GroupedConvolution" in taken or not ops.library().has_grouped_convolution()  # type: ignore[union-attr]
     assert found[-1] < 0.2 * found[0]
     assert (found - expected).abs().max() < 0.05
     assert (found - expected).abs().mean() < 0.01
@@ -211,7 +211,7 @@ def test_gradients_of_a_block_in_float32(width: int, stride: int, taken: list[st
                 nn.init.constant_(layer.weight, 0.2)
                 nn.init.constant_(layer.bias, 3.0)
         x = (random_images(4, width, 8, 8) - 5).to(dtype).requires_grad_()
-        with contextlib.nullcontext() if fused else kernels.disabled():
+        with contextlib.nullcontext() if fused else ops.disabled():
             y = block.to(dtype)(x)
         y.backward((random_images(*y.shape, seed=9) - 5).to(dtype))
         return [t.grad for t in (x, *block.parameters()) if t.grad is not None]
@@ -231,7 +231,7 @@ def test_the_number_of_threads_changes_no_bit_of_batch_norm() -> None:
         torch.set_num_threads(count)
         x = random_images(9, 64, 16, 16).requires_grad_()
         layer = random_norm(64)
-        kernels.batch_norm(layer, x).square().sum().backward()
+        ops.batch_norm(layer, x).square().sum().backward()
         results.append([x.grad, layer.weight.grad, layer.running_var])
     torch.set_num_threads(threads)
     for a, b in zip(*results, strict=True):
@@ -260,8 +260,8 @@ def test_where_the_kernel_does_not_fit_torch_is_used(case: str, taken: list[str]
         layer.momentum = None
     if case == "meta":
         layer, x = layer.to("meta"), x.to("meta")
-    with kernels.disabled() if case == "off" else torch.enable_grad():
-        y = kernels.batch_norm(layer, x)
+    with ops.disabled() if case == "off" else torch.enable_grad():
+        y = ops.batch_norm(layer, x)
     assert not taken
     if case != "meta":
         plain = random_norm(x.shape[1]).to(x.dtype)
@@ -274,10 +274,10 @@ def test_where_the_kernel_does_not_fit_torch_is_used(case: str, taken: list[str]
 def test_a_layer_of_another_width_is_torchs_error(taken: list[str]) -> None:
     """A kernel is given addresses: it would read and write beyond the layer's tensors."""
     with pytest.raises(RuntimeError, match="64 elements not 32"):
-        kernels.batch_norm(random_norm(32), random_images(2, 64, 4, 4))
+        ops.batch_norm(random_norm(32), random_images(2, 64, 4, 4))
     layer = nn.Conv2d(128, 128, 3, padding=1, groups=32, bias=False)
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError, match="128 channels, but got 64"):
-        kernels.grouped_convolution(layer, random_images(2, 64, 8, 8, dtype=torch.bfloat16))
+        ops.grouped_convolution(layer, random_images(2, 64, 8, 8, dtype=torch.bfloat16))
     assert not taken
 
 
@@ -286,7 +286,7 @@ def test_a_weight_that_is_a_strided_view(taken: list[str]) -> None:
     layer, plain, x = random_norm(32), random_norm(32), random_images(2, 32, 4, 4)
     values = torch.arange(64.0)[::2]
     layer.weight, plain.weight = nn.Parameter(values), nn.Parameter(values.clone())
-    torch.testing.assert_close(kernels.batch_norm(layer, x), F.relu(plain(x)))
+    torch.testing.assert_close(ops.batch_norm(layer, x), F.relu(plain(x)))
     assert not taken
 
 
@@ -294,7 +294,7 @@ def test_a_weight_that_is_a_strided_view(taken: list[str]) -> None:
 def test_under_autocast_to_float16_torch_convolves(taken: list[str]) -> None:
     layer = nn.Conv2d(128, 128, 3, padding=1, groups=32, bias=False)
     with torch.autocast("cpu", torch.float16):
-        assert kernels.grouped_convolution(layer, random_images(2, 128, 8, 8, dtype=torch.bfloat16)).dtype == torch.half
+        assert ops.grouped_convolution(layer, random_images(2, 128, 8, 8, dtype=torch.bfloat16)).dtype == torch.half
     assert not taken
 
 
@@ -307,7 +307,7 @@ def test_a_model_that_is_compiled_is_one_graph(taken: list[str], *, narrow: bool
     with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
         found = whole(images)
         assert not taken
-        with kernels.disabled():
+        with ops.disabled():
             torch.testing.assert_close(found, make_model()(images))
 
 
@@ -315,7 +315,7 @@ def test_a_model_that_is_compiled_is_one_graph(taken: list[str], *, narrow: bool
 def test_a_gradient_in_another_layout_is_taken() -> None:
     x = random_images(2, 32, 4, 4).requires_grad_()
     layer = random_norm(32)
-    kernels.batch_norm(layer, x).mean((2, 3)).square().sum().backward()  # the gradient is expanded from (N, C)
+    ops.batch_norm(layer, x).mean((2, 3)).square().sum().backward()  # the gradient is expanded from (N, C)
     other = random_images(2, 32, 4, 4).requires_grad_()
     F.relu(random_norm(32)(other)).mean((2, 3)).square().sum().backward()
     assert relative(x.grad, other.grad) < 1e-5  # type: ignore[arg-type]
@@ -326,7 +326,7 @@ def test_a_gradient_in_another_layout_is_taken() -> None:
     reason="no g++, or not a machine that the kernels are for",
 )
 def test_where_there_is_a_compiler_the_kernels_compile() -> None:
-    assert kernels.library() is not None  # or a mistake in the source would only skip the tests above
+    assert ops.library() is not None  # or a mistake in the source would only skip the tests above
 
 
 def test_without_a_compiler_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +335,7 @@ def test_without_a_compiler_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch
     try:
         assert build.library() is None
         x = random_images(2, 32, 4, 4)
-        torch.testing.assert_close(kernels.batch_norm(random_norm(32), x), F.relu(random_norm(32)(x)))
+        torch.testing.assert_close(ops.batch_norm(random_norm(32), x), F.relu(random_norm(32)(x)))
     finally:
         build.library.cache_clear()
 
@@ -354,7 +354,7 @@ def test_without_a_home_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_they_can_be_turned_off_in_the_environment() -> None:
-    code = "import torch; from flatnext import kernels; print(kernels.library())"
+    code = "import torch; from flatnext import ops; print(ops.library())"
     found = subprocess.run(
         [sys.executable, "-c", code], env={"FLATNEXT_KERNELS": "0"}, capture_output=True, text=True, check=True
     )

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from flatnext.kernels.build import library
-from flatnext.kernels.switch import kernels_for
+from flatnext.ops.cpu.build import kernels_for, library
 
-SHAPES = {(group, stride) for group in (4, 8, 16) for stride in (1, 2)}  # that are compiled
-SLOWER = ((16, 1),)  # a group fills a vector of oneDNN's there, which is faster
+SHAPES = {(group, stride) for group in (4, 8, 16) for stride in (1, 2)}  # (channels of a group, stride)
+SLOWER = ((16, 1),)  # a group fills one of oneDNN's vectors, whose kernel is faster here
 
 
 def convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:

@@ -12,7 +12,10 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from flatnext.errors import InputError
-from flatnext.kernels import grouped
+from flatnext.ops import grouped_convolution
+from flatnext.ops.cuda import grouped
+from flatnext.ops.cuda.merge import MergeGroups
+from flatnext.ops.layers import has_common_form
 
 WIDTHS = [128, 256, 512]
 GROUPS = 32
@@ -53,14 +56,14 @@ def test_merged_groups_are_the_same(width, stride, form):
 
 def test_merged_groups_equal_a_matrix_made_by_hand():
     _, weight = inputs(128, dtype=torch.float64)
-    merged = grouped._Merge.apply(weight, GROUPS, 4, torch.float64)
+    merged = MergeGroups.apply(weight, GROUPS, 4, torch.float64)
     assert merged.shape == (128, 16, 3, 3)
     for output in range(128):
         start = output // 4 % 4 * 4
         assert torch.equal(merged[output, start : start + 4], weight[output])
         assert merged[output].count_nonzero() == weight[output].numel()
     assert torch.autograd.gradcheck(
-        lambda w: grouped._Merge.apply(w, 2, 2, torch.float64), torch.randn(4, 2, 3, 3).double().requires_grad_()
+        lambda w: MergeGroups.apply(w, 2, 2, torch.float64), torch.randn(4, 2, 3, 3).double().requires_grad_()
     )
 
 
@@ -95,7 +98,7 @@ def test_a_form_that_does_not_fit_is_an_input_error():
     ],
 )
 def test_the_fastest_form_is_measured_once_a_shape(monkeypatch, times, expected):
-    monkeypatch.setattr(grouped, "_chosen", {})
+    monkeypatch.setattr(grouped, "_fastest", {})
     x, weight = inputs(128)
     measured = []
 
@@ -105,14 +108,14 @@ def test_the_fastest_form_is_measured_once_a_shape(monkeypatch, times, expected)
         return times[measured[-1]]
 
     for _ in range(2):
-        assert grouped.choose(x, weight, 1, GROUPS, seconds) == expected
+        assert grouped.fastest_form(x, weight, 1, GROUPS, seconds) == expected
     assert measured == ["plain", "merged16", "merged32"]
-    grouped.choose(x, weight, 2, GROUPS, seconds)
+    grouped.fastest_form(x, weight, 2, GROUPS, seconds)
     assert len(measured) == 6
 
 
 def test_a_form_that_does_not_run_is_left_out(monkeypatch):
-    monkeypatch.setattr(grouped, "_chosen", {})
+    monkeypatch.setattr(grouped, "_fastest", {})
     x, weight = inputs(128)
 
     def seconds(work, broken=("merged16",)):
@@ -121,18 +124,18 @@ def test_a_form_that_does_not_run_is_left_out(monkeypatch):
         return {"plain": 3.0, "merged16": 1.0, "merged32": 2.0}[work.args[-1]]
 
     with pytest.warns(UserWarning, match="do not run in the form merged16, which is left out: no kernel image"):
-        assert grouped.choose(x, weight, 1, GROUPS, seconds) == "merged32"
+        assert grouped.fastest_form(x, weight, 1, GROUPS, seconds) == "merged32"
     with pytest.raises(RuntimeError, match="no kernel image"):
-        grouped.choose(x, weight, 2, GROUPS, functools.partial(seconds, broken=("plain",)))
+        grouped.fastest_form(x, weight, 2, GROUPS, functools.partial(seconds, broken=("plain",)))
 
 
 def test_one_form_alone_can_be_asked_for():
     x, weight = inputs(512)
     with grouped.only("merged32"):
-        assert grouped.choose(x, weight, 1, GROUPS) == "merged32"
+        assert grouped.fastest_form(x, weight, 1, GROUPS) == "merged32"
     with grouped.only("merged16"):
-        assert grouped.choose(x, weight, 1, GROUPS) == "plain"  # it does not fit
-    assert grouped.choose(x, weight, 1, GROUPS) == "plain"
+        assert grouped.fastest_form(x, weight, 1, GROUPS) == "plain"  # it does not fit
+    assert grouped.fastest_form(x, weight, 1, GROUPS) == "plain"
     with pytest.raises(InputError, match="round"), grouped.only("round"):
         pass
 
@@ -140,9 +143,9 @@ def test_one_form_alone_can_be_asked_for():
 def test_on_a_cpu_the_layer_itself_is_called():
     layer = nn.Conv2d(128, 128, 3, padding=1, groups=32, bias=False)
     x, _ = inputs(128)
-    assert torch.equal(grouped.grouped_convolution(layer, x), layer(x))
-    assert grouped.choose(x, layer.weight, 1, GROUPS) == "plain"
-    assert not grouped._chosen
+    assert torch.equal(grouped_convolution(layer, x), layer(x))
+    assert grouped.fastest_form(x, layer.weight, 1, GROUPS) == "plain"
+    assert not grouped._fastest
 
 
 @pytest.mark.parametrize(
@@ -160,18 +163,18 @@ def test_on_a_cpu_the_layer_itself_is_called():
 )
 def test_other_convolutions_stay_as_they_are(change):
     options = {"kernel_size": 3, "padding": 1, "groups": 32, "bias": False}
-    assert grouped._is_common(nn.Conv2d(128, 128, **options))
-    assert not grouped._is_common(nn.Conv2d(128, 128, **{**options, **change}))
+    assert has_common_form(nn.Conv2d(128, 128, **options))
+    assert not has_common_form(nn.Conv2d(128, 128, **{**options, **change}))
     watched = nn.Conv2d(128, 128, **options)
     watched.register_forward_hook(lambda *_: None)
-    assert not grouped._is_common(watched)
+    assert not has_common_form(watched)
     watched = nn.Conv2d(128, 128, **options)
     watched.register_full_backward_pre_hook(lambda *_: None)
-    assert not grouped._is_common(watched)
+    assert not has_common_form(watched)
     handle = register_module_forward_hook(lambda *_: None)
-    assert not grouped._is_common(nn.Conv2d(128, 128, **options))
+    assert not has_common_form(nn.Conv2d(128, 128, **options))
     handle.remove()
-    assert grouped._is_common(nn.Conv2d(128, 128, **options))
+    assert has_common_form(nn.Conv2d(128, 128, **options))
 
 
 def test_what_stands_in_its_place_does_its_own_work():
@@ -180,8 +183,8 @@ def test_what_stands_in_its_place_does_its_own_work():
             return 2 * super().forward(images)
 
     options = {"kernel_size": 3, "padding": 1, "groups": 32, "bias": False}
-    assert not grouped._is_common(Doubled(128, 128, **options))
-    assert not grouped._is_common(nn.Identity())
+    assert not has_common_form(Doubled(128, 128, **options))
+    assert not has_common_form(nn.Identity())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
@@ -218,5 +221,5 @@ def test_every_form_on_a_gpu(width, stride):
             expected = expected or copy.copy(found)
             for a, b in zip(found, expected, strict=True):
                 torch.testing.assert_close(a, b, rtol=3e-2, atol=3e-2 * float(b.abs().max()))
-        assert grouped.grouped_convolution(layer, x.bfloat16()).shape == y.shape
-    assert grouped._chosen
+        assert grouped_convolution(layer, x.bfloat16()).shape == y.shape
+    assert grouped._fastest
