@@ -13,7 +13,7 @@ from torch import nn
 
 import flatnext
 from flatnext.errors import InputError
-from flatnext.models import ResNeXt, answering_form, folded, for_inference, quantized
+from flatnext.models import ResNeXt, inference_copy, folded, for_inference, quantized
 from flatnext.models.folded import Convolution, InferenceNet
 from flatnext.models.imagenet import ResNet50
 from flatnext.models.quantized import QuantizedConvolution, Scale
@@ -281,8 +281,8 @@ class TestAnsweringForm:
     def test_answers_as_the_model(self):
         model, images = net()
         with torch.no_grad():
-            torch.testing.assert_close(answering_form(model, "fp32")(images), model(images), rtol=1e-4, atol=1e-4)
-        assert isinstance(answering_form(model, "bf16"), InferenceNet)
+            torch.testing.assert_close(inference_copy(model, "fp32")(images), model(images), rtol=1e-4, atol=1e-4)
+        assert isinstance(inference_copy(model, "bf16"), InferenceNet)
 
     def test_is_the_model_itself_where_it_would_not(self):
         class Own(ResNeXt):
@@ -295,6 +295,6 @@ class TestAnsweringForm:
         broken.conv1.weight.data[0] = torch.nan
         own = Own(**SMALL)
         for each, precision in ((own, "fp32"), (changed, "fp32"), (broken, "fp32"), (model.double(), "fp64")):
-            assert answering_form(each, precision) is each
+            assert inference_copy(each, precision) is each
         preact = flatnext.create_model("preact30")
-        assert answering_form(preact, "fp32") is preact
+        assert inference_copy(preact, "fp32") is preact

@@ -11,7 +11,7 @@ from flatnext import recipes
 from flatnext.config import Model
 from flatnext.errors import InputError
 from flatnext.models.catalog import find_weights, format_shipped, shipped
-from flatnext.models.inference import answering_form, for_inference
+from flatnext.models.inference import inference_copy, for_inference
 from flatnext.models.network import MakesBlocks, Network, constant_widths, pyramid_widths
 from flatnext.models.origin import Origin, read_origin
 from flatnext.models.resnet import BasicBlock, PreActBlock
@@ -25,7 +25,7 @@ __all__ = [
     "Network",
     "Origin",
     "ResNeXt",
-    "answering_form",
+    "inference_copy",
     "build",
     "create_model",
     "find_weights",

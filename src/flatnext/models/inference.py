@@ -52,7 +52,7 @@ def for_inference(model: nn.Module, precision: str = "auto", calibration: Tensor
     return net
 
 
-def answering_form(model: nn.Module, precision: str) -> nn.Module:
+def inference_copy(model: nn.Module, precision: str) -> nn.Module:
     """Return what answers as the model does in evaluation mode, to rounding: for a `Network` on a CPU a faster copy.
 
     The copy has the weights of this moment. Elsewhere, in float64, for weights that are not finite (the fused ReLU
