@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flatnext.config import Config
+    from flatnext.config import Config, Data
     from flatnext.data import Loader, load, partition
     from flatnext.deploy import PretrainedInfo, from_pretrained, pretrained_info
     from flatnext.errors import InputError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AMP",
     "Config",
+    "Data",
     "InputError",
     "Loader",
     "PretrainedInfo",
@@ -54,7 +55,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "config": ["Config"],
+    "config": ["Config", "Data"],
     "data": ["Loader", "load", "partition"],
     "deploy": ["PretrainedInfo", "from_pretrained", "pretrained_info"],
     "errors": ["InputError"],

@@ -23,7 +23,7 @@ from flatnext.bench.rounds import in_groups, interleave, ratios, spread
 from flatnext.bench.table import format_bench
 from flatnext.bench.training import REPORT, contenders
 from flatnext.config import Amp, Model
-from flatnext.data.augment import normalize
+from flatnext.data import Normalization
 from flatnext.errors import InputError
 from flatnext.methods import BoundMethod
 
@@ -179,7 +179,7 @@ def test_the_reports_images_are_windows_of_the_padded_image():
 
 def test_the_reports_numbers_are_the_loaders():
     pixels = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    ours = normalize(torch.from_numpy(pixels).permute(2, 0, 1)[None], report_way.MEAN, report_way.STD)[0]
+    ours = Normalization(report_way.MEAN, report_way.STD)(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
     theirs = report_way.normalize(report_way.to_tensor(Image.fromarray(pixels)))
     torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-6)
 

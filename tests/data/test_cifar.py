@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flatnext.data import cifar, load
-from flatnext.data.dataset import channel_statistics
+from flatnext.data.normalization import channel_statistics
 from flatnext.data.unpickler import read_pickle
 from flatnext.errors import InputError
 

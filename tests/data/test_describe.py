@@ -9,7 +9,7 @@ from cifar_files import layout_of, write_set
 from PIL import Image
 
 from flatnext import config
-from flatnext.data import Dataset, Split, describe, load, sample_grid
+from flatnext.data import Dataset, Normalization, Split, describe, load, sample_grid
 from flatnext.errors import InputError
 
 
@@ -22,8 +22,7 @@ def make_dataset(classes=3, count=30):
         classes=tuple(f"class ${label}$" for label in range(classes)),
         train=split,
         test=split.select(torch.arange(classes)),
-        mean=(0.5, 0.4, 0.3),
-        std=(0.3, 0.2, 0.1),
+        normalization=Normalization((0.5, 0.4, 0.3), (0.3, 0.2, 0.1)),
     )
 
 

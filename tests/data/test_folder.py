@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from flatnext.data import load
-from flatnext.data.dataset import channel_statistics
+from flatnext.data.normalization import channel_statistics
 from flatnext.errors import InputError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)

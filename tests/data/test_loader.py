@@ -7,25 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loaders import MEAN, NORMALIZATION, STD, collect, make_loader, make_split
 from PIL import Image
 
-from flatnext.data import Loader, Split, batches
-from flatnext.data.augment import cutout, horizontal_flip, normalize, random_crop, shrink
+from flatnext.data import Split, batches
+from flatnext.data.augment import cutout, horizontal_flip, random_crop
+from flatnext.data.images import resize
 from flatnext.errors import InputError
 from flatnext.seeds import mix
-
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-
-
-def make_split(count=37, height=9, width=7):
-    """Return a split whose labels are the images' numbers."""
-    images = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (count, 3, height, width), dtype=np.uint8))
-    return Split(images, torch.arange(count))
-
-
-def make_loader(split, **changes):
-    settings = {"batch_size": 8, "mean": MEAN, "std": STD, "seed": 5, "crop_padding": 2, "flip": "random", "cutout": 4}
-    return Loader(split, **{**settings, **changes})
 
 
 def augment_slowly(image, padding=0, offset=(0, 0), mirror=False, centre=(0, 0), size=0):
@@ -56,7 +45,7 @@ def test_augmentation_equals_the_slow_oracle(data):
     layout = data.draw(st.sampled_from([torch.contiguous_format, torch.channels_last]))
     images = split.images.contiguous(memory_format=layout)
     images = horizontal_flip(random_crop(images, torch.tensor(offsets), padding), torch.tensor(mirrored))
-    pixels = cutout(normalize(images, MEAN, STD, torch.float64), torch.tensor(centres), size)
+    pixels = cutout(NORMALIZATION(images, torch.float64), torch.tensor(centres), size)
     for at in range(3):
         expected = augment_slowly(split.images[at].numpy(), padding, offsets[at], mirrored[at], centres[at], size)
         np.testing.assert_allclose(pixels[at].numpy(), expected, rtol=0, atol=1e-12)
@@ -80,14 +69,16 @@ def test_augmentation_leaves_its_input_alone(function):
 def test_loader_equals_the_slow_oracle(dtype, channels_last):
     split = make_split()
     loader = make_loader(split, dtype=dtype, channels_last=channels_last)
-    order, offsets, mirrored, centres = (draw.numpy() for draw in loader._draw(1))
+    draws = loader.draws(1)
     at = 0
     for images, labels in loader.epoch(1):
         assert images.dtype == dtype
         assert images.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         for image, label in zip(images, labels.tolist(), strict=True):
-            assert label == order[at]
-            expected = augment_slowly(split.images[label].numpy(), 2, offsets[at], mirrored[at], centres[at], 4)
+            assert label == draws.order[at]
+            expected = augment_slowly(
+                split.images[label].numpy(), 2, draws.offsets[at], draws.mirrored[at], draws.centres[at], 4
+            )
             exact = torch.from_numpy(expected)
             tolerance = {torch.float32: 1e-6, torch.float64: 1e-12, torch.bfloat16: 2**-8}[dtype]
             torch.testing.assert_close(image.double(), exact, rtol=tolerance, atol=tolerance)
@@ -100,7 +91,7 @@ def test_loader_equals_the_slow_oracle(dtype, channels_last):
 def test_shrinking_is_pillows(size, channels_last):
     images = make_split(5, 32, 32).images
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    small = shrink(images.contiguous(memory_format=layout), size, chunk=2)
+    small = resize(images.contiguous(memory_format=layout), size, chunk=2)
     assert small.is_contiguous(memory_format=layout)
     for image, found in zip(images, small, strict=True):
         expected = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((size, size), Image.Resampling.BILINEAR)
@@ -114,7 +105,7 @@ def test_early_epochs_are_augmented_as_small_images_are():
     growing = make_loader(split, early_sizes=(4, 6), crop_padding=2, cutout=4)
     assert [growing.image_size(epoch) for epoch in range(4)] == [4, 6, 8, 8]
     for epoch, (size, padding, square) in enumerate([(4, 1, 2), (6, 2, 3), (8, 2, 4)]):
-        small = Split(shrink(split.images, size), split.labels)
+        small = Split(resize(split.images, size), split.labels)
         alone = collect(make_loader(small, crop_padding=padding, cutout=square).epoch(epoch))
         found = collect(growing.epoch(epoch))
         assert torch.equal(found[1], alone[1])
@@ -125,14 +116,14 @@ def test_an_augmentation_stays_on_however_small_the_images():
     split = make_split(37, 8, 8)
     loader = make_loader(split, early_sizes=(1,), crop_padding=1, cutout=1)
     assert torch.equal(collect(loader.epoch(0))[0], torch.zeros(37, 3, 1, 1))  # cut out
-    assert make_loader(split, early_sizes=(1,), crop_padding=1)._draw(0)[1].max() == 2
-    assert make_loader(split, early_sizes=(1,), crop_padding=0)._draw(0)[1].max() == 0
+    assert make_loader(split, early_sizes=(1,), crop_padding=1).draws(0).offsets.max() == 2
+    assert make_loader(split, early_sizes=(1,), crop_padding=0).draws(0).offsets.max() == 0
 
 
 def test_alternating_flips_show_each_image_both_ways_in_turn():
     split = make_split(200)
     loader = make_loader(split, crop_padding=0, cutout=0, flip="alternating", batch_size=64)
-    plain = normalize(split.images, MEAN, STD)
+    plain = NORMALIZATION(split.images)
     shown = []
     for epoch in range(4):
         images, labels = collect(loader.epoch(epoch))
@@ -145,7 +136,8 @@ def test_alternating_flips_show_each_image_both_ways_in_turn():
     assert torch.equal(shown[1], shown[3])
     assert abs(int(shown[0].sum()) - 100) < 5 * 50**0.5
     other = make_loader(split, flip="alternating", seed=6)
-    assert not torch.equal(other._mirrored_first(), loader._mirrored_first())
+    order = loader.draws(0).order.argsort(), other.draws(0).order.argsort()
+    assert not torch.equal(other.draws(0).mirrored[order[1]], loader.draws(0).mirrored[order[0]])
 
 
 @pytest.mark.parametrize("start", [0, 2, 5])
@@ -161,18 +153,14 @@ def test_a_growing_epoch_can_be_entered_at_any_step(start):
 
 
 def test_draws_use_their_whole_range_evenly():
-    order, offsets, mirrored, centres = make_loader(make_split(7000, 4, 6))._draw(0)
-    assert torch.equal(order.sort().values, torch.arange(7000))
+    draws = make_loader(make_split(7000, 4, 6)).draws(0)
+    offsets, mirrored, centres = draws.offsets, draws.mirrored, draws.centres
+    assert torch.equal(draws.order.sort().values, torch.arange(7000))
     for draw, kinds in [(offsets[:, 0], 5), (offsets[:, 1], 5), (centres[:, 0], 4), (centres[:, 1], 6), (mirrored, 2)]:
         counts = torch.bincount(draw.long())
         assert len(counts) == kinds
         # Five standard deviations of a binomial count.
         assert (counts - 7000 / kinds).abs().max() < 5 * (7000 / kinds * (1 - 1 / kinds)) ** 0.5
-
-
-def collect(iterator):
-    images, labels = zip(*iterator, strict=True)
-    return torch.cat(images), torch.cat(labels)
 
 
 def test_every_image_comes_once_an_epoch():
@@ -228,12 +216,12 @@ def test_an_epoch_can_be_entered_at_any_step(start, epoch):
 def test_one_augmentation_changes_neither_order_nor_the_others():
     split = make_split()
     plain = make_loader(split, crop_padding=0, flip="none", cutout=0)
-    order, _, mirrored, _ = plain._draw(0)
-    changed = make_loader(split, crop_padding=4, cutout=3)._draw(0)
-    assert torch.equal(order, changed[0])
-    assert torch.equal(mirrored, changed[2])
+    before = plain.draws(0)
+    after = make_loader(split, crop_padding=4, cutout=3).draws(0)
+    assert torch.equal(before.order, after.order)
+    assert torch.equal(before.mirrored, after.mirrored)
     images, labels = collect(plain.epoch(0))
-    assert torch.equal(images, normalize(split.images[labels], MEAN, STD))
+    assert torch.equal(images, NORMALIZATION(split.images[labels]))
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**70), st.integers(0, 2**40)), min_size=2, max_size=30, unique=True))
@@ -249,7 +237,7 @@ def test_long_seeds_do_not_run_into_the_epoch():
 @pytest.mark.parametrize("batch_size", [1, 8, 37, 100])
 def test_evaluation_batches_are_all_images_in_order(batch_size):
     split = make_split()
-    found = list(batches(split, batch_size=batch_size, mean=MEAN, std=STD, dtype=torch.float64))
+    found = list(batches(split, batch_size=batch_size, normalization=NORMALIZATION, dtype=torch.float64))
     assert [len(labels) for _, labels in found][:-1] == [batch_size] * (len(found) - 1)
     images, labels = collect(found)
     assert torch.equal(labels, split.labels)
@@ -262,7 +250,6 @@ def test_evaluation_batches_are_all_images_in_order(batch_size):
     ("changes", "word"),
     [
         ({"batch_size": 0}, "batch_size"),
-        ({"seed": -1}, "seed"),
         ({"crop_padding": -1}, "crop_padding"),
         ({"cutout": -2}, "cutout"),
         ({"flip": "twice"}, "flip is 'twice'"),

@@ -10,15 +10,14 @@ import signal
 import numpy as np
 import pytest
 import torch
-from test_loader import MEAN, STD, collect, make_loader, make_split
+from loaders import NORMALIZATION, collect, make_loader, make_split
 from test_training import assert_same_run
 from tiny import AtStep, tiny
 from torch import nn
 
 from flatnext import methods
-from flatnext.config import Config, Sgd
+from flatnext.config import Config, Data, Sgd
 from flatnext.data import Loader, Split
-from flatnext.data.augment import normalize
 from flatnext.data.mixing import Mixture, draw_mixtures, mix_images, mix_labels, rectangle
 from flatnext.errors import InputError
 from flatnext.recipes import recipe
@@ -64,7 +63,7 @@ def test_the_loader_mixes_as_numpy_does(kind, sizes):
     loader = make_loader(split, dtype=torch.float64, **options, **MIXED[kind])
     plain = make_loader(split, dtype=torch.float64, **options)
     for epoch in (0, 2):
-        mixtures = loader._mixtures(epoch)
+        mixtures = loader.draws(epoch).mixtures
         assert len(mixtures) == len(loader) == 5
         for (images, targets), (unmixed, labels), mixture in zip(
             loader.epoch(epoch), plain.epoch(epoch), mixtures, strict=True
@@ -106,8 +105,8 @@ def test_a_mixed_epoch_can_be_entered_at_any_step(kind, augment):
 def test_operations_come_before_crop_and_flip_and_change_nothing_else():
     split = make_split(37, 8, 8)
     loader = make_loader(split, augment="trivial", batch_size=37)
-    order = loader._draw(4)[0]
-    done = loader._operations(4)(split.images[order])
+    order = loader.draws(4).order
+    done = loader.draws(4).operations(split.images[order])
     images = split.images.clone()
     images[order] = done
     expected = collect(make_loader(Split(images, split.labels), batch_size=37).epoch(4))
@@ -120,7 +119,8 @@ def test_operations_come_before_crop_and_flip_and_change_nothing_else():
 def test_other_epochs_and_seeds_are_augmented_and_mixed_otherwise():
     def of(seed, epoch):
         loader = make_loader(make_split(), seed=seed, augment="trivial", **MIXED["both"])
-        return loader._operations(epoch).kinds.flatten().tolist(), loader._mixtures(epoch)
+        draws = loader.draws(epoch)
+        return draws.operations.kinds.flatten().tolist(), draws.mixtures
 
     assert of(1, 2) == of(1, 2)
     for other in ((1, 3), (2, 2), (2, 1)):
@@ -262,9 +262,7 @@ def test_bad_settings_are_one_line(changes, message):
 
 def test_the_loader_names_what_is_missing():
     with pytest.raises(InputError, match="classes"):
-        Loader(make_split(), batch_size=8, mean=MEAN, std=STD, seed=0, mixup=0.2)
-    with pytest.raises(InputError, match="augment is 'all'"):
-        Loader(make_split(), batch_size=8, mean=MEAN, std=STD, seed=0, augment="all")
+        Loader(make_split(), Data(mixup=0.2), normalization=NORMALIZATION, batch_size=8, seed=0)
 
 
 def test_the_settings_survive_json():
@@ -275,4 +273,4 @@ def test_the_settings_survive_json():
 def test_without_operations_the_loader_gives_what_it_gave():
     split = make_split(37, 8, 8)
     images, labels = collect(make_loader(split, crop_padding=0, flip="none", cutout=0, augment="none").epoch(0))
-    assert torch.equal(images, normalize(split.images[labels], MEAN, STD))
+    assert torch.equal(images, NORMALIZATION(split.images[labels]))

@@ -9,9 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flatnext import config
-from flatnext.data import Dataset, Split, load, partition
-from flatnext.data.dataset import channel_statistics, stratified
+from flatnext.data import Dataset, Normalization, Split, load, partition
+from flatnext.data.dataset import stratified
+from flatnext.data.normalization import channel_statistics
 from flatnext.errors import InputError
+
+NORMALIZATION = Normalization((0.5,) * 3, (0.2,) * 3)
 
 
 def make_dataset(labels, name="some"):
@@ -20,7 +23,7 @@ def make_dataset(labels, name="some"):
     images = torch.arange(count)[:, None, None, None].to(torch.uint8).expand(count, 3, 4, 4).contiguous()
     train = Split(images, torch.tensor(labels))
     classes = tuple(f"class {label}" for label in range(max(labels) + 1))
-    return Dataset(name=name, classes=classes, train=train, test=train, mean=(0.5,) * 3, std=(0.2,) * 3)
+    return Dataset(name=name, classes=classes, train=train, test=train, normalization=NORMALIZATION)
 
 
 def numbers(split):
@@ -86,7 +89,7 @@ def test_without_validation_all_images_train():
     assert result.validation is None
     assert result.train is dataset.train
     assert result.test is dataset.test
-    assert (result.name, result.classes, result.mean, result.std) == ("some", dataset.classes, (0.5,) * 3, (0.2,) * 3)
+    assert (result.name, result.classes, result.normalization) == ("some", dataset.classes, NORMALIZATION)
 
 
 @pytest.mark.parametrize(
@@ -107,12 +110,11 @@ def test_ill_made_splits_are_refused():
         with pytest.raises(InputError, match="give torch"):
             Split(*bad)
     good = Split(images, labels)
-    fields = {"name": "x", "classes": ("a",), "train": good, "test": good, "mean": (0.0,) * 3, "std": (1.0,) * 3}
+    fields = {"name": "x", "classes": ("a",), "train": good, "test": good, "normalization": NORMALIZATION}
     for change in (
         {"train": good.select(torch.tensor([], dtype=torch.int64))},
         {"test": Split(images, labels + 1)},
         {"test": Split(torch.zeros(4, 3, 3, 3, dtype=torch.uint8), labels)},
-        {"std": (1.0, 0.0, 1.0)},
     ):
         with pytest.raises(InputError, match="x has"):
             Dataset(**{**fields, **change})

@@ -17,7 +17,7 @@ from tiny import AtStep, tiny
 from torch import nn
 
 from flatnext import data, evaluation, models
-from flatnext.config import Config
+from flatnext.config import Config, Data
 from flatnext.device import resolve_device
 from flatnext.errors import InputError
 from flatnext.evaluation import evaluate
@@ -190,8 +190,8 @@ def test_the_settings_survive_json():
 
 def test_a_loader_refuses_sizes_that_it_cannot_make():
     images = torch.zeros(4, 3, 8, 6, dtype=torch.uint8)
-    options = {"batch_size": 2, "mean": (0, 0, 0), "std": (1, 1, 1), "seed": 0}
+    options = {"batch_size": 2, "normalization": data.Normalization((0,) * 3, (1,) * 3), "seed": 0}
     with pytest.raises(InputError, match="square"):
-        data.Loader(data.Split(images, torch.arange(4)), early_sizes=(4,), **options)
+        data.Loader(data.Split(images, torch.arange(4)), Data(early_sizes=(4,)), **options)
     with pytest.raises(InputError, match="early_sizes has 10"):
-        data.Loader(data.Split(images[:, :, :6], torch.arange(4)), early_sizes=(10,), **options)
+        data.Loader(data.Split(images[:, :, :6], torch.arange(4)), Data(early_sizes=(10,)), **options)

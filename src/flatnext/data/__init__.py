@@ -3,13 +3,16 @@
 from flatnext.data.dataset import Dataset, Partition, Split, partition, stratified
 from flatnext.data.describe import describe
 from flatnext.data.loader import Loader, batches
+from flatnext.data.normalization import CIFAR10, Normalization
 from flatnext.data.picture import sample_grid
 from flatnext.data.sources import load
 from flatnext.data.test_set import read_test_set, test_set_name
 
 __all__ = [
+    "CIFAR10",
     "Dataset",
     "Loader",
+    "Normalization",
     "Partition",
     "Split",
     "batches",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -44,36 +42,3 @@ def _within(length: int, start: Tensor, size: int) -> Tensor:
     """Return B x length booleans: true from each `start` on, `size` places far."""
     place = torch.arange(length, device=start.device)
     return (place >= start[:, None]) & (place < start[:, None] + size)
-
-
-def shrink(images: Tensor, size: int, chunk: int = 4096) -> Tensor:
-    """Return uint8 images (N x C x H x W) at `size` x `size` pixels, in the memory layout they have.
-
-    Bilinear with antialiasing (a triangular filter as wide as an output pixel's neighbourhood, as Pillow's), rounded
-    to the nearest whole number. `chunk` images at a time are floats.
-    """
-    layout = torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-    shape = (*images.shape[:2], size, size)
-    result = torch.empty(shape, dtype=torch.uint8, device=images.device, memory_format=layout)
-    for part, small in zip(images.split(chunk), result.split(chunk), strict=True):
-        pixels = F.interpolate(part.float(), size=(size, size), mode="bilinear", antialias=True)
-        small.copy_(pixels.round_().clamp_(0, 255))
-    return result
-
-
-def normalize(
-    images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor, dtype: torch.dtype = torch.float32
-) -> Tensor:
-    """Return (images / 255 - mean) / std of uint8 images (B x C x H x W) as `dtype`, in the memory layout they have.
-
-    The arithmetic is in double precision where `dtype` is, else in single; half precision is rounded to once, last.
-    Give `mean` and `std` as tensors on the images' device to spare a copy, and so a wait, at each call.
-    """
-    exact = torch.float64 if dtype == torch.float64 else torch.float32
-    pixels = images.to(exact)
-    # Spread over a whole image first, so that the arithmetic runs over long rows in either layout: 4 times as fast.
-    shift, scale = (
-        torch.empty_like(pixels[:1]).copy_(torch.as_tensor(value, dtype=exact, device=images.device).view(-1, 1, 1))
-        for value in (mean, std)
-    )
-    return pixels.sub_(shift.mul_(255)).div_(scale.mul_(255)).to(dtype)

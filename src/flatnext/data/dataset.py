@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from flatnext import config
+from flatnext.data.normalization import Normalization
 from flatnext.errors import InputError
-
-Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +41,13 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """Training and test images, and the constants by which they are normalised (pixels in [0, 1], a channel each)."""
+    """Training and test images, and how they are normalised."""
 
     name: str
     classes: tuple[str, ...]
     train: Split
     test: Split
-    mean: Triple
-    std: Triple
+    normalization: Normalization
 
     def __post_init__(self) -> None:
         """Check that labels name a class and that both splits have images of one size."""
@@ -60,8 +58,16 @@ class Dataset:
                 raise InputError(f"{self.name} has {part} labels outside 0 to {len(self.classes) - 1}: correct them")
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
             raise InputError(f"{self.name} has training and test images of different sizes: make them one size")
-        if min(self.std) <= 0:
-            raise InputError(f"{self.name} has std {self.std}: give positive numbers")
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """The mean of `normalization`."""
+        return self.normalization.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """The std of `normalization`."""
+        return self.normalization.std
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,8 +79,17 @@ class Partition:
     train: Split
     validation: Split | None
     test: Split
-    mean: Triple
-    std: Triple
+    normalization: Normalization
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """The mean of `normalization`."""
+        return self.normalization.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """The std of `normalization`."""
+        return self.normalization.std
 
 
 def partition(dataset: Dataset, settings: config.Data) -> Partition:
@@ -108,8 +123,7 @@ def partition(dataset: Dataset, settings: config.Data) -> Partition:
         train=train,
         validation=validation,
         test=dataset.test,
-        mean=dataset.mean,
-        std=dataset.std,
+        normalization=dataset.normalization,
     )
 
 
@@ -126,19 +140,3 @@ def stratified(labels: Tensor, count: int, generator: torch.Generator) -> tuple[
     for label, share in enumerate(quota.tolist()):
         chosen[order[labels[order] == label][:share]] = True
     return chosen.nonzero().flatten(), (~chosen).nonzero().flatten()
-
-
-def channel_statistics(images: Tensor) -> tuple[Triple, Triple]:
-    """Return mean and standard deviation over all pixels of uint8 images (N x 3 x H x W), a channel each, in [0, 1].
-
-    They come from the counts of the 256 values, so they are exact however many images there are.
-    """
-    values = torch.arange(256, dtype=torch.float64) / 255
-    means, stds = [], []
-    for channel in range(3):
-        counts = sum(torch.bincount(part[:, channel].flatten(), minlength=256) for part in images.cpu().split(5000))
-        share = counts / (images[:, channel].numel())
-        mean = (share * values).sum()
-        means.append(mean.item())
-        stds.append((share * (values - mean) ** 2).sum().sqrt().item())
-    return (means[0], means[1], means[2]), (stds[0], stds[1], stds[2])

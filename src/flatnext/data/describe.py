@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from flatnext.data.cifar import LAYOUTS, find
-from flatnext.data.dataset import Dataset, channel_statistics
+from flatnext.data.dataset import Dataset
+from flatnext.data.normalization import channel_statistics
 
 
 def describe(dataset: Dataset, data_dir: Path) -> str:

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 
 from flatnext.data.dataset import Split, stratified
+from flatnext.data.images import image_files, read_image
 from flatnext.errors import InputError
 
 IMAGE_SIZE = 32
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 TEST_SEED = 0
 
 
@@ -57,13 +56,6 @@ def _classes(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Return the image files in a folder by their suffixes, sorted; none where there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-
-
 def read_images(folder: Path, classes: Sequence[str], size: int) -> Split:
     """Return the images in a folder's subfolders, sorted by class and file name; a label is the place in `classes`.
 
@@ -72,28 +64,8 @@ def read_images(folder: Path, classes: Sequence[str], size: int) -> Split:
     found = [(path, label) for label, name in enumerate(classes) for path in image_files(folder / name)]
     if not found:
         raise InputError(f"{folder} holds no images: add some for each class")
-    images = np.stack([_read_image(path, size) for path, _ in found])
+    images = np.stack([read_image(path, size) for path, _ in found])
     return Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.tensor([label for _, label in found]))
-
-
-def _read_image(path: Path, size: int) -> np.ndarray:
-    """Return an image as H x W x 3 bytes, `size` pixels a side."""
-    try:
-        with Image.open(path) as image:
-            return fit_square(_as_rgb(ImageOps.exif_transpose(image)), size)
-    except Exception as error:  # Pillow's readers raise many kinds, SyntaxError and DecompressionBombError among them
-        raise InputError(f"{path} cannot be read as an image ({type(error).__name__}): repair or remove it") from None
-
-
-def fit_square(image: Image.Image, size: int) -> np.ndarray:
-    """Return an RGB image as `size` x `size` x 3 bytes: its shorter side made `size`, by Lanczos, its middle kept."""
-    return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))
-
-
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # Pillow would turn all of 16-bit grey above 255 into white
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert("RGB")
 
 
 def _divide(whole: Split) -> tuple[Split, Split]:

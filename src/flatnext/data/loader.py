@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from flatnext.data.augment import cutout, horizontal_flip, normalize, random_crop, shrink
+from flatnext import config
+from flatnext.data.augment import cutout, horizontal_flip, random_crop
 from flatnext.data.dataset import Split
-from flatnext.data.mixing import Mixture, draw_mixtures, mix_images, mix_labels
-from flatnext.data.operations import ROUNDS, Operations, draw_operations
+from flatnext.data.draws import Draws, draw_epoch
+from flatnext.data.images import resize
+from flatnext.data.mixing import Mixture, mix_images, mix_labels
+from flatnext.data.normalization import Normalization
 from flatnext.errors import InputError
-from flatnext.seeds import mix
 
 Batch = tuple[Tensor, Tensor]
-FLIP_STREAM, AUGMENT_STREAM, MIX_STREAM = 1, 2, 3  # of random numbers, beside those of the epochs
-FLIPS = ("none", "random", "alternating")
-AUGMENTS = ("none", *ROUNDS)
+Places = slice | Tensor
+"""Places in the order of an epoch, on the CPU."""
+
+NO_AUGMENTATION = config.Data(crop_padding=0, flip="none")
 
 
 class Loader:
@@ -26,37 +28,40 @@ class Loader:
 
     The order and every augmentation of an epoch depend on (seed, epoch) alone: they are drawn on the CPU for the
     whole epoch when it begins, so a run that is resumed in the middle of an epoch sees what it would have seen, and
-    a GPU sees what a CPU sees. `mean` and `std` are in units of [0, 1] pixels, a channel each; `crop_padding` and
-    `cutout` are in pixels. `len(loader)` is the number of steps an epoch. With several processes each gives its `rank`
-    out of `ranks` and gets its share of every batch: together they see what one alone would see. Raises `InputError`
-    for a bad setting.
+    a GPU sees what a CPU sees. `len(loader)` is the number of steps an epoch.
 
-    `flip` mirrors images left to right: none, each by chance in each epoch (`random`), or each in every other epoch
-    (`alternating`), so that it is seen both ways equally often; by chance in the first (arXiv 2404.00498). `augment`
-    is TrivialAugment or RandAugment (see `draw_operations`), done before anything else. `mixup` and `cutmix` are the
-    alphas of these (see `draw_mixtures`), 0 for none; image i of a batch is mixed with image i from its end. They
-    need the number of `classes`.
+    An image is augmented by TrivialAugment or RandAugment, then cropped, flipped, normalised and cut out, then mixed:
+    image i of a batch with image i from its end. In the epochs of `early_sizes` the images are smaller, and crop and
+    cutout are scaled with them, to at least 1 pixel.
 
-    `early_sizes` are the sides of the (square) images in the first epochs, an epoch each; later ones use the full
-    size. In them `crop_padding` and `cutout` are scaled in proportion, to at least 1 pixel where they are not 0.
+    Args:
+        split: the training images.
+        settings: how they are augmented: `crop_padding`, `flip`, `augment`, `cutout`, `mixup`, `cutmix`, `early_sizes`.
+            The settings that choose and divide a data set are not used. Without any nothing is augmented.
+        normalization: usually that of the data set.
+        batch_size: images in a batch, over all processes.
+        seed: of the order and the augmentation.
+        classes: their number, which mixup and CutMix need.
+        device: where the whole split is copied, and the batches come from.
+        dtype: of the images.
+        channels_last: whether the images are channels-last in memory.
+        drop_last: leave out the last batch of an epoch where it is smaller.
+        rank: number of this process, which gets its share of each batch.
+        ranks: number of processes. Together they see what one alone would see.
+
+    Raises:
+        InputError: the images do not fit the settings, or are too few for a batch.
     """
 
     def __init__(
         self,
         split: Split,
+        settings: config.Data | None = None,
         *,
+        normalization: Normalization,
         batch_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
         seed: int,
-        crop_padding: int = 0,
-        flip: str = "none",
-        augment: str = "none",
-        cutout: int = 0,
-        mixup: float = 0.0,
-        cutmix: float = 0.0,
         classes: int | None = None,
-        early_sizes: Sequence[int] | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         channels_last: bool = True,
@@ -64,32 +69,42 @@ class Loader:
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        _require_least(1, batch_size=batch_size)
-        _require_least(0, seed=seed, crop_padding=crop_padding, cutout=cutout, mixup=mixup, cutmix=cutmix)
-        _require_choice(FLIPS, flip=flip)
-        _require_choice(AUGMENTS, augment=augment)
-        if (mixup or cutmix) and classes is None:
-            raise InputError("mixup and cutmix need the number of classes: give classes")
-        split = split.to(device)
-        # In the layout that is wanted in the end, which every step below keeps.
-        self.split = Split(split.images.contiguous(memory_format=_layout(channels_last)), split.labels)
-        self.batch_size = batch_size
-        self.seed = seed
-        self.crop_padding, self.flip, self.augment, self.cutout = crop_padding, flip, augment, cutout
-        self.mixup, self.cutmix, self.classes = mixup, cutmix, classes or 0
-        self.early_sizes = tuple(early_sizes or ())
-        _check_sizes(self.early_sizes, split.images)
-        self._by_size = {split.images.shape[-1]: self.split.images}
-        self.mean, self.std = _on_device(self.split, mean, std)
-        self.dtype = dtype
-        self._steps = len(split) // batch_size if drop_last else -(-len(split) // batch_size)
-        if self._steps == 0:
-            raise InputError(f"batch_size is {batch_size}: there are {len(split)} images, so an epoch has no step")
+        self.settings = settings or NO_AUGMENTATION
+        self.normalization, self.batch_size, self.seed, self.dtype = normalization, batch_size, seed, dtype
         self.rank, self.ranks = rank, ranks
-        if (least := min(self.batch_count(0), self.batch_count(self._steps - 1))) < ranks:
+        # In the layout that is wanted in the end, which every step keeps.
+        split = split.to(device)
+        self.split = Split(split.images.contiguous(memory_format=_layout(channels_last)), split.labels)
+        self._by_size = {self._full_size: self.split.images}
+        self._check_images()
+        self._steps = self._count_steps(drop_last)
+        if (self.settings.mixup or self.settings.cutmix) and classes is None:
+            raise InputError("mixup and cutmix need the number of classes: give classes")
+        self.classes = classes or 0
+
+    def _check_images(self) -> None:
+        """Raise `InputError` unless the images can be brought to the early sizes."""
+        height, width = self.split.images.shape[2:]
+        sizes = self.settings.early_sizes or ()
+        if sizes and height != width:
+            raise InputError(f"early_sizes needs square images: these have {height} x {width} pixels: leave it out")
+        if sizes and max(sizes) > width:
+            raise InputError(f"early_sizes has {max(sizes)}: give sizes up to {width}, the images' own")
+
+    def _count_steps(self, drop_last: bool) -> int:
+        """Return the number of batches an epoch; raise `InputError` where one leaves a process without an image."""
+        if self.batch_size < 1:
+            raise InputError(f"batch_size is {self.batch_size}: give at least 1")
+        count = len(self.split)
+        steps = count // self.batch_size if drop_last else -(-count // self.batch_size)
+        if steps == 0:
+            raise InputError(f"batch_size is {self.batch_size}: there are {count} images, so an epoch has no step")
+        if (least := self.batch_count(steps - 1)) < self.ranks:
             raise InputError(
-                f"batch_size is {batch_size}: a batch of an epoch has {least} images for {ranks} processes: change it"
+                f"batch_size is {self.batch_size}: a batch of an epoch has {least} images for {self.ranks} processes: "
+                "change it"
             )
+        return steps
 
     def __len__(self) -> int:
         return self._steps
@@ -100,7 +115,8 @@ class Loader:
 
     def image_size(self, epoch: int) -> int:
         """Return the width of the images in an epoch, which for square ones is their side."""
-        return self.early_sizes[epoch] if epoch < len(self.early_sizes) else self.split.images.shape[-1]
+        sizes = self.settings.early_sizes or ()
+        return sizes[epoch] if epoch < len(sizes) else self._full_size
 
     def size_began(self, epoch: int) -> int:
         """Return the first of the epochs in a row, up to this one, whose images have this one's size."""
@@ -119,139 +135,90 @@ class Loader:
             raise InputError(f"epoch {epoch}, start {start}: give epoch >= 0 and start from 0 to {len(self)}")
         return self._batches(epoch, start)
 
-    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
-        images, scale = self._images(epoch), self._scale(epoch)
-        draws, operations = [draw.to(images.device) for draw in self._draw(epoch)], self._operations(epoch)
+    def draws(self, epoch: int) -> Draws:
+        """Return the random numbers of an epoch, on the CPU."""
+        return draw_epoch(
+            self.settings,
+            seed=self.seed,
+            epoch=epoch,
+            count=len(self.split),
+            steps=len(self),
+            size=self._images(epoch).shape[2:],
+            padding=self._scaled(self.settings.crop_padding, epoch),
+        )
 
-        def make(at: slice | Tensor) -> Batch:
-            order, offsets, mirrored, centres = (draw[at] for draw in draws)
-            chosen = images[order] if operations is None else operations[at](images[order])
-            return self._augment(chosen, offsets, mirrored, centres, scale), self.split.labels[order]
-
-        mixtures = self._mixtures(epoch)
-        for step in range(start, len(self)):
-            first = step * self.batch_size
-            here = slice(first + self.rank, first + self.batch_count(step), self.ranks)
-            yield make(here) if mixtures is None else self._mix(make, here, step, mixtures[step])
-
-    def _mix(self, make: Callable[[slice | Tensor], Batch], here: slice, step: int, mixture: Mixture) -> Batch:
-        """Return the images at these places of the epoch, each mixed with the one as far from the batch's end."""
-        images, labels = make(here)
-        if self.ranks == 1:
-            partners, others = images.flip(0), labels.flip(0)
-        else:  # the partners are another process's images, and made here as well
-            ends = 2 * step * self.batch_size + self.batch_count(step) - 1
-            partners, others = make(ends - torch.arange(here.start, here.stop, here.step))
-        mixed, share = mix_images(images, partners, mixture)
-        return mixed, mix_labels(labels, others, share, self.classes, self.dtype)
-
-    def _operations(self, epoch: int) -> Operations | None:
-        """Draw what TrivialAugment or RandAugment does in an epoch."""
-        if self.augment == "none":
-            return None
-        images = self._images(epoch)
-        height, width = images.shape[2:]
-        generator = torch.Generator().manual_seed(mix(self.seed, epoch, AUGMENT_STREAM))
-        return draw_operations(self.augment, len(self.split), height, width, generator).to(images.device)
-
-    def _mixtures(self, epoch: int) -> list[Mixture] | None:
-        """Draw how the batches of an epoch are mixed."""
-        if not (self.mixup or self.cutmix):
-            return None
-        generator = np.random.default_rng(mix(self.seed, epoch, MIX_STREAM))
-        return draw_mixtures(len(self), self.mixup, self.cutmix, generator)
+    @property
+    def _full_size(self) -> int:
+        return self.split.images.shape[-1]
 
     def _images(self, epoch: int) -> Tensor:
         """Return all images at the size of an epoch; each size is made once."""
         size = self.image_size(epoch)
         if size not in self._by_size:
-            self._by_size[size] = shrink(self.split.images, size)
+            self._by_size[size] = resize(self.split.images, size)
         return self._by_size[size]
 
-    def _scale(self, epoch: int) -> float:
-        return self.image_size(epoch) / self.split.images.shape[-1]
+    def _scaled(self, pixels: int, epoch: int) -> int:
+        """Return a length at the image size of an epoch, in whole pixels; one that is not 0 stays so."""
+        return max(round(pixels * self.image_size(epoch) / self._full_size), 1) if pixels else 0
 
-    def _draw(self, epoch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Draw the order, crop offsets, flips and cutout centres of an epoch, each whether it is in use or not.
+    def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        draws = self.draws(epoch).to(self.split.images.device)
 
-        So switching one augmentation on or off changes neither the order nor the other augmentations.
-        """
-        generator = torch.Generator().manual_seed(mix(self.seed, epoch))
-        count, (height, width) = len(self.split), self._images(epoch).shape[2:]
-        padding = _scaled(self.crop_padding, self._scale(epoch))
-        order = torch.randperm(count, generator=generator)
-        offsets = torch.randint(2 * padding + 1, (count, 2), generator=generator)
-        mirrored = torch.randint(2, (count,), generator=generator).bool()
-        if self.flip == "alternating":
-            mirrored = self._mirrored_first()[order] ^ bool(epoch % 2)
-        rows = torch.randint(height, (count,), generator=generator)
-        columns = torch.randint(width, (count,), generator=generator)
-        return order, offsets, mirrored, torch.stack([rows, columns], dim=1)
+        def augmented(places: Places) -> Batch:
+            return self._augmented(epoch, draws, places)
 
-    def _mirrored_first(self) -> Tensor:
-        """Return for each image of the split whether alternating flips mirror it in the first epoch."""
-        generator = torch.Generator().manual_seed(mix(self.seed, 0, FLIP_STREAM))
-        return torch.randint(2, (len(self.split),), generator=generator).bool()
+        for step in range(start, len(self)):
+            first = step * self.batch_size
+            places = slice(first + self.rank, first + self.batch_count(step), self.ranks)
+            if draws.mixtures is None:
+                yield augmented(places)
+            else:
+                yield self._mixed(augmented, places, step, draws.mixtures[step])
 
-    def _augment(self, images: Tensor, offsets: Tensor, mirrored: Tensor, centres: Tensor, scale: float) -> Tensor:
-        if self.crop_padding:
-            images = random_crop(images, offsets, _scaled(self.crop_padding, scale))
-        if self.flip != "none":
-            images = horizontal_flip(images, mirrored)
-        pixels = normalize(images, self.mean, self.std, self.dtype)
-        return cutout(pixels, centres, _scaled(self.cutout, scale)) if self.cutout else pixels
+    def _augmented(self, epoch: int, draws: Draws, places: Places) -> Batch:
+        """Return the images at these places of the epoch, augmented and normalised, and their labels."""
+        settings, order = self.settings, draws.order[places]
+        images = self._images(epoch)[order]
+        if draws.operations is not None:
+            images = draws.operations[places](images)
+        if settings.crop_padding:
+            images = random_crop(images, draws.offsets[places], self._scaled(settings.crop_padding, epoch))
+        if settings.flip != "none":
+            images = horizontal_flip(images, draws.mirrored[places])
+        pixels = self.normalization(images, self.dtype)
+        if settings.cutout:
+            pixels = cutout(pixels, draws.centres[places], self._scaled(settings.cutout, epoch))
+        return pixels, self.split.labels[order]
 
-
-def _require_least(least: int, **values: float) -> None:
-    for name, value in values.items():
-        if not value >= least:
-            raise InputError(f"{name} is {value}: give at least {least}")
-
-
-def _require_choice(choices: Sequence[str], **values: str) -> None:
-    for name, value in values.items():
-        if value not in choices:
-            raise InputError(f"{name} is {value!r}: choose one of {', '.join(choices)}")
-
-
-def _check_sizes(sizes: tuple[int, ...], images: Tensor) -> None:
-    """Raise `InputError` unless images can be brought to these sizes."""
-    height, width = images.shape[2:]
-    if sizes and height != width:
-        raise InputError(f"early_sizes needs square images: these have {height} x {width} pixels: leave it out")
-    for size in sizes:
-        if not 1 <= size <= width:
-            raise InputError(f"early_sizes has {size}: give sizes from 1 to {width}, the images' own")
-
-
-def _scaled(pixels: int, scale: float) -> int:
-    """Return a length at another image size, in whole pixels; one that is not 0 stays so."""
-    return max(round(pixels * scale), 1) if pixels else 0
+    def _mixed(self, augmented: Callable[[Places], Batch], places: slice, step: int, mixture: Mixture) -> Batch:
+        """Return the images at these places of the epoch, each mixed with the one as far from the batch's end."""
+        images, labels = augmented(places)
+        if self.ranks == 1:
+            partners, partner_labels = images.flip(0), labels.flip(0)
+        else:  # the partners are another process's images, and made here as well
+            ends = 2 * step * self.batch_size + self.batch_count(step) - 1
+            partners, partner_labels = augmented(ends - torch.arange(places.start, places.stop, places.step))
+        mixed, share = mix_images(images, partners, mixture)
+        return mixed, mix_labels(labels, partner_labels, share, self.classes, self.dtype)
 
 
 def batches(
     split: Split,
     *,
+    normalization: Normalization,
     batch_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     channels_last: bool = True,
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[Batch]:
     """Yield all of a split in order and as it is, normalised, for evaluation; the last batch may be smaller."""
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}: give at least 1")
     split = split.to(device)
-    constants = _on_device(split, mean, std)
     for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
-        yield normalize(images.contiguous(memory_format=_layout(channels_last)), *constants, dtype), labels
+        yield normalization(images.contiguous(memory_format=_layout(channels_last)), dtype), labels
 
 
 def _layout(channels_last: bool) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
-
-
-def _on_device(split: Split, mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
-    both = torch.tensor([tuple(mean), tuple(std)], dtype=torch.float64, device=split.images.device)
-    return both[0], both[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from flatnext import config
 from flatnext.data.dataset import Dataset, Split
-from flatnext.data.loader import Loader
+from flatnext.data.loader import NO_AUGMENTATION, Loader
 from flatnext.files import write_atomically
 
 SAMPLES = 6  # of a class
@@ -27,7 +28,7 @@ def sample_grid(dataset: Dataset, settings: config.Data, path: Path, seed: int =
     Raises `InputError`, and leaves no file, where `path` cannot be written.
     """
     chosen = _choose(dataset, seed)
-    plain = _load(dataset, chosen, config.Data(crop_padding=0, flip="none", cutout=0), seed)
+    plain = _load(dataset, chosen, NO_AUGMENTATION, seed)
     augmented = _load(dataset, chosen, settings, seed)
     write_atomically(Path(path), _draw(dataset, [plain, augmented], ["as they are", _caption(settings)]))
 
@@ -44,20 +45,10 @@ def _load(dataset: Dataset, split: Split, settings: config.Data, seed: int) -> l
 
     The order is the same for all `settings`, for the loader shuffles by its seed alone.
     """
-    loader = Loader(
-        split,
-        batch_size=len(split),
-        mean=dataset.mean,
-        std=dataset.std,
-        seed=seed,
-        crop_padding=settings.crop_padding,
-        flip=settings.flip,
-        augment=settings.augment,
-        cutout=settings.cutout,
-    )
+    settings = replace(settings, early_sizes=None, mixup=0.0, cutmix=0.0)
+    loader = Loader(split, settings, normalization=dataset.normalization, batch_size=len(split), seed=seed)
     images, labels = next(loader.epoch(0))
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (dataset.mean, dataset.std))
-    pixels = ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    pixels = dataset.normalization.inverse(images).permute(0, 2, 3, 1)
     return [pixels[labels == label] for label in range(min(len(dataset.classes), MOST_CLASSES))]
 
 

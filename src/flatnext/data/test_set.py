@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from flatnext.data.dataset import Split
-from flatnext.data.folder import fit_square, image_files, read_images, subfolders
+from flatnext.data.folder import read_images, subfolders
+from flatnext.data.images import fit_square, image_files
 from flatnext.errors import InputError
 
 DATA, LABELS = "_data.npy", "_labels.npy"
