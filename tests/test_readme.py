@@ -10,7 +10,7 @@ import torch
 from places import REPOSITORY
 
 from flatnext import cli
-from flatnext.recipes import RECIPES
+from flatnext.config import RECIPES
 
 README = (REPOSITORY / "README.md").read_text()
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted(REPOSITORY.glob("docs/**/*.md"))]

@@ -3,7 +3,7 @@
 import torch
 
 from flatnext import methods
-from flatnext.config import Rmp
+from flatnext.config.method import Rmp
 from flatnext.seeds import mix
 
 

@@ -16,12 +16,12 @@ from flatnext.config import METHODS
 PACKAGE = Path(flatnext.__file__).parent
 # A layer imports itself and those before it.
 LAYERS = (
-    *("errors", "schema", "config", "recipes", "flags", "files", "runs", "durations", "versions", "device", "processes", "seeds"),
+    *("errors", "schema", "config", "flags", "files", "runs", "durations", "versions", "device", "processes", "seeds"),
     "ops",
     *("data", "models", "methods", "evaluation", "evidence", "training", "bench", "study", "report", "deploy"),
     *("parser", "cli"),
 )
-WITHOUT_TORCH = ("errors", "config", "recipes")
+WITHOUT_TORCH = ("errors", "config")
 
 
 def module_name(path):
@@ -96,7 +96,7 @@ def loaded_by(*arguments):
 
 @pytest.mark.parametrize(
     "arguments",
-    [("-c", "import flatnext, flatnext.config, flatnext.recipes"), ("-m", "flatnext", "--help")],
+    [("-c", "import flatnext, flatnext.config"), ("-m", "flatnext", "--help")],
     ids=["import", "help"],
 )
 def test_starts_without_torch(arguments):

@@ -1,6 +1,6 @@
-"""Train small image classifiers into flat minima, and know by how much it helped.
+"""Train small image classifiers with perturbed weights or inputs, and measure whether it helped.
 
-The names below are imported when they are first used, so that importing the package does not import torch.
+The names below are imported when they are first used: importing the package does not import torch.
 """
 
 from __future__ import annotations
@@ -9,30 +9,27 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flatnext.config import Config, Data
-    from flatnext.data import Loader, load, partition
+    from flatnext.config import Config, recipe
+    from flatnext.data import Loader, Normalization, load, partition
     from flatnext.deploy import PretrainedInfo, from_pretrained, pretrained_info
     from flatnext.errors import InputError
-    from flatnext.evaluation.evaluate import evaluate
-    from flatnext.methods.adversarial import adversarial
-    from flatnext.methods.amp import amp
-    from flatnext.methods.momentum_amp import momentum_amp
-    from flatnext.methods.optimizer import AMP
-    from flatnext.methods.rmp import rmp
-    from flatnext.methods.sam import asam, sam
-    from flatnext.methods.sgd import sgd
+    from flatnext.evaluation import Predictor, evaluate, load_predictor
+    from flatnext.methods import AMP, adversarial, amp, asam, momentum_amp, rmp, sam, sgd
     from flatnext.models import ResNeXt, create_model, for_inference, list_models, load_weights, resnext29
-    from flatnext.recipes import recipe
     from flatnext.training import train
+
+    __version__: str
 
 __all__ = [
     "AMP",
     "Config",
-    "Data",
     "InputError",
     "Loader",
+    "Normalization",
+    "Predictor",
     "PretrainedInfo",
     "ResNeXt",
+    "__version__",
     "adversarial",
     "amp",
     "asam",
@@ -42,6 +39,7 @@ __all__ = [
     "from_pretrained",
     "list_models",
     "load",
+    "load_predictor",
     "load_weights",
     "momentum_amp",
     "partition",
@@ -54,24 +52,27 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
-    "config": ["Config", "Data"],
-    "data": ["Loader", "load", "partition"],
-    "deploy": ["PretrainedInfo", "from_pretrained", "pretrained_info"],
-    "errors": ["InputError"],
-    "evaluation": ["evaluate"],
-    "methods": ["AMP", "adversarial", "amp", "asam", "momentum_amp", "rmp", "sam", "sgd"],
-    "models": ["ResNeXt", "create_model", "for_inference", "list_models", "load_weights", "resnext29"],
-    "recipes": ["recipe"],
-    "training": ["train"],
+_MODULES = {
+    "config": ("Config", "recipe"),
+    "data": ("Loader", "Normalization", "load", "partition"),
+    "deploy": ("PretrainedInfo", "from_pretrained", "pretrained_info"),
+    "errors": ("InputError",),
+    "evaluation": ("Predictor", "evaluate", "load_predictor"),
+    "methods": ("AMP", "adversarial", "amp", "asam", "momentum_amp", "rmp", "sam", "sgd"),
+    "models": ("ResNeXt", "create_model", "for_inference", "list_models", "load_weights", "resnext29"),
+    "training": ("train",),
 }
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name == "__version__":
+        from flatnext.versions import version_of
+
+        return version_of("flatnext")
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'flatnext' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"flatnext.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(f"flatnext.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from flatnext.bench.plan import plan_from_flags
-from flatnext.config import Config, Model
+from flatnext.config import Config, Model, recipe
 from flatnext.errors import InputError
 from flatnext.evidence.plan import evidence_from_flags, given_evidence_flags
 from flatnext.flags import setting_overrides
 from flatnext.parser import first_process, make_parser
-from flatnext.recipes import recipe
 from flatnext.study.plan import make_plan, override_each, with_models
 
 DATA_DIR = Path(".data")

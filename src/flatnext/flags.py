@@ -9,8 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, fields
 from typing import Any, Literal
 
-from flatnext.config import METHODS, Config, Data, Model, Optimizer, Schedule
-from flatnext.recipes import MODELS, model
+from flatnext.config import METHODS, MODELS, Config, Data, Model, Optimizer, Schedule, named_model
 
 PARTS: dict[str, tuple[Any, ...]] = {
     "run": (Config,),
@@ -45,7 +44,7 @@ def setting_overrides(namespace: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that were given as flags, for `Config.override`."""
     given = {key.removeprefix("setting_"): value for key, value in namespace.items() if key.startswith("setting_")}
     if "model" in namespace:
-        named = model(namespace["model"])
+        named = named_model(namespace["model"])
         shape = {item.name: getattr(named, item.name) for item in fields(named) if item.name != "parameter_budget"}
         given = shape | given
     if "method" in namespace:
@@ -54,17 +53,17 @@ def setting_overrides(namespace: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _add_flag(group: argparse._ArgumentGroup, item: Field[Any], kind: Any) -> None:
-    flag = "--" + (item.metadata["flag"] or item.name).replace("_", "-")
+    flag = "--" + (item.metadata["info"].flag or item.name).replace("_", "-")
     default = _default(item)
     options: dict[str, Any] = {
         "dest": f"setting_{item.name}",
         "default": argparse.SUPPRESS,
-        "help": item.metadata["help"] + default,
+        "help": item.metadata["info"].help + default,
     }
     if kind is bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
     elif typing.get_origin(kind) is Literal:
-        group.add_argument(flag, choices=typing.get_args(kind), **options)
+        group.add_argument(flag, choices=typing.get_args(kind), type=type(typing.get_args(kind)[0]), **options)
     else:
         group.add_argument(flag, type=_reader(kind), metavar=_metavar(kind), **options)
 

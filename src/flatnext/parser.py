@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from flatnext.bench.plan import add_bench_flags
+from flatnext.config import RECIPES
 from flatnext.evidence.plan import add_evidence_flags
 from flatnext.flags import add_setting_flags
-from flatnext.recipes import RECIPES
 
 RECIPE_NAMES = ", ".join(RECIPES)
 NOT_SHOWN = ("early_sizes", "mixup", "cutmix")  # of the settings of the data, in a picture of samples

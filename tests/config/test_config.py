@@ -8,10 +8,9 @@ from dataclasses import fields, is_dataclass, replace
 
 import pytest
 
-from flatnext.config import METHODS, Amp, Config, Data, Model, Optimizer, Schedule, Sgd
+from flatnext.config import METHODS, MODELS, RECIPES, Amp, Config, Data, Model, Optimizer, Schedule, Sgd, recipe
 from flatnext.errors import InputError
 from flatnext.flags import add_setting_flags, setting_overrides
-from flatnext.recipes import MODELS, RECIPES, recipe
 
 
 def parse(*arguments):

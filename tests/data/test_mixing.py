@@ -16,11 +16,10 @@ from tiny import AtStep, tiny
 from torch import nn
 
 from flatnext import methods
-from flatnext.config import Config, Data, Sgd
+from flatnext.config import Config, Data, Sgd, recipe
 from flatnext.data import Loader, Split
 from flatnext.data.mixing import Mixture, draw_mixtures, mix_images, mix_labels, rectangle
 from flatnext.errors import InputError
-from flatnext.recipes import recipe
 from flatnext.training import Stopped, train
 from flatnext.training.step import Step
 

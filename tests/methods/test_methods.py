@@ -35,7 +35,8 @@ from torch.nn import functional as F
 import flatnext
 from flatnext import methods
 from flatnext.config import METHODS as CONFIGS
-from flatnext.config import Adversarial, Amp, Asam, MomentumAmp, Optimizer, Sam, Sgd
+from flatnext.config import Amp, Optimizer, Sgd
+from flatnext.config.method import Adversarial, Asam, MomentumAmp, Sam
 from flatnext.errors import InputError
 from flatnext.training import make_optimizer
 

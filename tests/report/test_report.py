@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from fake_study import CLASSES, write_json, write_run, write_study
 
-from flatnext.config import METHODS, Amp
+from flatnext.config import METHODS, Amp, recipe
 from flatnext.durations import duration
 from flatnext.errors import InputError
-from flatnext.recipes import recipe
 from flatnext.report import figures, write_report
 from flatnext.report.blocks import Panel
 from flatnext.report.markdown import escape

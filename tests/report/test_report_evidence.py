@@ -21,9 +21,9 @@ from fake_study import write_json, write_run, write_study
 from scipy import stats
 from test_report import Page, report
 
-from flatnext.config import Sam
+from flatnext.config import recipe
+from flatnext.config.method import Sam
 from flatnext.errors import InputError
-from flatnext.recipes import recipe
 from flatnext.report import evidence_figures, evidence_robustness, figures
 from flatnext.report.blocks import Panel, Text
 from flatnext.report.content import content

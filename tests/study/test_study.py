@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 from tiny import AtStep, tiny
 
+from flatnext.config import recipe
 from flatnext.errors import InputError
-from flatnext.recipes import recipe
 from flatnext.study.plan import make_plan, override_each
 from flatnext.study.run import run_study
 from flatnext.training import Silent, Stopped

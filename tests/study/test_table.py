@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from fake_study import CLASSES, write_json, write_run, write_study
 
-from flatnext.config import Amp
+from flatnext.config import Amp, recipe
 from flatnext.errors import InputError
-from flatnext.recipes import recipe
 from flatnext.report import content as report
 from flatnext.report import figures
 from flatnext.report.blocks import Panel

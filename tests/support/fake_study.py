@@ -14,8 +14,7 @@ import numpy as np
 from fake_evidence import evidence as made_evidence
 from PIL import Image
 
-from flatnext.config import Config
-from flatnext.recipes import recipe
+from flatnext.config import Config, recipe
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

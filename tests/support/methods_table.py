@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from flatnext import config
-from flatnext.config import Adversarial, Amp, Asam, MomentumAmp, Optimizer, Rmp, Sam, Sgd
+from flatnext.config import Amp, Optimizer, Sgd
+from flatnext.config.method import Adversarial, Asam, MomentumAmp, Rmp, Sam
 from flatnext.device import autocast, dtype
 from flatnext.methods import BoundMethod
 from flatnext.processes import ALONE

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from flatnext.config import Config
-from flatnext.recipes import recipe
+from flatnext.config import Config, recipe
 from flatnext.training import Silent
 
 TINY = {

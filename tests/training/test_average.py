@@ -17,12 +17,11 @@ from tiny import AtStep, tiny
 from torch import nn
 
 from flatnext import data, evaluation, models
-from flatnext.config import Config, Data
+from flatnext.config import Config, Data, recipe
 from flatnext.device import resolve_device
 from flatnext.errors import InputError
 from flatnext.evaluation import evaluate
 from flatnext.processes import ALONE
-from flatnext.recipes import recipe
 from flatnext.training import RunFolder, Stopped, train
 from flatnext.training.average import Average, decay_after
 from flatnext.training.loop import check_data

@@ -14,7 +14,8 @@ from test_training import assert_same_run
 from tiny import AtStep, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flatnext.config import Amp, Rmp, Sgd
+from flatnext.config import Amp, Sgd
+from flatnext.config.method import Rmp
 from flatnext.errors import InputError
 from flatnext.training import loop, train
 from flatnext.training.graph import WARM_UP, CudaRecorder, GraphStep, recordable

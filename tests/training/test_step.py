@@ -63,7 +63,7 @@ def test_the_perturbation_is_made_from_the_first_images(inner_iter):
         (config.Amp(ascent_share=0.5, inner_lr=0.0), 0),
         (config.Amp(ascent_share=0.5, perturb_every=4), 1),
         (config.Amp(ascent_share=0.5, radius_schedule="warmup"), 0),
-        (config.Sam(ascent_share=0.5, rho=0.0), 0),
+        (config.method.Sam(ascent_share=0.5, rho=0.0), 0),
     ],
 )
 def test_a_step_without_a_perturbation_has_the_whole_batch(settings, number):
@@ -78,7 +78,7 @@ def test_a_step_without_a_perturbation_has_the_whole_batch(settings, number):
 
 def test_each_micro_batch_keeps_two_images():
     images, labels = batch()
-    stats = step(network(), config.Asam(ascent_share=0.01), grad_accum_steps=3)(images, labels, 0, len(labels))
+    stats = step(network(), config.method.Asam(ascent_share=0.01), grad_accum_steps=3)(images, labels, 0, len(labels))
     assert (stats.count, stats.trained) == (6, 10)
 
 

@@ -15,10 +15,9 @@ from tiny import AtStep, tiny
 from torch import nn
 
 from flatnext import files
-from flatnext.config import Optimizer, Schedule
+from flatnext.config import Optimizer, Schedule, recipe
 from flatnext.errors import InputError
 from flatnext.evaluation.evaluate import evaluate
-from flatnext.recipes import recipe
 from flatnext.training import RunFolder, Stopped, learning_rate, make_optimizer, train
 from flatnext.training import checkpoint as checkpoint_module
 from flatnext.training import run_folder as run_folder_module

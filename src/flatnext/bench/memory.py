@@ -25,9 +25,8 @@ from flatnext.bench.clock import wait
 from flatnext.bench.our_way import OurWay, random_partition
 from flatnext.bench.plan import Plan, training_configs
 from flatnext.bench.training import REPORT, report_settings
-from flatnext.config import Config
+from flatnext.config import Config, recipe
 from flatnext.errors import InputError
-from flatnext.recipes import recipe
 from flatnext.training import Silent, train
 
 STEPS = 2

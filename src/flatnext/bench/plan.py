@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from flatnext.config import Adversarial, Amp, Asam, Config, Method, Model, MomentumAmp, Rmp, Sam, Sgd
+from flatnext.config import RECIPES, Amp, Config, Method, Model, Sgd, recipe
+from flatnext.config.method import Adversarial, Asam, MomentumAmp, Rmp, Sam
 from flatnext.config.setting import Settings, require
 from flatnext.errors import InputError
 from flatnext.flags import add_setting_flags, setting_overrides
-from flatnext.recipes import RECIPES, recipe
 
 METHODS: dict[str, Method] = {
     "sgd": Sgd(),

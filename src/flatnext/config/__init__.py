@@ -1,22 +1,26 @@
 """What a run is: one frozen value, checked when it is made, that goes to JSON and back."""
 
-from flatnext.config.method import METHODS, Adversarial, Amp, Asam, Method, MomentumAmp, Perturbation, Rmp, Sam, Sgd
-from flatnext.config.run import Config, Data, Model, Optimizer, Schedule
+from flatnext.config.config import RENAMED, Config
+from flatnext.config.data import Data
+from flatnext.config.method import METHODS, Amp, Method, Perturbation, Sgd
+from flatnext.config.model import MODELS, Model, named_model
+from flatnext.config.optimizer import Optimizer, Schedule
+from flatnext.config.recipes import RECIPES, recipe
 
 __all__ = [
     "METHODS",
-    "Adversarial",
+    "MODELS",
+    "RECIPES",
+    "RENAMED",
     "Amp",
-    "Asam",
     "Config",
     "Data",
     "Method",
     "Model",
-    "MomentumAmp",
     "Optimizer",
     "Perturbation",
-    "Rmp",
-    "Sam",
     "Schedule",
     "Sgd",
+    "named_model",
+    "recipe",
 ]

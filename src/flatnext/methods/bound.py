@@ -37,11 +37,11 @@ class Row:
 METHODS: dict[type[config.Method], Row] = {
     config.Sgd: Row(sgd),
     config.Amp: Row(amp),
-    config.MomentumAmp: Row(momentum_amp, needs=("optimizer",)),
-    config.Rmp: Row(rmp, needs=("generator",)),
-    config.Sam: Row(sam),
-    config.Asam: Row(asam),
-    config.Adversarial: Row(adversarial, needs=("unit", "low", "high"), perturbs_images=True),
+    config.method.MomentumAmp: Row(momentum_amp, needs=("optimizer",)),
+    config.method.Rmp: Row(rmp, needs=("generator",)),
+    config.method.Sam: Row(sam),
+    config.method.Asam: Row(asam),
+    config.method.Adversarial: Row(adversarial, needs=("unit", "low", "high"), perturbs_images=True),
 }
 
 
@@ -102,7 +102,7 @@ class BoundMethod:
         settings = self.settings
         if isinstance(settings, config.Sgd):
             return 0.0
-        largest = settings.rho if isinstance(settings, config.Sam) else settings.epsilon
+        largest = settings.rho if isinstance(settings, config.method.Sam) else settings.epsilon
         return largest * radius_factor(settings.radius_schedule, step, self.total_steps)
 
     def share(self, step: int, number: int) -> float:

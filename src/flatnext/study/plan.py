@@ -7,10 +7,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from flatnext.config import METHODS, Config, Model
+from flatnext.config import METHODS, Config, Model, named_model
 from flatnext.errors import InputError
 from flatnext.files import write_json
-from flatnext.recipes import model
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def override_each(configs: Sequence[Config], settings: Mapping[str, Any]) -> lis
 def with_models(configs: Sequence[Config], names: Sequence[str]) -> list[Config]:
     """Return each config with each named model, as recipe RECIPE-MODEL. `InputError`: a name is unknown."""
     return [
-        replace(config, model=_within(model(name), config), recipe=f"{config.recipe}-{name}")
+        replace(config, model=_within(named_model(name), config), recipe=f"{config.recipe}-{name}")
         for config in configs
         for name in names
     ]

@@ -53,7 +53,7 @@ def train(
     nothing. A run whose folder has a result already returns it.
 
     Args:
-        config: what to train; see `flatnext.recipes`.
+        config: what to train; see `flatnext.config.recipes`.
         output: the run folder. It may exist only if `resume` or `overwrite` is given.
         data_dir: where the data set lies, or is downloaded to.
         device: `auto`, `cpu`, `cuda` …

@@ -1,0 +1,149 @@
+"""The config of a run: everything that decides its outcome, in one frozen value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+from flatnext.config.data import LARGEST, Data
+from flatnext.config.method import METHODS, Method, Sgd
+from flatnext.config.model import Model
+from flatnext.config.optimizer import Optimizer, Schedule
+from flatnext.config.setting import Settings, described, require, setting
+from flatnext.errors import InputError
+from flatnext.schema import dump, parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Settings):
+    """Everything that decides the weights at the end of a run. Where files are and which device is used is not here."""
+
+    recipe: str = "custom"
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    method: Method = field(default_factory=Sgd)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    epochs: int = setting(100, "passes over the training set", at_least=1)
+    batch_size: int = setting(128, "images a step, all processes together", at_least=1)
+    grad_accum_steps: int = setting(
+        1, "split each batch into N micro-batches, to save memory; the step is the same", at_least=1
+    )
+    label_smoothing: float = setting(0.0, "label smoothing", at_least=0, below=1)
+    ema: float = setting(
+        0.0,
+        "decay a step of an exponential moving average of the weights, which is then evaluated and saved, such as "
+        "0.999; 0: none",
+        at_least=0,
+        below=1,
+    )
+    seed: int = setting(
+        0, "seed of the initial weights, the order of the images and their augmentation", at_least=0, at_most=LARGEST
+    )
+    precision: Literal["auto", "bf16", "fp32", "fp64"] = setting(
+        "auto", "bf16 autocast, single or double precision; auto: bf16 where it is faster than fp32"
+    )
+    channels_last: bool = setting(True, "keep images and weights in channels-last memory format")
+    cuda_graph: bool = setting(True, "record the step as a CUDA graph (on a GPU, with one process)")
+    test_curve: bool = setting(True, "evaluate on the test set after each epoch as well, for the curves only")
+    evaluate_every: int = setting(1, "evaluate only after every N-th epoch, and after the last", at_least=1)
+
+    def __post_init__(self) -> None:
+        """Check the settings, and those that limit each other."""
+        super().__post_init__()
+        require(
+            re.fullmatch(r"\w[\w.+-]*", self.recipe) is not None,
+            f"recipe is {self.recipe!r}: give a name of letters, digits, '.', '+', '-' and '_', as it names a folder",
+        )
+        require(
+            self.grad_accum_steps <= self.batch_size,
+            f"grad_accum_steps is {self.grad_accum_steps}: give a number from 1 to batch_size",
+        )
+        require(
+            not self.method.needs_momentum or self.optimizer.momentum > 0,
+            f"method {self.method.name} needs momentum above 0, along which it perturbs: set momentum, or choose "
+            "another method",
+        )
+        self._check_epochs()
+
+    def _check_epochs(self) -> None:
+        early, warmup, t_max = len(self.data.early_sizes or ()), self.schedule.warmup_epochs, self.schedule.t_max
+        require(
+            early <= self.epochs,
+            f"early_sizes has {early} epochs: there are {self.epochs} in all: give fewer sizes, or none",
+        )
+        require(warmup <= self.epochs, f"warmup_epochs is {warmup}: there are {self.epochs} epochs in all")
+        require(t_max is None or warmup < t_max, f"warmup_epochs is {warmup}: it must be less than t_max, {t_max}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the config as a dict that `json` can write."""
+        return dump(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Config:
+        """Return the config that `to_json` wrote. An unknown key, or a value of another type, is an `InputError`."""
+        return parse(cls, _with_present_names(content), "config")
+
+    def override(self, settings: Mapping[str, Any]) -> Config:
+        """Return this config with some settings changed, each by its name alone, as on the command line.
+
+            >>> Config().override({"method": "amp", "epsilon": 0.1, "learning_rate": 0.2}).method.epsilon
+            0.1
+
+        A new `method` has its default settings; a new `schedule` (or `widths`) drops the settings that belong to the
+        old one. A setting that the config does not have (such as `epsilon` for plain SGD) is an `InputError`.
+        """
+        remaining = dict(settings)
+        changed: dict[str, Any] = {}
+        method = remaining.pop("method", self.method.name)
+        if method not in METHODS:
+            raise InputError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+        if method != self.method.name:
+            changed = {"recipe": f"{self.recipe}+{method}", "method": METHODS[method]()}
+        for item in fields(self):
+            value = changed.get(item.name, getattr(self, item.name))
+            if isinstance(value, Settings):
+                changed[item.name] = _override_part(value, remaining)
+            elif item.name in remaining:
+                changed[item.name] = remaining.pop(item.name)
+        if remaining:
+            raise InputError(_unknown_setting(next(iter(remaining)), method))
+        return replace(self, **changed)
+
+
+def _override_part(part: Any, remaining: dict[str, Any]) -> Any:
+    """Return a part of a config with its settings changed, which are taken out of `remaining`."""
+    changed = {item.name: remaining.pop(item.name) for item in fields(part) if item.name in remaining}
+    for item, info in described(part):
+        owner, choice = info.belongs_to or ("", "")
+        if changed.get(owner, choice) != choice and getattr(part, owner) == choice:
+            changed.setdefault(item.name, None)
+    return replace(part, **changed) if changed else part
+
+
+def _unknown_setting(name: str, method: str) -> str:
+    owners = [owner for owner, kind in METHODS.items() if name in {item.name for item in fields(kind)}]
+    where = f": it belongs to method {' and '.join(owners)}" if owners else ""
+    return f"method {method} has no setting {name!r}{where}"
+
+
+RENAMED = {
+    "accumulate": "grad_accum_steps",
+    "graph": "cuda_graph",
+    "interval": "perturb_every",
+    "per_rank": "m_sharpness",
+}
+"""Settings by the names that they had in version 0.1.0."""
+
+
+def _with_present_names(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a config with the settings of earlier versions as they are called and written now."""
+    present = {RENAMED.get(name, name): value for name, value in content.items()}
+    if isinstance(method := present.get("method"), Mapping):
+        present["method"] = {RENAMED.get(name, name): value for name, value in method.items()}
+    data = present.get("data")
+    if isinstance(data, Mapping) and isinstance(data.get("flip"), bool):
+        present["data"] = {**data, "flip": "random" if data["flip"] else "none"}
+    return present

@@ -1,0 +1,60 @@
+"""The settings of the images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from flatnext.config.setting import Settings, require, setting
+
+LARGEST = 2**31 - 1
+"""What whole numbers are limited to where nothing else limits them: torch's 32-bit sizes and seeds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Settings):
+    """The images: which data set, how it is split, and how a training image is augmented."""
+
+    dataset: Literal["cifar10", "cifar100", "digits", "folder"] = setting("cifar10", "data set")
+    image_size: int | None = setting(
+        None,
+        "resize the images to N x N pixels (default: keep their size; folder: 32)",
+        at_least=4,
+        multiple_of=4,
+    )
+    early_sizes: tuple[int, ...] | None = setting(
+        None,
+        "train the first epochs on smaller images: their side in pixels, one number an epoch (default: full size)",
+        at_least=1,
+    )
+    train_images: int | None = setting(
+        None, "train on only N images, with every class in proportion (default: all)", at_least=1
+    )
+    validation: int | None = setting(
+        None,
+        "training images to hold out for validation, with every class in proportion; 0: none (default: a tenth)",
+        at_least=0,
+        at_most=LARGEST,
+    )
+    split_seed: int = setting(
+        0, "seed of the validation split; the same for all seeds of a study", at_least=0, at_most=LARGEST
+    )
+    crop_padding: int = setting(
+        4, "pad the image by N pixels and crop it at random; 0: no crop", at_least=0, at_most=LARGEST
+    )
+    flip: Literal["none", "random", "alternating"] = setting(
+        "random", "horizontal flip: at random, or alternating: every image in every second epoch"
+    )
+    augment: Literal["none", "trivial", "randaugment"] = setting(
+        "none", "policy applied before crop and flip: TrivialAugmentWide, or RandAugment (2 operations, magnitude 9)"
+    )
+    cutout: int = setting(0, "side in pixels of the square that cutout erases; 0: none", at_least=0, at_most=LARGEST)
+    mixup: float = setting(0.0, "alpha of mixup; 0: none. With cutmix too, each batch gets one of them at random")
+    cutmix: float = setting(0.0, "alpha of CutMix; 0: none")
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        super().__post_init__()
+        for name in ("mixup", "cutmix"):
+            alpha = getattr(self, name)
+            require(alpha == 0 or 0.01 <= alpha <= 100, f"{name} is {alpha}: give 0, or a number from 0.01 to 100")
