@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flatnext import cli, ops, train
 from flatnext.bench.plan import Plan
-from flatnext.config import Config, Model
+from flatnext.config import MODELS, Config, Model
 from flatnext.errors import InputError
 from flatnext.models import (
     BLOCKS,
@@ -33,7 +33,6 @@ from flatnext.models import (
 from flatnext.models.network import constant_widths, pyramid_widths
 from flatnext.models.selective_kernel import SelectiveKernel, SelectiveKernelBlock
 from flatnext.models.shortcut import PaddedShortcut
-from flatnext.recipes import MODELS
 
 NAMED = [name for name in MODELS if name not in ("resnext29", "resnext20", "resnext11")]
 PLAIN = {"cardinality": 1, "bottleneck_width": 8, "blocks": (2, 1), "stem": 4}
@@ -265,7 +264,7 @@ def test_parameters_and_multiply_adds_equal_the_formula_and_torchs_count(name):
         model, x = build(settings, 10), torch.empty(1, 3, 32, 32)
     summary = summarize(model, 32)
     assert (summary.parameters, summary.multiply_adds) == count(settings)
-    assert parameter_count(model) == sum(row.parameters for row in summary.rows) == summary.parameters
+    assert parameter_count(model) == sum(row.parameters for row in summary.layers) == summary.parameters
     with FlopCounterMode(display=False) as counter:
         model.eval()(x)
     assert counter.get_total_flops() == 2 * summary.multiply_adds

@@ -181,7 +181,7 @@ def test_figure_2_to_the_row():
         channels, side = map(int, shape.split("x"))
         expected.append((f"{kind}-{number}", (channels, side, side), int(parameters)))
     expected.append(("Linear-72", (10,), 10_250))
-    assert [(row.name, row.shape, row.parameters) for row in summarize(resnext29(), 32).rows] == expected
+    assert [(row.name, row.shape, row.parameters) for row in summarize(resnext29(), 32).layers] == expected
 
 
 def test_figure_2_as_text():

@@ -90,7 +90,7 @@ def inference_work(summary: Summary, batch_size: int, precision: str) -> Work:
 
 
 def _convolution_outputs(summary: Summary) -> int:
-    return sum(math.prod(row.shape) for row in summary.rows if row.name.startswith("Conv2d"))
+    return sum(math.prod(layer.shape) for layer in summary.layers if layer.name.startswith("Conv2d"))
 
 
 def passes(method: Method) -> float:

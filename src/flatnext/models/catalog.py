@@ -1,6 +1,6 @@
-"""Weights that come with the package, by name, and the file that a path or a name stands for.
+"""The weights that ship with the package, by name, and finding a weights file by path or name.
 
-They lie in the package's folder `weights`, a safetensors file and its model card each, with an index of all.
+The folder `weights` of the package has a safetensors file and a model card for each, and an index.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ INDEX = "index.json"
 class Shipped:
     """One weights file: its size and SHA-256, and how the weights in it did on the test set, in single precision.
 
-    `accuracy` (a fraction) and `loss` (mean cross-entropy) are over all `count` test images, and `first_correct` is
-    the number of hits among the `first_count` first of them, in the order of the data set, for a quick check.
+    `accuracy` (a fraction) and `loss` (mean cross-entropy) are over all `count` test images, and `first_correct` of
+    the first `first_count`, in the order of the data set, are predicted correctly, which serves as a quick check.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Shipped:
 
 
 def shipped(folder: Path | None = None) -> dict[str, tuple[Shipped, ...]]:
-    """Return what a folder (by default the package's) has, by short name, the most accurate first."""
+    """Return the weights in a folder (by default the package's), by short name, the most accurate first."""
     index = (folder or WEIGHTS) / INDEX
     if not index.is_file():
         return {}
@@ -76,7 +76,7 @@ def names() -> list[str]:
 
 
 def format_shipped(index: Mapping[str, Sequence[Shipped]]) -> str:
-    """Return a table of what ships: name, accuracy, size in MB (10^6 bytes), recipe."""
+    """Return a table of the weights that ship: name, accuracy, size in MB (10^6 bytes), recipe."""
     if not index:
         return "no weights ship with this version: flatnext pack makes them from a finished run"
     rows = [("name", "accuracy", "test images", "MB", "recipe")]
@@ -91,12 +91,12 @@ def format_shipped(index: Mapping[str, Sequence[Shipped]]) -> str:
 
 
 def find_weights(path: Path | str, checkpoint: str | None = None) -> Path:
-    """Return the weights file that is meant: that of a run folder, the file itself, or what ships under a name.
+    """Return the weights file of a run folder, the file itself, or the one that ships under a name.
 
     A path that exists wins over a name. In a run folder it is `checkpoint`, `last` or `best` (None: `last`).
 
-    Raises `InputError` for what is neither, for a checkpoint of something that is no folder, and for a shipped file
-    that is missing or damaged.
+    Raises `InputError` if there is no such file, for a `checkpoint` of something that is not a folder, and for a
+    shipped file that is missing or damaged.
     """
     path = Path(path)
     if path.is_dir():
@@ -109,12 +109,12 @@ def find_weights(path: Path | str, checkpoint: str | None = None) -> Path:
         known = f"one of {', '.join(names())}" if names() else "none ship with this version"
         raise InputError(f"{path} does not exist: give a run folder, a weights file, or a name of weights ({known})")
     if checkpoint is not None:
-        raise InputError(f"checkpoint is {checkpoint!r}: it belongs to a run folder, and {path} is none: leave it out")
+        raise InputError(f"checkpoint is {checkpoint!r}: it is for run folders, and {path} is not one: leave it out")
     return path if entry is None else _verified(WEIGHTS / entry.file, entry)
 
 
 def _verified(path: Path, entry: Shipped) -> Path:
-    """Return the path, if the file there has the sum that the index says."""
+    """Return the path if its file has the SHA-256 of the index, else raise `InputError`."""
     try:
         digest = sha256(path)
     except OSError as error:

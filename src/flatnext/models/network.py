@@ -1,4 +1,4 @@
-"""What all networks for small images have in common, whatever their blocks and widths."""
+"""The network for small images, of any block and any widths."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from flatnext.errors import InputError
 from flatnext.ops import batch_norm
 
 
-class MakesBlocks(Protocol):
+class BlockClass(Protocol):
     """A class of residual blocks. A block maps (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
 
-    expansion: int  # channels that a block gives, for each of its width
-    preactivated: bool  # whether batch norm and ReLU come before a convolution and not after it
+    expansion: int  # output channels divided by the width
+    preactivated: bool  # whether batch norm and ReLU come before a convolution, not after it
 
     def __call__(
         self, in_channels: int, width: int, out_channels: int, stride: int, groups: int, padded: bool = ...
@@ -60,7 +60,7 @@ class Network(nn.Module):
 
     def __init__(
         self,
-        block: MakesBlocks,
+        block: BlockClass,
         widths: Sequence[Sequence[int]],
         groups: int,
         stem: int,

@@ -1,4 +1,4 @@
-"""The blocks of plain ResNets, of two 3x3 convolutions, to stand beside ResNeXt's at the same size."""
+"""The blocks of plain ResNets, of two 3x3 convolutions each."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class BasicBlock(nn.Module):
 class PreActBlock(nn.Module):
     """`BasicBlock` with batch norm and ReLU before each convolution (He et al., arXiv 1603.05027).
 
-    Where the shape changes, the shortcut is a 1x1 convolution of what the first convolution sees; if `padded`, it is
+    Where the shape changes, the shortcut is a 1x1 convolution of the first convolution's input; if `padded`, it is
     the block's input, padded.
     """
 

@@ -1,7 +1,7 @@
-"""ResNeXt for small images (Xie et al., arXiv 1611.05431), as the report modified it.
+"""ResNeXt for small images (Xie et al., arXiv 1611.05431), as the baseline paper modified it.
 
-Submodule names and the order of construction are those of the report's code, so that its checkpoints load and a seed
-gives the same initial weights.
+Submodule names and the order of construction are those of the baseline's code, so that its checkpoints load and a
+seed gives the same initial weights.
 """
 
 from __future__ import annotations
@@ -69,5 +69,5 @@ class ResNeXt(Network):
 
 
 def resnext29(classes: int = 10) -> ResNeXt:
-    """Return the report's ResNeXt-29 (32x4d): 4,761,770 parameters for 10 classes."""
+    """Return the baseline's ResNeXt-29 (32x4d): 4,761,770 parameters for 10 classes."""
     return ResNeXt(classes=classes)

@@ -1,10 +1,13 @@
-"""Reading a weights file into a model: ours (safetensors), the report's checkpoints, and plain state dicts.
+"""Reading weights files: those of a run (safetensors), the baseline's checkpoints, and plain state dicts.
 
-A file is data and nothing else: no pickle is allowed to call anything.
+A file is read as data alone: no pickle in it can run code.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +15,38 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
+from flatnext.config import Config
 from flatnext.errors import InputError
 from flatnext.models.catalog import find_weights
 
 DATA_PARALLEL_PREFIX = "module."
 
 
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """The run that made a weights file: its config, its classes, and its normalisation (pixels in [0, 1], by channel).
+
+    `image_size` is the side of the images in pixels, where the file says it.
+    """
+
+    config: Config
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int | None = None
+
+
 def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:
     """Load the weights in `path` into `model`, on its device and in its dtype, and return what else the file says.
 
-    Where no such file is, `path` may be the name of weights that ship with the package.
+    Where there is no such file, `path` may be the name of weights that ship with the package.
 
-    The kind of file is told by its content:
+    The content decides which kind of file it is:
 
-    - safetensors, with its metadata (strings) returned;
-    - the report's checkpoint `{"model": state dict, "acc": float, "epoch": int}` as `torch.save` wrote it, with the
-      accuracy and epoch returned;
-    - a bare state dict, with nothing returned.
+    - safetensors: its metadata (strings) is returned;
+    - the baseline's checkpoint `{"model": state dict, "acc": float, "epoch": int}` as `torch.save` wrote it: accuracy
+      and epoch are returned;
+    - a bare state dict: nothing is returned.
 
     `InputError`: the file is missing or damaged, holds more than data, or is of another model, which is then unchanged.
     """
@@ -38,12 +56,12 @@ def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:
 
 
 def assign_weights(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
-    """Load what `read_weights` read from `path` into `model`; `InputError` if it is of another, left unchanged."""
-    own = model.state_dict()
-    _require_same_entries(path, own, state)
+    """Load what `read_weights` read from `path` into `model`. `InputError`: it is of another model; none is changed."""
+    current = model.state_dict()
+    _require_same_entries(path, current, state)
     try:
         # All conversions come before the first change to the model.
-        converted = {name: torch.empty_like(own[name]).copy_(value) for name, value in state.items()}
+        converted = {name: torch.empty_like(current[name]).copy_(value) for name, value in state.items()}
     except RuntimeError as error:
         raise InputError(f"{path}: holds tensors without plain values (sparse or meta): save dense ones") from error
     model.load_state_dict(converted)
@@ -56,6 +74,22 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if state and all(name.startswith(DATA_PARALLEL_PREFIX) for name in state):
         state = {name.removeprefix(DATA_PARALLEL_PREFIX): value for name, value in state.items()}
     return state, metadata
+
+
+def read_origin(metadata: Mapping[str, Any], path: Path) -> Origin | None:
+    """Return what the metadata of the file at `path` says of its run; None if no run of this package wrote it."""
+    if "config" not in metadata:
+        return None
+    try:
+        return Origin(
+            config=Config.from_json(json.loads(metadata["config"])),
+            classes=tuple(map(str, json.loads(metadata["classes"]))),
+            mean=tuple(map(float, json.loads(metadata["mean"]))),
+            std=tuple(map(float, json.loads(metadata["std"]))),
+            image_size=int(metadata["image_size"]) if "image_size" in metadata else None,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: its metadata is damaged: copy the file again") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -93,20 +127,22 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, metadata
 
 
-def _require_same_entries(path: str | Path, own: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+def _require_same_entries(path: str | Path, expected: dict[str, Tensor], state: dict[str, Tensor]) -> None:
     differences = {
-        "missing": [name for name in own if name not in state],
-        "unexpected": [repr(name) for name in state if name not in own],
+        "missing": [name for name in expected if name not in state],
+        "unexpected": [repr(name) for name in state if name not in expected],
         "of another shape": [
             f"{name} {tuple(state[name].shape)} instead of {tuple(value.shape)}"
-            for name, value in own.items()
+            for name, value in expected.items()
             if name in state and state[name].shape != value.shape
         ],
     }
-    found = [f"{len(entries)} {kind} ({_first(entries)})" for kind, entries in differences.items() if entries]
-    if found:
-        raise InputError(f"{path}: weights of another model: {'; '.join(found)}: give the settings it was trained with")
+    phrases = [f"{len(names)} {kind} ({_first(names)})" for kind, names in differences.items() if names]
+    if phrases:
+        raise InputError(
+            f"{path}: weights of another model: {'; '.join(phrases)}: give the settings it was trained with"
+        )
 
 
-def _first(entries: list[str], count: int = 3) -> str:
-    return ", ".join(entries[:count]) + (", ..." if len(entries) > count else "")
+def _first(names: list[str], count: int = 3) -> str:
+    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

@@ -1,0 +1,91 @@
+"""From settings or a name to a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from flatnext.config import Model, recipes
+from flatnext.errors import InputError
+from flatnext.models.network import BlockClass, Network, constant_widths, pyramid_widths
+from flatnext.models.resnet import BasicBlock, PreActBlock
+from flatnext.models.resnext import Block
+from flatnext.models.selective_kernel import SelectiveKernelBlock
+from flatnext.models.weights import assign_weights
+
+BLOCKS: dict[str, BlockClass] = {
+    "resnext": Block,
+    "basic": BasicBlock,
+    "preact": PreActBlock,
+    "sk": SelectiveKernelBlock,
+}
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Return the number of trainable and frozen parameters, without batch norm's running statistics."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def create_model(name: str, classes: int = 10) -> Network:
+    """Return the named model with new weights, such as `resnext29` or `resnet30`. `InputError`: the name is unknown."""
+    return build(recipes.model(name), classes)
+
+
+def list_models() -> list[str]:
+    """Return the names that `create_model` takes."""
+    return list(recipes.MODELS)
+
+
+def build(settings: Model, classes: int) -> Network:
+    """Return the model that the settings describe, with torch's default initialisation from its global generator.
+
+    `InputError`: it has no classes, or more parameters than `settings.parameter_budget`. They are counted before any
+    memory is allocated.
+    """
+    if classes < 1:
+        raise InputError(f"classes is {classes}: give at least 1")
+    _require_within_budget(settings, classes)
+    return _network(settings, classes)
+
+
+def restore(
+    settings: Model, classes: int, state: dict[str, Tensor], path: str | Path, dtype: torch.dtype = torch.float32
+) -> Network:
+    """Return the model that the settings describe with the weights `state`, on the CPU and in evaluation mode.
+
+    The global generator is left as it was. `path` is where the weights were read from, for errors. `InputError`: they
+    are of another model.
+    """
+    with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
+        model = build(settings, classes).to(dtype)
+    assign_weights(model, state, path)
+    return model.eval()
+
+
+def _require_within_budget(settings: Model, classes: int) -> None:
+    alpha = "" if settings.pyramid_alpha is None else ", pyramid_alpha"
+    remedy = f"lower blocks, cardinality, bottleneck_width{alpha} or stem"
+    try:
+        with torch.device("meta"):
+            count = parameter_count(_network(settings, classes))
+    except (RuntimeError, TypeError) as error:  # a size beyond 64 bits
+        raise InputError(f"the model is too large to count its parameters: {remedy}") from error
+    budget = settings.parameter_budget
+    if count > budget:
+        raise InputError(
+            f"the model has {count:,} parameters, {count - budget:,} more than parameter_budget {budget:,}: "
+            f"{remedy}, or raise parameter_budget"
+        )
+
+
+def _network(settings: Model, classes: int) -> Network:
+    groups, alpha = settings.cardinality, settings.pyramid_alpha
+    width = groups * settings.bottleneck_width
+    if alpha is None:
+        widths = constant_widths(settings.blocks, width)
+    else:
+        widths = pyramid_widths(settings.blocks, width, alpha, groups)
+    block, kernel = BLOCKS[settings.block], settings.stem_kernel
+    return Network(block, widths, groups, settings.stem, classes, stem_kernel=kernel, padded=alpha is not None)
