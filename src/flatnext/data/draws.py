@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flatnext import config
 from flatnext.data.mixing import Mixture, draw_mixtures
-from flatnext.data.operations import Operations, draw_operations
+from flatnext.data.policies import Operations, draw_operations
 from flatnext.seeds import mix
 
 FLIP_STREAM, AUGMENT_STREAM, MIX_STREAM = 1, 2, 3  # of random numbers, beside the epoch's own

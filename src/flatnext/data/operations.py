@@ -1,4 +1,4 @@
-"""The fourteen operations of TrivialAugment and RandAugment on a batch, each image with its own, to the bit as Pillow.
+"""The fourteen operations of TrivialAugment and RandAugment on a batch of images, to the bit as Pillow does them.
 
 An operation takes uint8 images (N x 3 x H x W) and a strength for each (N, float32) and returns uint8 images.
 """
@@ -7,112 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LEVELS = 31  # from 0, which does least but for the enhancers, to 30
-ROUNDS = {"trivial": 1, "randaugment": 2}
-RANDAUGMENT_LEVEL = 9
-FIXED = 1 << 16  # Pillow reckons places in an image in 1/65536 of a pixel
+FIXED = 1 << 16  # Pillow computes places in an image in 1/65536 of a pixel
 GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
-# Lowest and highest strength, and whether it is a whole number. Translation is by a share of the image's side.
-RANGES: dict[str, dict[str, tuple[float, float, bool]]] = {
-    "trivial": {
-        "rotate": (0, 135, True),
-        "shear_x": (0, 0.99, False),
-        "shear_y": (0, 0.99, False),
-        "translate_x": (0, 1, True),
-        "translate_y": (0, 1, True),
-        "posterize": (8, 2, True),
-        "solarize": (256, 0, True),
-        **dict.fromkeys(("color", "contrast", "brightness", "sharpness"), (0.01, 2.0, False)),
-    },
-    "randaugment": {
-        "rotate": (0, 30, True),
-        "shear_x": (0, 0.3, False),
-        "shear_y": (0, 0.3, False),
-        "translate_x": (0, 10 / 32, True),
-        "translate_y": (0, 10 / 32, True),
-        "posterize": (8, 4, True),
-        "solarize": (256, 0, True),
-        **dict.fromkeys(("color", "contrast", "brightness", "sharpness"), (0.1, 1.9, False)),
-    },
-}
-
-
-@dataclass(frozen=True)
-class Operations:
-    """What is done to each image of an epoch, in order of the batches: which operation, how strongly, and from where.
-
-    `kinds` (int64, N x rounds, on the CPU) count `NAMES`; `strengths` is float32, N x rounds; `maps` (int64, N x
-    rounds x 6) are the affine maps of the geometric ones, in units of 1/65536.
-    """
-
-    kinds: Tensor
-    strengths: Tensor
-    maps: Tensor
-
-    def to(self, device: torch.device) -> Operations:
-        """Return these with all that images need on their device."""
-        return Operations(self.kinds, self.strengths.to(device), self.maps.to(device))
-
-    def __getitem__(self, at: slice | Tensor) -> Operations:
-        """Return the part for some of the images; `at` is a slice, or indices on the CPU."""
-        there = at.to(self.maps.device) if isinstance(at, Tensor) else at
-        return Operations(self.kinds[at], self.strengths[there], self.maps[there])
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return the images (uint8, N x 3 x H x W) with the operations done, in the memory layout they have."""
-        for turn in range(self.kinds.shape[1]):
-            images = _operate(images, self.kinds[:, turn], self.strengths[:, turn], self.maps[:, turn])
-        return images
-
-
-def draw_operations(policy: str, count: int, height: int, width: int, generator: torch.Generator) -> Operations:
-    """Draw the operations for `count` images of height x width pixels.
-
-    - `trivial`: TrivialAugmentWide (arXiv 2103.10158): one operation, at one of 31 levels, both uniform.
-    - `randaugment`: RandAugment (arXiv 1909.13719): two operations with replacement, at level 9 of 30, as torchvision
-      has it by default.
-
-    Ranges are those of TrivialAugment's authors' code (automl/trivialaugment), translation in proportion to 32 pixels.
-    """
-    shape = (count, ROUNDS[policy])
-    kinds = torch.randint(len(NAMES), shape, generator=generator)
-    levels = torch.randint(LEVELS, shape, generator=generator)
-    signs = torch.randint(2, shape, generator=generator) * 2 - 1
-    if policy == "randaugment":
-        levels = torch.full(shape, RANDAUGMENT_LEVEL)
-    # Tables of all there is to draw; then each draw picks from them.
-    strengths = torch.zeros(len(NAMES), LEVELS, dtype=torch.float32)
-    maps = torch.zeros(len(NAMES), LEVELS, 2, 6, dtype=torch.int64)
-    for kind, name in enumerate(NAMES):
-        for level in range(LEVELS):
-            value = strength(policy, name, level, height, width)
-            strengths[kind, level] = value
-            if name in GEOMETRIC:
-                for index, sign in enumerate((-1, 1)):
-                    maps[kind, level, index] = torch.tensor(affine_map(name, sign * value, height, width))
-    return Operations(kinds, strengths[kinds, levels], maps[kinds, levels, (signs + 1) // 2])
-
-
-def strength(policy: str, name: str, level: int, height: int, width: int) -> float:
-    """Return the strength of an operation at a level from 0 to 30: degrees, pixels, bits, a threshold, or a factor."""
-    if name not in RANGES[policy]:
-        return 0.0
-    low, high, whole = RANGES[policy][name]
-    side = {"translate_x": width, "translate_y": height}.get(name, 1)
-    change = level * abs(high - low) * side / (LEVELS - 1)
-    return math.copysign(int(change) if whole else change, high - low) + low
 
 
 def affine_map(name: str, value: float, height: int, width: int) -> tuple[int, ...]:
-    """Return the map from the places of the new image to those of the old, as Pillow reckons it.
+    """Return the map from the places of the new image to those of the old, as Pillow computes it.
 
-    The six numbers a to f are in 1/65536 of a pixel: pixel (x, y) comes from (a x + b y + c, d x + e y + f).
+    `value` is in degrees, a slope, or pixels. The six numbers a to f are in 1/65536 of a pixel: pixel (x, y) comes
+    from (a x + b y + c, d x + e y + f).
     """
     a, b, c, d, e, f = 1.0, 0.0, 0.0, 0.0, 1.0, 0.0
     if name == "rotate":
@@ -126,27 +34,6 @@ def affine_map(name: str, value: float, height: int, width: int) -> tuple[int, .
     f += value if name == "translate_y" else 0.0
     middle_x, middle_y = c + a * 0.5 + b * 0.5, f + d * 0.5 + e * 0.5
     return tuple(math.floor(v * FIXED + 0.5) for v in (a, b, middle_x, d, e, middle_y))
-
-
-def _operate(images: Tensor, kinds: Tensor, strengths: Tensor, maps: Tensor) -> Tensor:
-    """Do one operation to each image: sorted by kind, so that each kind is worked on at once."""
-    order = kinds.argsort(stable=True)
-    counts = torch.bincount(kinds, minlength=len(NAMES)).tolist()
-    geometric = sum(counts[: len(GEOMETRIC)])
-    groups = zip([geometric, *counts[len(GEOMETRIC) :]], ["affine", *NAMES[len(GEOMETRIC) :]], strict=True)
-    order = order.to(images.device, non_blocking=True)  # else the host would wait for all that the GPU has to do
-    ordered, strengths, maps = images[order], strengths[order], maps[order]
-    result = torch.empty_like(images)
-    first = 0
-    for count, name in groups:
-        part = slice(first, first + count)
-        if count and name == "affine":
-            ordered[part] = affine(ordered[part], maps[part])
-        elif count and name != "identity":
-            ordered[part] = APPEARANCE[name](ordered[part], strengths[part])
-        first += count
-    result[order] = ordered
-    return result
 
 
 def affine(images: Tensor, maps: Tensor) -> Tensor:
