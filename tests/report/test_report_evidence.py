@@ -155,22 +155,22 @@ def test_any_damage_is_an_error_that_names_file_and_part(tmp_path: Path, part: s
                 refused.append(str(error))
     assert len(refused) > 15
     assert all(str(file) in text and part in text and "\n" not in text for text in refused)
-    assert all("flatnext evaluate" in text for text in refused)
+    assert all("flatnext evidence" in text for text in refused)
 
 
 @pytest.mark.parametrize(
     ("part", "place", "value", "words"),
     [
         ("calibration", ("reliability", "counts"), [1], "calibration.reliability: edges"),
-        ("calibration", ("accuracy",), 1.5, "calibration: accuracy holds 1.5"),
-        ("calibration", ("scaled", "temperature"), math.inf, "calibration.scaled.temperature is no number"),
-        ("flatness", ("random", "mean"), [0.1], "flatness.random: radii"),
-        ("flatness", ("surface", "losses"), [[1]], "flatness.surface: losses is not 11 by 11"),
-        ("flatness", ("amp",), [{"radius": 1}], r"flatness.amp\[0\].ball is missing"),
-        ("corruptions", ("generated", "severities"), [1], "corruptions.generated: accuracy.gaussian_noise"),
-        ("attacks", ("attacks",), None, "attacks.attacks is not a list"),
+        ("calibration", ("accuracy",), 1.5, "calibration.result: accuracy holds 1.5"),
+        ("calibration", ("scaled", "temperature"), math.inf, "calibration.result.scaled.temperature is inf"),
+        ("flatness", ("random", "mean"), [0.1], "flatness.result.random: radii"),
+        ("flatness", ("surface", "losses"), [[1]], "flatness.result.surface: losses is not 11 by 11"),
+        ("flatness", ("amp",), [{"radius": 1}], r"flatness.result.amp\[0\].ball is missing"),
+        ("corruptions", ("generated", "severities"), [1], "corruptions.result.generated: accuracy.gaussian_noise"),
+        ("attacks", ("attacks",), None, "attacks.result.attacks is None: give a list"),
         ("errors", ("confusion",), [[1]], "errors: confusion is not 2 by 2"),
-        ("test_sets", ("sets", "cifar10.1_v6", "accuracy"), True, "test_sets.sets.cifar10.1_v6.accuracy is True"),
+        ("test_sets", ("sets", "cifar10.1_v6", "accuracy"), True, "test_sets.result.sets.cifar10.1_v6.accuracy is True"),
     ],
 )
 def test_values_that_cannot_be_are_named(
@@ -205,7 +205,7 @@ def test_classes_and_images_are_checked(tmp_path: Path) -> None:
         damaged = copy.deepcopy(good)
         damaged["parts"]["errors"]["result"]["mistakes"][0] |= changes
         write_json(file, damaged)
-        with pytest.raises(InputError, match="errors: the mistake"):
+        with pytest.raises(InputError, match="errors.*mistake"):
             read_study([folder])
 
 

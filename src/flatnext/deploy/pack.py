@@ -25,7 +25,7 @@ from flatnext.files import write_atomically, write_json
 from flatnext.models import catalog
 from flatnext.models.catalog import INDEX, Shipped, best_first, shipped
 from flatnext.runs.reading import read_run
-from flatnext.runs.records import LeftOut, RunRecord
+from flatnext.runs.records import UnfinishedRun, RunRecord
 
 MOST_BYTES = 10_000_000
 
@@ -145,7 +145,7 @@ def _finished(folder: Path) -> RunRecord:
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} is not a run folder: give the folder of a finished run")
     record = read_run(folder, folder.name)
-    if isinstance(record, LeftOut):
+    if isinstance(record, UnfinishedRun):
         raise InputError(f"{folder} has no result ({record.reason}): finish it with flatnext train --resume {folder}")
     return record
 

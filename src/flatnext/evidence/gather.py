@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -21,7 +20,8 @@ from flatnext.evaluation.subject import Subject, load_subject
 from flatnext.evidence import parts as measures
 from flatnext.evidence.plan import Plan, chosen
 from flatnext.evidence.progress import Display, Quiet
-from flatnext.files import read_json, write_json
+from flatnext.files import read_json, sha256, write_json
+from flatnext.runs.folder import RunFolder, find_runs
 
 PARTS: dict[str, measures.Part] = {
     "calibration": measures.calibration,
@@ -75,9 +75,9 @@ def gather(
     plan, display, path = plan or Plan(), display or Quiet(), Path(path)
     todo = _measures(parts, test_sets, cifar10_c)
     weights = models.find_weights(path, checkpoint)
-    if path.is_dir() and not (path / "result.json").is_file():
+    if path.is_dir() and not RunFolder(path).finished():
         raise InputError(f"{path} has not finished: wait, or go on with flatnext train --resume {path}")
-    digest = _digest(weights)  # before they are read: if they change meanwhile, the evidence is stale and not wrong
+    digest = sha256(weights)  # before they are read: if they change meanwhile, the evidence is stale and not wrong
     subject = load_subject(
         path,
         checkpoint=checkpoint,
@@ -139,7 +139,7 @@ def run_folders(path: Path) -> list[Path]:
     """
     if not path.is_dir() or (path / "config.json").is_file():
         return [path]
-    found = sorted(result.parent for result in path.rglob("result.json") if (result.parent / "config.json").is_file())
+    found = [run for run in find_runs(path) if RunFolder(run).finished()]
     if not found:
         raise InputError(f"{path}: no finished run in it: give a study, a run, or a weights file")
     return found
@@ -150,11 +150,6 @@ def _file(path: Path, checkpoint: str) -> Path:
     if path.is_dir():
         return path / name
     return Path("-".join([*filter(None, [path.parent.name, path.stem]), "evidence.json"]))
-
-
-def _digest(weights: Path) -> str:
-    with open(weights, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(file: Path, digest: str, checkpoint: str, classes: Sequence[str]) -> dict[str, Any]:

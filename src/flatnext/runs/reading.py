@@ -1,89 +1,82 @@
-"""Reading one run's files. What is damaged is an `InputError` that names the file; nothing is kept between calls."""
+"""Reading the files of a run. What is damaged is an `InputError` of one line that names the file."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from flatnext.config import Config
 from flatnext.errors import InputError
-from flatnext.files import read_json
-from flatnext.runs.evidence_reading import is_png, is_stale, read_evidence
-from flatnext.runs.records import (
-    CheckpointRecord,
-    Environment,
-    Epoch,
-    LeftOut,
-    Result,
-    RunRecord,
-    Session,
-)
-from flatnext.runs.scores import Mistake, Scores
-from flatnext.runs.typed import LARGEST, MismatchError, record
+from flatnext.files import read_json, sha256
+from flatnext.runs.evidence import PARTS, Evidence
+from flatnext.runs.records import Environment, Epoch, Failure, Result, RunRecord, StudyPlan, UnfinishedRun
+from flatnext.runs.scores import check_classes, is_png, require
+from flatnext.schema import ParseError, parse
 
 T = TypeVar("T")
 
+CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.jsonl"
+RESULT, FAILURE, EVIDENCE, STUDY = "result.json", "failure.json", "evidence.json", "study.json"
 
-def read_run(folder: Path, name: str) -> RunRecord | LeftOut:
-    """Read a run folder, to be called `name`. Raises `InputError` naming a file that does not hold what it should."""
-    content = read_json(folder / "config.json")
-    try:
-        config = Config.from_json(content)
-    except InputError as error:
-        raise InputError(f"{folder / 'config.json'}: {error}") from None
-    epochs = _epochs(folder / "metrics.jsonl")
-    if not (folder / "result.json").exists():
-        return LeftOut(
-            name, _reason(folder / "failure.json", f"{epochs[-1].epoch if epochs else 0} of {config.epochs}")
-        )
-    environment = _environment(folder / "environment.json")
-    result = _result(folder / "result.json", len(environment.classes))
-    evidence = read_evidence(folder, environment.classes)
+RESTORE = "delete that run, or restore the file"
+
+
+def read_run(folder: Path, name: str) -> RunRecord | UnfinishedRun:
+    """Read a run folder; `name` is what the run is called."""
+    config = read_config(folder / CONFIG)
+    epochs = read_epochs(folder / METRICS)
+    if not (folder / RESULT).exists():
+        done = f"{epochs[-1].epoch if epochs else 0} of {config.epochs} epochs"
+        failure = read_failure(folder / FAILURE)
+        return UnfinishedRun(name, f"failed after {done}: {failure.error}" if failure else f"unfinished: {done}")
+    environment = read_environment(folder / ENVIRONMENT)
+    evidence = read_evidence(folder / EVIDENCE, environment.classes)
     stale = evidence is not None and is_stale(folder, evidence)
     return RunRecord(
         name=name,
         config=config,
         environment=environment,
         epochs=epochs,
-        result=result,
+        result=read_result(folder / RESULT, len(environment.classes)),
         evidence=None if stale else evidence,
         stale_evidence=stale,
     )
 
 
-def _reason(failure: Path, progress: str) -> str:
-    if not failure.exists():
-        return f"unfinished: {progress} epochs"
-    error = _mapping(read_json(failure), failure).get("error", "no reason given")
-    return f"failed after {progress} epochs: {error}"
+def read_config(file: Path) -> Config:
+    """Read `config.json`."""
+    if not file.is_file():
+        raise InputError(f"{file} does not exist: give a run folder, or the config.json of one")
+    content = read_json(file)
+    try:
+        return Config.from_json(content)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
 
 
-def _environment(file: Path) -> Environment:
-    content = {"processes": 1, **_mapping(read_json(file), file)}
-    classes = _list(content, "classes", file)
-    if not classes or not all(isinstance(name, str) for name in classes):
-        raise _damaged(file, f"classes is {classes!r}")
-    # A session that does not say where it ran is taken to have run where the last one did.
-    sessions = [{**content, **_mapping(session, file)} for session in _list(content, "sessions", file)]
-    if not sessions:
-        raise _damaged(file, "sessions is empty")
-    return _record(
-        Environment,
-        content,
-        file,
-        classes=tuple(classes),
-        sessions=tuple(_record(Session, session, file) for session in sessions),
-    )
+def read_environment(file: Path) -> Environment:
+    """Read `environment.json`. What an early session does not say of its machine is taken from the file's last one."""
+
+    def environment(content: Any) -> Environment:
+        if isinstance(content, Mapping) and isinstance(content.get("sessions"), list):
+            sessions = [{**content, **s} if isinstance(s, Mapping) else s for s in content["sessions"]]
+            content = {**content, "sessions": sessions}
+        return parse(Environment, content, unknown="ignore")
+
+    return _read(file, environment)
 
 
-def _epochs(file: Path) -> tuple[Epoch, ...]:
-    """Return the epochs in order; a last line that a kill cut short is left out."""
+def read_epochs(file: Path) -> tuple[Epoch, ...]:
+    """Read `metrics.jsonl`, in the order of epochs; there are none without the file.
+
+    A last line that is cut short is ignored. Of an epoch that was repeated after a resume the last line counts.
+    """
     try:
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {file} ({error}): delete that run, or restore the file") from error
+        raise InputError(f"cannot read {file} ({error}): {RESTORE}") from error
     epochs = {}
     for number, line in enumerate(lines, 1):
         try:
@@ -91,80 +84,84 @@ def _epochs(file: Path) -> tuple[Epoch, ...]:
         except ValueError:
             if number == len(lines):
                 break
-            raise InputError(f"{file}: line {number} is not JSON: delete that run, or restore the file") from None
-        epoch = _record(Epoch, _mapping(content, file), file)
-        epochs[epoch.epoch] = epoch  # an epoch that was run again after a resume counts as it was last
+            raise InputError(f"{file}: line {number} is not JSON: {RESTORE}") from None
+        epoch = _checked(file, lambda line: parse(Epoch, line, unknown="ignore"), content)
+        epochs[epoch.epoch] = epoch
     return tuple(epochs[number] for number in sorted(epochs))
 
 
-def _result(file: Path, classes: int) -> Result:
-    content = _mapping(read_json(file), file)
-    best = content.get("best")
-    return _record(
-        Result,
-        content,
-        file,
-        last=_checkpoint(content.get("last"), file, classes),
-        best=None if best is None else _checkpoint(best, file, classes),
-        mistakes=tuple(_mistake(item, file, classes) for item in _list(content, "mistakes", file)),
-    )
+def read_result(file: Path, classes: int | None = None) -> Result:
+    """Read `result.json`; with `classes`, check that its confusion matrices and mistakes are of so many."""
+
+    def result(content: Any) -> Result:
+        result = parse(Result, content, unknown="ignore")
+        for name, scores in (("last", result.last), ("best", result.best)):
+            if scores is not None:
+                confusion = scores.test.confusion
+                require(confusion is not None, f"{name}.test.confusion is missing")
+                check_classes(name, classes or len(confusion or ()), confusion, result.mistakes)
+        return result
+
+    return _read(file, result)
 
 
-def _checkpoint(content: Any, file: Path, classes: int) -> CheckpointRecord:
-    content = _mapping(content, file)
-    held_out = content.get("validation")
-    return _record(
-        CheckpointRecord,
-        content,
-        file,
-        validation=None if held_out is None else _scores(_mapping(held_out, file), file, None),
-        test=_test_scores(_mapping(content.get("test"), file), file, classes),
-    )
+def read_failure(file: Path) -> Failure | None:
+    """Read `failure.json`; None where there is no such file."""
+    return _read(file, lambda content: parse(Failure, content, unknown="ignore")) if file.exists() else None
 
 
-def _test_scores(content: Mapping[str, Any], file: Path, classes: int) -> Scores:
-    rows = _list(content, "confusion", file)
-    if [len(row) if isinstance(row, list) else None for row in rows] != [classes] * classes:
-        raise _damaged(file, f"confusion is not {classes} by {classes}")
-    if any(type(count) is not int or not 0 <= count <= LARGEST for row in rows for count in row):
-        raise _damaged(file, "confusion holds something other than counts")
-    return _scores(content, file, tuple(tuple(row) for row in rows))
+def read_plan(file: Path) -> StudyPlan:
+    """Read `study.json`."""
+    remedy = "restore the file, or delete it to report without"
+    return _read(file, lambda content: parse(StudyPlan, content, unknown="ignore"), remedy)
 
 
-def _scores(content: Mapping[str, Any], file: Path, confusion: tuple[tuple[int, ...], ...] | None) -> Scores:
-    found = _record(Scores, content, file, confusion=confusion)
-    if found.count < 1:
-        raise _damaged(file, f"count is {found.count}")
-    return found
+def read_evidence(file: Path, classes: tuple[str, ...]) -> Evidence | None:
+    """Read `evidence.json`, which must be of these classes; None where there is no such file."""
+
+    def evidence(content: Any) -> Evidence:
+        parts = content.get("parts") if isinstance(content, Mapping) else None
+        if not isinstance(parts, Mapping):
+            raise ParseError("parts is not an object")
+        flat = content | {name: parts.get(name) for name in PARTS}
+        evidence = parse(Evidence, flat, unknown="ignore")
+        if evidence.classes != classes:
+            raise ParseError("classes are not those of the run")
+        _check_evidence_classes(evidence, len(classes))
+        return evidence
+
+    return _read(file, evidence, "delete it, and measure again with flatnext evidence") if file.exists() else None
 
 
-def _mistake(content: Any, file: Path, classes: int) -> Mistake:
-    mistake = _record(Mistake, _mapping(content, file), file)
-    if not (0 <= mistake.label < classes and 0 <= mistake.predicted < classes):
-        raise _damaged(file, f"the mistake at image {mistake.index} names a class that does not exist")
-    if not is_png(mistake.png):
-        raise _damaged(file, f"the mistake at image {mistake.index} holds no PNG image")
-    return mistake
+def _check_evidence_classes(evidence: Evidence, classes: int) -> None:
+    """Raise `ValueError` if a measurement is not of this number of classes."""
+    if evidence.errors:
+        errors = evidence.errors.result
+        check_classes("errors", classes, errors.confusion, errors.mistakes)
+        images = [png for mistake in errors.mistakes for png in (mistake.cam, mistake.cam_label) if png is not None]
+        require(all(map(is_png, images)), "errors: a map over a mistake is no PNG image")
+    if evidence.test_sets:
+        for name, scores in evidence.test_sets.result.sets.items():
+            check_classes(f"test_sets.{name}", classes, scores.confusion)
 
 
-def _mapping(content: Any, file: Path) -> Mapping[str, Any]:
-    if not isinstance(content, Mapping):
-        raise _damaged(file, "an object is missing")
-    return content
-
-
-def _list(content: Mapping[str, Any], name: str, file: Path) -> list[Any]:
-    if not isinstance(content.get(name), list):
-        raise _damaged(file, f"{name} is not a list")
-    return content[name]
-
-
-def _record(kind: type[T], content: Mapping[str, Any], file: Path, **made: Any) -> T:
+def is_stale(folder: Path, evidence: Evidence) -> bool:
+    """Return whether the checkpoint in `folder` has other weights than were measured; not if it is gone."""
+    weights = folder / f"{evidence.checkpoint}.safetensors"
     try:
-        return record(kind, content, **made)
-    except MismatchError as error:
-        raise _damaged(file, str(error)) from None
+        return sha256(weights) != evidence.sha256
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise InputError(f"cannot read {weights}: {error.strerror}") from error
 
 
-def _damaged(file: Path, what: str) -> InputError:
-    return InputError(f"{file}: not as FlatNeXt writes it ({what}): delete that run, or restore the file")
+def _read(file: Path, parse: Callable[[Any], T], remedy: str = RESTORE) -> T:
+    return _checked(file, parse, read_json(file), remedy)
+
+
+def _checked(file: Path, parse: Callable[[Any], T], content: Any, remedy: str = RESTORE) -> T:
+    try:
+        return parse(content)
+    except ValueError as error:
+        raise InputError(f"{file}: not as FlatNeXt writes it ({' '.join(str(error).split())}): {remedy}") from None

@@ -1,4 +1,4 @@
-"""What one run left on disk, as frozen values. Nothing is computed here."""
+"""The schemas of the files of a run but for its evidence: written by training, read by the study and the model card."""
 
 from __future__ import annotations
 
@@ -10,37 +10,57 @@ from flatnext.runs.scores import Mistake, Scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class Session:
-    """One start of a run, and where it ran: a run that was taken up again may have moved."""
+class Machine:
+    """What a process computed on: the name of the chip, the version of torch, and the number of threads."""
 
-    command: str
-    started: str
     device_name: str
     torch: str
     threads: int
-    processes: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Environment:
-    """Where a run was made: `environment.json`."""
+class Session(Machine):
+    """One start of a run, and where it ran: a run that was resumed may have moved. `started` is in ISO format."""
+
+    command: str
+    started: str
+    from_step: int = 0
+    processes: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment(Machine):
+    """`environment.json`: the circumstances of a run's last session, its data and its sessions."""
 
     flatnext: str
     python: str
     numpy: str
     platform: str
+    device: str = ""
+    processes: int = 1
     precision: str
+    kernels: bool = False
     parameters: int
     train_images: int
     validation_images: int
     test_images: int
     classes: tuple[str, ...]
+    data_dir: str | None = None
     sessions: tuple[Session, ...]
+
+    def __post_init__(self) -> None:
+        """Check that there are classes and sessions."""
+        for name in ("classes", "sessions"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """One line of `metrics.jsonl`. Accuracies are fractions; the training ones are over the augmented images."""
+    """One line of `metrics.jsonl`. Accuracies are fractions; the training ones are of the augmented images.
+
+    `step` counts from the start of the run. Losses and accuracies are None where they were not measured.
+    """
 
     epoch: int
     step: int
@@ -57,8 +77,8 @@ class Epoch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointRecord:
-    """The weights after an epoch, evaluated."""
+class CheckpointScores:
+    """Scores of the weights after an epoch."""
 
     epoch: int
     validation: Scores | None
@@ -69,17 +89,36 @@ class CheckpointRecord:
 class Result:
     """`result.json`: the last epoch, the best one on the validation split, and the last one's most confident errors."""
 
-    last: CheckpointRecord
-    best: CheckpointRecord | None
+    last: CheckpointScores
+    best: CheckpointScores | None
     mistakes: tuple[Mistake, ...]
     train_seconds: float
+    images_per_second: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """`failure.json`: why a run could not go on."""
+
+    error: str = "no reason given"
+    epoch: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPlan:
+    """`study.json`: the recipes and seeds of a study, whose runs are in `RECIPE/seed-SEED`, and its command."""
+
+    recipes: tuple[str, ...]
+    seeds: tuple[int, ...]
+    command: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """A finished run, so that nothing of it is missing but what was not measured after training.
+    """A finished run. `evidence` is None where nothing was measured after training, or where it is stale.
 
-    `stale_evidence`: what was measured is of other weights than are there now, and is left out.
+    `stale_evidence`: the evidence is of other weights than those in the folder, and has been left out.
     """
 
     name: str
@@ -92,8 +131,8 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
-class LeftOut:
-    """A run that has not finished and is in no statistics, and why."""
+class UnfinishedRun:
+    """A run that is in no statistics because it has not finished, and why."""
 
     name: str
     reason: str

@@ -10,6 +10,9 @@ from typing import Any
 from flatnext.config import METHODS, Config, Model, named_model
 from flatnext.errors import InputError
 from flatnext.files import write_json
+from flatnext.runs.reading import STUDY
+from flatnext.runs.records import StudyPlan
+from flatnext.schema import dump
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ class Plan:
 
     def write(self, output: Path, command: str) -> None:
         """Write `study.json`: what was planned, and by which command."""
-        recipes = [config.recipe for config in self.configs]
-        write_json(output / "study.json", {"command": command, "recipes": recipes, "seeds": list(self.seeds)})
+        recipes = tuple(config.recipe for config in self.configs)
+        write_json(output / STUDY, dump(StudyPlan(command=command, recipes=recipes, seeds=self.seeds)))
 
 
 def _flag(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,9 +10,9 @@ from typing import Any
 
 from flatnext.config import Config
 from flatnext.errors import InputError
-from flatnext.files import read_json
-from flatnext.runs.reading import read_run
-from flatnext.runs.records import CheckpointRecord, LeftOut, RunRecord, Session
+from flatnext.runs.folder import RunFolder, find_plans, find_runs
+from flatnext.runs.reading import read_plan, read_run
+from flatnext.runs.records import CheckpointScores, RunRecord, Session, StudyPlan, UnfinishedRun
 from flatnext.study.statistics import Comparison, adjust, compare_paired, estimate, points, sentence
 
 
@@ -25,7 +24,7 @@ class Group:
     config: Config
     runs: tuple[RunRecord, ...]
 
-    def checkpoints(self, which: str = "last") -> dict[int, CheckpointRecord]:
+    def checkpoints(self, which: str = "last") -> dict[int, CheckpointScores]:
         """Return by seed the `last` epoch, or the `best` on the validation split of the runs that had one."""
         chosen = {r.config.seed: r.result.last if which == "last" else r.result.best for r in self.runs}
         return {seed: checkpoint for seed, checkpoint in chosen.items() if checkpoint is not None}
@@ -57,7 +56,7 @@ class Study:
     """Everything that a report needs. `groups` may be empty: then no run has finished."""
 
     groups: tuple[Group, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[UnfinishedRun, ...]
 
     @property
     def runs(self) -> tuple[RunRecord, ...]:
@@ -143,41 +142,23 @@ def read_study(paths: Iterable[Path]) -> Study:
     The plan gives the order of the recipes and the runs that are missing. Raises `InputError` for a path that does not
     exist or has no runs, a file that is damaged, two runs of one config, and runs on different data.
     """
-    plans: dict[Path, _Plan] = {}  # by the real path of their file
+    plans: dict[Path, StudyPlan] = {}  # by the real path of their file
     folders: dict[Path, str] = {}  # real path of a run folder to its name
     for path in map(Path, paths):
         if not path.is_dir():
             raise InputError(f"{path}: no such folder: give a study, a run, or a folder that holds some")
-        found, files = _find(path)
+        found, files = find_runs(path), find_plans(path)
         if not found and not files:
             raise InputError(f"{path}: no runs in it (folders with a config.json and an environment.json)")
-        plans |= {file.resolve(): _plan(file) for file in files}
+        plans |= {file.resolve(): read_plan(file) for file in files}
         folders |= {folder.resolve(): _name(folder, path) for folder in found}
     records = [read_run(folder, name) for folder, name in folders.items()]
-    left_out = [record for record in records if isinstance(record, LeftOut)]
-    left_out += [LeftOut(name, "not started, or deleted") for plan in plans.values() for name in plan.missing]
+    left_out = [record for record in records if isinstance(record, UnfinishedRun)]
+    left_out += [
+        UnfinishedRun(name, "not started, or deleted") for file, plan in plans.items() for name in _missing(file, plan)
+    ]
     planned = [recipe for plan in plans.values() for recipe in plan.recipes]
     return Study(_groups([record for record in records if isinstance(record, RunRecord)], planned), tuple(left_out))
-
-
-def _find(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the run folders and the plans (`study.json`) in and below a folder, in order; in a run none are sought."""
-    runs, plans = [], []
-    for root, folders, files in os.walk(folder):
-        here = Path(root)
-        if "study.json" in files:
-            plans.append(here / "study.json")
-        if is_run := _is_run(here):
-            runs.append(here)
-        folders[:] = [] if is_run else sorted(folders)
-    return runs, plans
-
-
-def _is_run(folder: Path) -> bool:
-    """Return whether a run was started here: other programs too have a `config.json`."""
-    return (folder / "config.json").is_file() and any(
-        (folder / name).is_file() for name in ("environment.json", "result.json")
-    )
 
 
 def _name(folder: Path, root: Path) -> str:
@@ -185,20 +166,10 @@ def _name(folder: Path, root: Path) -> str:
     return folder.resolve().name if relative == "." else relative
 
 
-@dataclass(frozen=True)
-class _Plan:
-    recipes: tuple[str, ...]
-    missing: tuple[str, ...]
-
-
-def _plan(file: Path) -> _Plan:
-    """Read `study.json`; `missing` are the planned runs that were not started, or have been deleted since."""
-    plan = read_json(file)
-    recipes, seeds = (plan.get(key) if isinstance(plan, dict) else None for key in ("recipes", "seeds"))
-    if not (isinstance(recipes, list) and isinstance(seeds, list) and all(isinstance(r, str) for r in recipes)):
-        raise InputError(f"{file}: recipes or seeds are missing: restore the file, or delete it to report without")
-    runs = [f"{recipe}/seed-{seed}" for recipe in recipes for seed in seeds]
-    return _Plan(tuple(recipes), tuple(run for run in runs if not _is_run(file.parent / run)))
+def _missing(file: Path, plan: StudyPlan) -> list[str]:
+    """Return the planned runs that were not started, or have been deleted since."""
+    runs = [f"{recipe}/seed-{seed}" for recipe in plan.recipes for seed in plan.seeds]
+    return [run for run in runs if not RunFolder(file.parent / run).started()]
 
 
 def _groups(runs: Sequence[RunRecord], planned: Sequence[str]) -> tuple[Group, ...]:

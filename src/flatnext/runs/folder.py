@@ -1,0 +1,201 @@
+"""The folder of a run: what its files are called, what state the run is in, and how its files are written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from flatnext.config import Config
+from flatnext.errors import InputError
+from flatnext.files import read_json, remove_temporaries, write_atomically, write_json
+from flatnext.runs.lock import lock, lock_owner
+from flatnext.runs.reading import (
+    CONFIG,
+    ENVIRONMENT,
+    FAILURE,
+    METRICS,
+    RESULT,
+    STUDY,
+    read_config,
+    read_environment,
+    read_epochs,
+    read_result,
+)
+from flatnext.runs.records import Environment, Epoch, Failure, Result
+from flatnext.schema import dump
+
+# All that a run writes. The config comes last: what has one is a run folder, also if deleting it is cut short.
+WRITTEN = (
+    RESULT,
+    FAILURE,
+    METRICS,
+    "evidence*.json",
+    "*.safetensors",
+    "state-*.pt",
+    "tensorboard",
+    ".*.tmp",
+    ENVIRONMENT,
+    CONFIG,
+)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder. `config.json` is there from the start, `result.json` once the run has finished."""
+
+    path: Path
+
+    def is_run(self) -> bool:
+        """Return whether a run was created here: other programs too have a `config.json`."""
+        file = self.path / CONFIG
+        content = read_json(file) if file.is_file() else None
+        return isinstance(content, dict) and "recipe" in content and "optimizer" in content
+
+    def started(self) -> bool:
+        """Return whether a run got as far as its first step here, by the names of its files alone."""
+        names = (ENVIRONMENT, RESULT)
+        return (self.path / CONFIG).is_file() and any((self.path / name).is_file() for name in names)
+
+    def finished(self) -> bool:
+        """Return whether the run has its result."""
+        return (self.path / CONFIG).is_file() and (self.path / RESULT).is_file()
+
+    def failed(self) -> bool:
+        """Return whether the run could not go on when it last ran."""
+        return (self.path / FAILURE).is_file()
+
+    def check(self, config: Config, *, resume: bool, overwrite: bool) -> None:
+        """Raise `InputError` if a run with this config cannot be made or resumed here. Changes nothing.
+
+        It cannot if the path is something else than a run folder, if it holds a run and neither `resume` nor
+        `overwrite` says what to do with it, or if the run to resume has another config.
+        """
+        path = self.path
+        if not path.exists() or (path.is_dir() and all(p.match(".*") for p in path.iterdir())):
+            return
+        if not self.is_run():
+            raise InputError(f"{path} exists and is not a run folder: choose another --output")
+        if overwrite:
+            return
+        if not resume:
+            raise InputError(f"{path} holds a run: choose another --output, go on with --resume, or give --overwrite")
+        different = _differences(self.config().to_json(), config.to_json())
+        if different:
+            raise InputError(
+                f"{path} was made with {different[0]}: choose another --output, give --overwrite, "
+                "or give it the same settings"
+            )
+
+    def create(self, config: Config, *, overwrite: bool) -> None:
+        """Make the folder with its config, unless it is there; with `overwrite`, empty it first."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with lock(self.path):  # a run that is under way needs its files, the half-written ones too
+                if overwrite:
+                    self._clear()
+                remove_temporaries(self.path)
+        except OSError as error:
+            raise InputError(f"cannot make {self.path}: {error.strerror}; choose another --output") from error
+        if not (self.path / CONFIG).is_file():
+            write_json(self.path / CONFIG, dump(config))
+        (self.path / FAILURE).unlink(missing_ok=True)
+
+    def _clear(self) -> None:
+        """Delete the run; what somebody else has put into the folder stays."""
+        for pattern in WRITTEN:
+            for path in self.path.glob(pattern):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+
+    def locked(self, owner: str = "") -> AbstractContextManager[None]:
+        """Keep other processes from running in this folder, and note who does; `InputError` if another does."""
+        return lock(self.path, owner)
+
+    def owner(self) -> str | None:
+        """Return what the last process to run in this folder gave as its name."""
+        return lock_owner(self.path)
+
+    def config(self) -> Config:
+        """Return the run's config."""
+        return read_config(self.path / CONFIG)
+
+    def data_dir(self) -> Path | None:
+        """Return where the run's data lay when it last ran, if that is still there."""
+        try:
+            known = read_environment(self.path / ENVIRONMENT).data_dir
+        except InputError:  # no run, or a damaged one
+            return None
+        return Path(known) if known is not None and Path(known).is_dir() else None
+
+    def result(self) -> Result:
+        """Return how the run ended."""
+        return read_result(self.path / RESULT)
+
+    def write_result(self, result: Result) -> None:
+        """Write how the run ended; from then on it counts as finished."""
+        write_json(self.path / RESULT, dump(result))
+
+    def write_failure(self, failure: Failure) -> None:
+        """Write why the run could not go on."""
+        write_json(self.path / FAILURE, dump(failure))
+
+    def epochs(self) -> tuple[Epoch, ...]:
+        """Return the metrics of the finished epochs."""
+        return read_epochs(self.path / METRICS)
+
+    def add_epoch(self, epoch: Epoch) -> None:
+        """Add the metrics of a finished epoch."""
+        self._write_epochs([*self.epochs(), epoch])
+
+    def keep_epochs(self, count: int) -> None:
+        """Drop the metrics after the first `count` epochs: those that a resumed run will measure again."""
+        epochs = self.epochs()
+        if any(epoch.epoch > count for epoch in epochs):
+            self._write_epochs(epoch for epoch in epochs if epoch.epoch <= count)
+
+    def _write_epochs(self, epochs: Iterable[Epoch]) -> None:
+        lines = (json.dumps(dump(epoch), allow_nan=False) + "\n" for epoch in epochs)
+        write_atomically(self.path / METRICS, "".join(lines))
+
+    def add_environment(self, environment: Environment) -> None:
+        """Write where the run runs now, with the sessions before those of `environment`."""
+        file = self.path / ENVIRONMENT
+        before = read_environment(file).sessions if file.is_file() else ()
+        write_json(file, dump(replace(environment, sessions=(*before, *environment.sessions))))
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """Return the folders of the runs that were started in and below a folder, in order."""
+    return [path for path, _ in _walk(folder) if RunFolder(path).started()]
+
+
+def find_plans(folder: Path) -> list[Path]:
+    """Return the files with the plans of studies in and below a folder, in order."""
+    return [path / STUDY for path, files in _walk(folder) if STUDY in files]
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield the folders in and below a folder, with the names of their files; none below a run."""
+    for root, folders, files in os.walk(folder):
+        folders[:] = [] if RunFolder(Path(root)).started() else sorted(folders)
+        yield Path(root), files
+
+
+def _differences(there: Any, wanted: Any, name: str = "") -> list[str]:
+    """Return a phrase for each setting in which two configs, as JSON, differ."""
+    if isinstance(there, dict) and isinstance(wanted, dict):
+        keys = [*there, *(key for key in wanted if key not in there)]
+        return [
+            phrase
+            for key in keys
+            for phrase in _differences(there.get(key), wanted.get(key), f"{name}.{key}" if name else key)
+        ]
+    return [] if there == wanted else [f"{name} = {there}, not {wanted}"]
