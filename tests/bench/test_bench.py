@@ -10,6 +10,7 @@ import mmap
 import numpy as np
 import pytest
 import torch
+from networks import VARIANTS
 from PIL import Image
 from torch import nn
 
@@ -354,6 +355,13 @@ def test_start_up_is_timed_to_the_first_step(tmp_path, monkeypatch):
 def test_a_command_that_fails_is_an_input_error():
     with pytest.raises(InputError, match="no such thing"):
         startup.run_command("-c", "raise SystemExit('no such thing')")
+
+
+@pytest.mark.parametrize(("part", "name"), [("inference", "sk"), ("convolution", "basic"), ("convolution", "pyramid")])
+def test_bench_refuses_parts_that_do_not_know_a_model(part, name):
+    with pytest.raises(InputError, match=f"part {part} does not know block {VARIANTS[name].block}"):
+        Plan(parts=(part,), model=VARIANTS[name])
+    assert Plan(parts=("training", "memory"), model=VARIANTS[name]).model == VARIANTS[name]
 
 
 BAD = [

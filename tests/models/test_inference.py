@@ -1,4 +1,4 @@
-"""The forms for inference against the plain model, and their parts against NumPy in double precision."""
+"""Copies for inference against the plain model, folding and quantisation against NumPy in double precision."""
 
 from __future__ import annotations
 
@@ -8,49 +8,30 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from oracle_resnext import Oracle, convolve
+from network_oracle import Oracle, convolve
+from networks import VARIANTS, error, plain_logits, trained
 from torch import nn
 
 import flatnext
+from flatnext.config import Model
 from flatnext.errors import InputError
-from flatnext.models import ResNeXt, inference_copy, folded, for_inference, quantized
+from flatnext.models import ResNeXt, build, folded, for_inference, inference_copy, quantized
 from flatnext.models.folded import Convolution, InferenceNet
 from flatnext.models.imagenet import ResNet50
 from flatnext.models.quantized import QuantizedConvolution, Scale
 
 needs_int8 = pytest.mark.skipif(not quantized.cpu_has_int8(), reason="this CPU has no int8 dot products")
 RESNEXT29_WIDTHS = {"blocks": (1, 1, 1)}
-SMALL = {"blocks": (2, 2), "cardinality": 2, "bottleneck_width": 4, "stem": 8, "classes": 5}
+SHAPE = {"blocks": (2, 2), "cardinality": 2, "bottleneck_width": 4, "stem": 8}
+SMALL = {**SHAPE, "classes": 5}
 IDENTITY = {"blocks": (2,), "cardinality": 2, "bottleneck_width": 4, "stem": 16}
 NETS = {"three-widths": (RESNEXT29_WIDTHS, 8), "small": (SMALL, 6), "identity": (IDENTITY, 7)}
-
-
-def trained(model):
-    """Give batch norm statistics, scales and shifts far from 0 and 1."""
-    generator = torch.Generator().manual_seed(0)
-    for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.running_mean.uniform_(-2, 3, generator=generator)
-            norm.running_var.uniform_(0.05, 6, generator=generator)
-            norm.weight.data.uniform_(-0.5, 1.5, generator=generator)
-            norm.bias.data.uniform_(-1, 1, generator=generator)
-    return model.eval()
 
 
 def net(name="small"):
     settings, size = NETS[name]
     torch.manual_seed(0)
     return trained(ResNeXt(**settings)), torch.randn(9, 3, size, size)
-
-
-def error(logits, expected):
-    """Return the largest difference, relative to the size of the logits."""
-    return float((logits - expected).abs().max() / expected.abs().max())
-
-
-def plain_logits(model, images):
-    with torch.no_grad():
-        return model(images)
 
 
 def no_onednn(monkeypatch):
@@ -73,7 +54,9 @@ def test_fp32_equals_the_model(name, fused, monkeypatch):
 
 def test_fp32_equals_the_numpy_oracle():
     model, images = net()
-    expected = Oracle({k: v.double().numpy() for k, v in model.state_dict().items()}, 2, training=False)
+    expected = Oracle(
+        Model(**SHAPE), {name: value.double().numpy() for name, value in model.state_dict().items()}, training=False
+    )
     logits = for_inference(model.double(), "fp32")(images.double()).double()
     assert error(logits, torch.from_numpy(expected.logits(images.double().numpy()))) < 1e-5
 
@@ -115,7 +98,39 @@ def test_auto_is_bf16_where_the_cpu_has_it(monkeypatch):
         assert flatnext.for_inference(model).linear.weight.dtype == torch.float32
 
 
-# The parts
+# Blocks, stems and widths
+
+
+@pytest.mark.parametrize("name", ["stem3", "basic", "pyramid", "pyramid-basic"])
+def test_for_inference_equals_the_model(name):
+    torch.manual_seed(0)
+    model, x = trained(build(VARIANTS[name], 5)), torch.randn(7, 3, 8, 8)
+    assert error(for_inference(model, "fp32")(x), plain_logits(model, x)) < 1e-5
+    assert error(for_inference(model, "bf16")(x), plain_logits(model, x)) < 0.05
+
+
+@needs_int8
+@pytest.mark.parametrize("name", ["stem3", "basic"])
+def test_for_inference_in_int8_is_near_the_model(name):
+    torch.manual_seed(0)
+    model, x = trained(build(VARIANTS[name], 5)), torch.randn(7, 3, 8, 8)
+    assert error(for_inference(model, "int8", x)(x), plain_logits(model, x)) < 0.08
+
+
+@pytest.mark.parametrize("name", ["preact", "sk", "pyramid-sk"])
+def test_for_inference_refuses_other_blocks(name):
+    with pytest.raises(InputError, match=f"does not know block {VARIANTS[name].block}") as caught:
+        for_inference(build(VARIANTS[name], 5))
+    assert "\n" not in str(caught.value)
+
+
+def test_for_inference_in_int8_refuses_padded_shortcuts(monkeypatch):
+    monkeypatch.setattr(quantized, "cpu_has_int8", lambda: True)
+    with pytest.raises(InputError, match="precision int8 is not for widths pyramid"):
+        for_inference(build(VARIANTS["pyramid"], 5), "int8", torch.randn(2, 3, 8, 8))
+
+
+# Folding and rounding
 
 
 def test_folded_weights_equal_numpy():
@@ -171,11 +186,11 @@ def test_scales_span_the_range_and_know_zero():
 @pytest.mark.parametrize("precision", ["fp32", "bf16", pytest.param("int8", marks=needs_int8)])
 def test_any_batch_and_image_size_after_the_first(precision):
     model, images = net()
-    form = for_inference(model, precision, images if precision == "int8" else None)
+    fast = for_inference(model, precision, images if precision == "int8" else None)
     with torch.inference_mode():
-        form(images)
+        fast(images)
     for batch in (images[:1], torch.randn(11, 3, 10, 4), torch.randn(3, 3, 6, 12)[:, :, :, ::2], images[:0]):
-        logits = form(batch)
+        logits = fast(batch)
         assert logits.shape == (len(batch), 5)
         if len(batch):
             assert error(logits, plain_logits(model, batch)) < 0.1
@@ -184,28 +199,28 @@ def test_any_batch_and_image_size_after_the_first(precision):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", pytest.param("int8", marks=needs_int8)])
 def test_a_copy_and_a_pickle_answer_the_same(precision):
     model, images = net()
-    form = for_inference(model, precision, images if precision == "int8" else None)
-    logits = form(images)
-    for other in (copy.deepcopy(form), pickle.loads(pickle.dumps(form))):
+    fast = for_inference(model, precision, images if precision == "int8" else None)
+    logits = fast(images)
+    for other in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
         assert isinstance(other, InferenceNet)
         assert torch.equal(other(images), logits)
-    assert torch.equal(form.to("cpu")(images), logits)
+    assert torch.equal(fast.to("cpu")(images), logits)
 
 
 def test_the_type_can_be_changed_after_use():
     model, images = net()
-    form = for_inference(model, "fp32")
-    form(images)
-    form.stem.bfloat16()
-    form.blocks.bfloat16()
-    assert torch.equal(form(images), for_inference(model, "bf16")(images))
+    fast = for_inference(model, "fp32")
+    fast(images)
+    fast.stem.bfloat16()
+    fast.blocks.bfloat16()
+    assert torch.equal(fast(images), for_inference(model, "bf16")(images))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_types_that_onednn_does_not_take(dtype):
     model, images = net()
-    form = for_inference(model, "fp32").to(dtype)
-    logits = form(images.to(dtype))
+    fast = for_inference(model, "fp32").to(dtype)
+    logits = fast(images.to(dtype))
     assert logits.dtype == dtype
     assert error(logits.float(), plain_logits(model, images)) < 0.02
 
@@ -216,11 +231,11 @@ def test_the_model_and_the_images_are_left_as_they_were(precision):
     model.train()
     before, kept = copy.deepcopy(model.state_dict()), images.clone()
     expected = plain_logits(copy.deepcopy(model).eval(), images)
-    form = for_inference(model, precision, images if precision == "int8" else None)
-    assert error(form(images), expected) < 0.06
-    form.linear.weight.zero_()
+    fast = for_inference(model, precision, images if precision == "int8" else None)
+    assert error(fast(images), expected) < 0.06
+    fast.linear.weight.zero_()
     assert model.training
-    assert not form.training
+    assert not fast.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert torch.equal(images, kept)
@@ -228,10 +243,10 @@ def test_the_model_and_the_images_are_left_as_they_were(precision):
 
 def test_autocast_around_it_changes_nothing():
     model, images = net()
-    form = for_inference(model, "fp32")
-    expected = form(images)
+    fast = for_inference(model, "fp32")
+    expected = fast(images)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(form(images), expected)
+        assert torch.equal(fast(images), expected)
 
 
 def test_without_onednn(monkeypatch):
@@ -277,15 +292,15 @@ def test_gradients_by_the_images_are_the_models(name):
     torch.testing.assert_close(found.grad, wanted.grad, rtol=1e-4, atol=1e-4 * float(wanted.grad.abs().max()))
 
 
-class TestAnsweringForm:
-    def test_answers_as_the_model(self):
+class TestInferenceCopy:
+    def test_gives_the_logits_of_the_model(self):
         model, images = net()
         with torch.no_grad():
             torch.testing.assert_close(inference_copy(model, "fp32")(images), model(images), rtol=1e-4, atol=1e-4)
         assert isinstance(inference_copy(model, "bf16"), InferenceNet)
 
-    def test_is_the_model_itself_where_it_would_not(self):
-        class Own(ResNeXt):
+    def test_is_the_model_itself_where_a_copy_would_not(self):
+        class Subclass(ResNeXt):
             def forward(self, images):
                 return super().forward(images) + 7
 
@@ -293,8 +308,8 @@ class TestAnsweringForm:
         changed, broken = copy.deepcopy(model), copy.deepcopy(model)
         changed.linear = nn.Identity()
         broken.conv1.weight.data[0] = torch.nan
-        own = Own(**SMALL)
-        for each, precision in ((own, "fp32"), (changed, "fp32"), (broken, "fp32"), (model.double(), "fp64")):
-            assert inference_copy(each, precision) is each
+        subclass = Subclass(**SMALL)
+        for network, precision in ((subclass, "fp32"), (changed, "fp32"), (broken, "fp32"), (model.double(), "fp64")):
+            assert inference_copy(network, precision) is network
         preact = flatnext.create_model("preact30")
         assert inference_copy(preact, "fp32") is preact

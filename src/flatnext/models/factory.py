@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from flatnext.config import Model, recipes
+from flatnext.config import MODELS, Model, named_model
 from flatnext.errors import InputError
 from flatnext.models.network import BlockClass, Network, constant_widths, pyramid_widths
 from flatnext.models.resnet import BasicBlock, PreActBlock
@@ -30,12 +30,12 @@ def parameter_count(model: nn.Module) -> int:
 
 def create_model(name: str, classes: int = 10) -> Network:
     """Return the named model with new weights, such as `resnext29` or `resnet30`. `InputError`: the name is unknown."""
-    return build(recipes.model(name), classes)
+    return build(named_model(name), classes)
 
 
 def list_models() -> list[str]:
     """Return the names that `create_model` takes."""
-    return list(recipes.MODELS)
+    return list(MODELS)
 
 
 def build(settings: Model, classes: int) -> Network:
