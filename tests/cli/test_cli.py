@@ -13,9 +13,8 @@ from PIL import Image
 from tiny import TINY
 
 from flatnext import cli
-from flatnext.flags import setting_overrides
+from flatnext.cli import train
 from flatnext.models import resnext29
-from flatnext.parser import make_parser
 from flatnext.versions import version_of
 
 FLAGS = [
@@ -45,11 +44,11 @@ def python(code: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "verb", ["", "study", "train", "evaluate", "report", "bench", "summary", "weights", "pack", "data"]
+    "command", ["", "study", "train", "evaluate", "evidence", "report", "bench", "summary", "weights", "pack", "data"]
 )
-def test_help_comes_without_torch(verb):
+def test_help_comes_without_torch(command):
     code = (
-        f"import sys; sys.argv = ['flatnext', *{verb.split()!r}, '--help']\n"
+        f"import sys; sys.argv = ['flatnext', *{command.split()!r}, '--help']\n"
         "from flatnext.cli import main\n"
         "try: main()\n"
         "except SystemExit as e: assert e.code == 0\n"
@@ -213,7 +212,7 @@ BAD = [
     (["train", "--recipe", "quick", "--early-sizes", "6"], "early_sizes has 6"),
     (["train", "--recipe", "cpu", "--epochs", "10"], "epochs: there are 10 in all"),
     (["summary", "--table1", "--stem", "64"], "--table1"),
-    ([], "VERB"),
+    ([], "COMMAND"),
 ]
 
 
@@ -257,8 +256,8 @@ def test_what_users_of_other_libraries_try_gets_a_hint(capsys):
 
 def test_the_digits_have_recipes_of_their_own():
     for arguments, name in (([], "sgd"), (["--dataset", "digits"], "quick"), (["--dataset", "cifar100"], "sgd")):
-        options = make_parser().parse_args(["train", *arguments])
-        config, folder = cli._config(options, setting_overrides(vars(options)))
+        options = cli.make_parser().parse_args(["train", *arguments])
+        config, folder = train.config_and_folder(options)
         assert config.recipe == name
         assert folder.name == f"{name}-seed-0"
 

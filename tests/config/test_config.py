@@ -8,9 +8,9 @@ from dataclasses import fields, is_dataclass, replace
 
 import pytest
 
+from flatnext.cli.flags import add_setting_flags, setting_overrides
 from flatnext.config import METHODS, MODELS, RECIPES, Amp, Config, Data, Model, Optimizer, Schedule, Sgd, recipe
 from flatnext.errors import InputError
-from flatnext.flags import add_setting_flags, setting_overrides
 
 
 def parse(*arguments):

@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any, Literal
 
-from flatnext.config import RECIPES, Amp, Config, Method, Model, Sgd, recipe
-from flatnext.config.method import Adversarial, Asam, MomentumAmp, Rmp, Sam
+from flatnext import config
+from flatnext.config import RECIPES, Amp, Config, Method, Model, recipe
 from flatnext.config.setting import Settings, require
 from flatnext.errors import InputError
-from flatnext.flags import add_setting_flags, setting_overrides
 
 METHODS: dict[str, Method] = {
-    "sgd": Sgd(),
-    "momentum-amp": MomentumAmp(),
-    "amp": Amp(),
+    **{name: kind() for name, kind in config.METHODS.items()},
     "amp-global": Amp(ball="global"),
     "amp-norm": Amp(only="norm"),
     "amp-every-4": Amp(perturb_every=4),
     "amp-inner-iter-2": Amp(inner_iter=2),
     "amp-ascent-share-0.5": Amp(ascent_share=0.5),
-    "sam": Sam(),
-    "asam": Asam(),
-    "rmp": Rmp(),
-    "adversarial": Adversarial(),
 }
 PARTS = ("training", "inference", "memory", "startup", "convolution")
 ON_THE_MODEL = ("training", "inference", "memory", "convolution")
 ANY_SIZE = Model(parameter_budget=2**53)
-# A flag, and the parts in which it changes something.
-USED_BY = {
-    "rounds": ("training", "inference", "startup", "convolution"),
-    "steps": ("training",),
-    "methods": ("training",),
-    "recipes": ("training",),
-    "data_dir": ("startup",),
-    **dict.fromkeys(("batch_size", "image_size", "precision", "model"), ON_THE_MODEL),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,41 +89,6 @@ def group_rounds(interval: int, steps: int, rounds: int) -> int:
     return group
 
 
-def add_bench_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of a plan. Unset flags are absent when parsed."""
-
-    def flag(name: str, help: str, **options: Any) -> None:
-        parser.add_argument(name, default=argparse.SUPPRESS, help=help, **options)
-
-    flag("--parts", "what to measure (default training inference memory)", nargs="+", choices=PARTS)
-    flag("--methods", "methods to train with beside sgd (default all)", nargs="+", choices=METHODS, metavar="NAME")
-    flag("--recipes", "recipes to train with as well, at the same size", nargs="+", choices=RECIPES, metavar="NAME")
-    flag("--rounds", "turns of each contender (default 8)", type=int, metavar="N")
-    flag("--steps", "training steps a turn (default 1 on a CPU, 20 on a GPU)", type=int, metavar="N")
-    flag("--batch-size", "images a step (default 64; memory is measured at twice this)", type=int, metavar="N")
-    flag("--image-size", "pixels a side (default 32)", type=int, metavar="N")
-    flag("--device", "auto, cpu, cuda, cuda:1 ... (default auto)", metavar="NAME")
-    flag("--precision", "this project's; the report's is fp32 (default auto)", choices=["auto", "bf16", "fp32", "fp64"])
-    flag("--data-dir", "data for start-up, CIFAR-10 if it is there, or else digits (default .data)", metavar="DIR")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured, every sample")
-    add_setting_flags(parser, "model", without=["parameter_budget"])
-
-
-def plan_from_flags(given: Mapping[str, Any]) -> Plan:
-    """Return the plan that the parsed flags ask for. `InputError` for a flag that none of its parts would use."""
-    shape = setting_overrides(given)
-    settings = {item.name: given[item.name] for item in fields(Plan) if item.name in given and item.name != "model"}
-    if shape:
-        settings["model"] = Config().override({**shape, "parameter_budget": 2**53}).model
-    plan = Plan(**settings)
-    for name, parts in USED_BY.items():
-        require(
-            name not in settings or bool(set(parts) & set(plan.parts)),
-            f"{name} is of no use to {' and '.join(plan.parts)}: leave it out, or add {' or '.join(parts)} to --parts",
-        )
-    return plan
-
-
 def training_configs(plan: Plan, device_type: str = "cpu") -> dict[str, Config]:
     """Return what each contender trains, by its name. On CUDA, where steps are recorded, `eager` ones are not.
 
@@ -165,4 +111,4 @@ def training_configs(plan: Plan, device_type: str = "cpu") -> dict[str, Config]:
             for name in ("sgd", "amp")
             if name in configs
         }
-    return {name: config.override(common) for name, config in configs.items()}
+    return {name: settings.override(common) for name, settings in configs.items()}

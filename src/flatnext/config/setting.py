@@ -5,6 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterator
 from dataclasses import Field, dataclass, field, fields
+from functools import cache
 from typing import Any
 
 from flatnext.errors import InputError
@@ -86,6 +87,9 @@ def described(settings: Any) -> Iterator[tuple[Field[Any], SettingInfo]]:
             yield item, item.metadata["info"]
 
 
+type_hints = cache(typing.get_type_hints)  # slow, and asked for with every value of settings
+
+
 def require(condition: bool, message: str) -> None:
     """Raise `InputError` with this message unless the condition holds."""
     if not condition:
@@ -97,7 +101,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check the type, the range and the owner of each setting; a list becomes a tuple, a whole number a float."""
-        hints = typing.get_type_hints(type(self))
+        hints = type_hints(type(self))
         for item in fields(self):  # type: ignore[arg-type]  # the classes that inherit are dataclasses
             object.__setattr__(self, item.name, parse(hints[item.name], getattr(self, item.name), item.name))
         for item, info in described(self):

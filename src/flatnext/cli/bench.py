@@ -1,0 +1,83 @@
+"""`flatnext bench`: speed and memory of this project beside the code of the baseline paper."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from flatnext.bench.plan import METHODS, ON_THE_MODEL, PARTS, Plan
+from flatnext.cli.flags import add_setting_flags, setting_overrides
+from flatnext.config import RECIPES, Config
+from flatnext.config.setting import require
+
+HELP = "measure speed and memory, in comparison with the baseline paper's code"
+
+# A flag, and the parts in which it changes something.
+USED_BY = {
+    "rounds": ("training", "inference", "startup", "convolution"),
+    "steps": ("training",),
+    "methods": ("training",),
+    "recipes": ("training",),
+    "data_dir": ("startup",),
+    **dict.fromkeys(("batch_size", "image_size", "precision", "model"), ON_THE_MODEL),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `bench`. Flags of the plan that are not given are absent when parsed."""
+
+    def flag(name: str, help: str, **options: Any) -> None:
+        parser.add_argument(name, default=argparse.SUPPRESS, help=help, **options)
+
+    flag("--parts", "what to measure (default training inference memory)", nargs="+", choices=PARTS)
+    flag("--methods", "methods to train with besides sgd (default: all)", nargs="+", choices=METHODS, metavar="NAME")
+    flag("--recipes", "recipes to train with as well, at the same size", nargs="+", choices=RECIPES, metavar="NAME")
+    flag("--rounds", "how often each contender is measured (default 8)", type=int, metavar="N")
+    flag("--steps", "training steps in each round (default 1 on a CPU, 20 on a GPU)", type=int, metavar="N")
+    flag("--batch-size", "images a step (default 64; memory is measured at twice this too)", type=int, metavar="N")
+    flag("--image-size", "side of an image in pixels (default 32)", type=int, metavar="N")
+    flag("--device", "auto, cpu, cuda, cuda:1 ... (default auto)", metavar="NAME")
+    flag(
+        "--precision",
+        "precision of this project; the baseline's is fp32 (default auto)",
+        choices=["auto", "bf16", "fp32", "fp64"],
+    )
+    flag("--data-dir", "startup: folder of CIFAR-10; without it, digits are used (default .data)", metavar="DIR")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to this file")
+    add_setting_flags(parser, "model", without=["parameter_budget"])
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, and print the tables."""
+    plan = plan_of(options)
+
+    from flatnext.bench.run import check_writable, run_bench
+    from flatnext.bench.table import format_bench
+    from flatnext.files import write_json
+    from flatnext.training import make_progress
+
+    if options.json:
+        check_writable(options.json)
+    result = run_bench(plan, say=make_progress().say, command=options.command_line)
+    print(format_bench(result))
+    if options.json:
+        write_json(options.json, result)
+    return 0
+
+
+def plan_of(options: argparse.Namespace) -> Plan:
+    """Return the plan that the flags ask for. `InputError` for a flag that none of its parts would use."""
+    given = vars(options)
+    settings = {item.name: given[item.name] for item in fields(Plan) if item.name in given and item.name != "model"}
+    shape = setting_overrides(given)
+    if shape:
+        settings["model"] = Config().override({**shape, "parameter_budget": 2**53}).model
+    plan = Plan(**settings)
+    for name, parts in USED_BY.items():
+        require(
+            name not in settings or bool(set(parts) & set(plan.parts)),
+            f"{name} is of no use to {' and '.join(plan.parts)}: leave it out, or add {' or '.join(parts)} to --parts",
+        )
+    return plan

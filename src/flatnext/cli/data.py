@@ -1,0 +1,40 @@
+"""`flatnext data`: a data set, checked and described."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, setting_overrides
+from flatnext.config import Config
+
+HELP = "download, check and describe a data set"
+
+# What a picture of samples does not show.
+NOT_SHOWN = ("early_sizes", "mixup", "cutmix", "train_images", "validation", "split_seed")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `data`."""
+    parser.add_argument(
+        "--samples", type=Path, metavar="FILE", help="write a picture of sample images, plain and augmented"
+    )
+    add_place_flags(parser)
+    add_setting_flags(parser, "data", without=NOT_SHOWN)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the description, and write the samples."""
+    settings = Config().override(setting_overrides(vars(options))).data
+    folder = data_dir(options)
+
+    from flatnext import data
+
+    dataset = data.load(
+        settings.dataset, folder, image_size=settings.image_size, download=options.download, progress=True
+    )
+    print(data.describe(dataset, folder))
+    if options.samples:
+        data.sample_grid(dataset, settings, options.samples)
+        print(options.samples)
+    return 0

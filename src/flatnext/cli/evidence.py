@@ -1,0 +1,106 @@
+"""`flatnext evidence`: measurements of trained weights beyond accuracy, kept beside them for the report."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+from flatnext.cli.evaluate import TRAINING_ONLY, add_weights_arguments, overrides_of
+from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir
+from flatnext.cli.report import write
+from flatnext.errors import InputError
+from flatnext.evidence.plan import AUTOATTACK, PARTS, Plan
+
+HELP = "measure calibration, errors, flatness, corruptions and attacks of trained weights"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `evidence`."""
+    parser.usage = "flatnext evidence PATH|NAME [options]"
+    parser.description = f"{parser.description} The results are kept in RUN/evidence.json: docs/evidence.md."
+    add_weights_arguments(parser, "; or a study, of which every run is measured")
+    parser.add_argument(
+        "--measurements", nargs="+", default=["all"], metavar="NAME", help=f"{', '.join(PARTS)} (default: all of them)"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="file of the results (default RUN/evidence.json)")
+    parser.add_argument("--overwrite", action="store_true", help="measure again what is there already")
+    parser.add_argument(
+        "--test-set",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="score other test sets of the same classes as well: folders of CLASS/*.png, .npz files, or the .npy files "
+        "of CIFAR-10.1",
+    )
+    _add_plan_flags(parser)
+    add_place_flags(parser)
+    add_setting_flags(parser, "data", "model", without=TRAINING_ONLY, of_run=True)
+
+
+def _add_plan_flags(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("measurements")
+    default = Plan()
+    group.add_argument(
+        "--images",
+        type=int,
+        default=default.images,
+        metavar="N",
+        help=f"test images to measure on; slow measurements take a share of them (default {default.images:,})",
+    )
+    group.add_argument(
+        "--seed",
+        type=int,
+        default=default.seed,
+        metavar="N",
+        help=f"seed of the choice of images and of all random draws (default {default.seed})",
+    )
+    for name, norm in (("linf", "maximum norm"), ("l2", "Euclidean norm")):
+        budgets = getattr(default, name)
+        shown = " ".join(f"{budget:g}" for budget in budgets)
+        text = f"attacks: radii in the {norm}, in 1/255 (default {shown})"
+        group.add_argument(f"--{name}", nargs="*", type=float, default=budgets, metavar="B", help=text)
+    group.add_argument(
+        "--autoattack",
+        choices=AUTOATTACK,
+        default=default.autoattack,
+        help=f"attacks: which AutoAttack to run; standard takes hours on a CPU (default {default.autoattack})",
+    )
+    group.add_argument(
+        "--cifar10-c", type=Path, metavar="DIR", help="corruptions: also measure on the published CIFAR-10-C in DIR"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure each run, print its file, and write the report anew where there is one run folder or study."""
+    given = {field.name: getattr(options, field.name) for field in fields(Plan)}
+    plan = Plan(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+
+    from flatnext.evidence.gather import gather, run_folders
+    from flatnext.evidence.progress import Display
+
+    folders = run_folders(options.path)
+    if options.output and len(folders) > 1:
+        raise InputError(f"--output is for one model: {options.path} holds {len(folders)} runs, which keep their own")
+    for folder in folders:
+        file = gather(
+            folder,
+            options.measurements,
+            plan,
+            output=options.output,
+            checkpoint=options.checkpoint,
+            test_sets=options.test_set,
+            cifar10_c=options.cifar10_c,
+            data_dir=data_dir(options, folder),
+            device=options.device,
+            download=options.download,
+            overwrite=options.overwrite,
+            overrides=overrides_of(options),
+            display=Display(),
+            command=options.command_line,
+        )
+        print(file)
+    if options.path.is_dir() and not options.output and options.checkpoint != "best":  # the report is on the last
+        write([options.path], options.path)
+    return 0

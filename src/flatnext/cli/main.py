@@ -1,0 +1,89 @@
+"""The command `flatnext`: the table of its commands, and what its exit status says.
+
+A command is a module of this folder with `HELP` (a line of help), `add_arguments(parser)` and `run(options)`, which
+returns the exit status. What is slow to import is imported inside `run`, so that `--help` comes at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from flatnext.cli import bench, data, evaluate, evidence, pack, report, study, summary, train, weights
+from flatnext.cli.parser import Parser, VersionAction, is_first_process
+from flatnext.errors import InputError
+
+
+class Command(Protocol):
+    """What the module of a command has."""
+
+    HELP: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser, /) -> None:
+        """Add the flags and arguments; set `parser.usage` where there are arguments without a flag."""
+
+    def run(self, options: argparse.Namespace, /) -> int:
+        """Do the work and return the exit status. `options.command_line` is what was typed."""
+
+
+COMMANDS: dict[str, Command] = {
+    "study": study,
+    "train": train,
+    "evaluate": evaluate,
+    "evidence": evidence,
+    "report": report,
+    "bench": bench,
+    "summary": summary,
+    "weights": weights,
+    "pack": pack,
+    "data": data,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0 done, 1 a run failed, 2 bad input, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = make_parser(arguments[:1]).parse_args(arguments)
+    options.command_line = shlex.join(["flatnext", *arguments])
+    try:
+        return COMMANDS[options.command].run(options)
+    except InputError as error:
+        return _fail(f"error: {error}")
+    except (RuntimeError, MemoryError) as error:
+        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            raise
+        return _fail("error: out of memory: lower --batch-size or --image-size, or raise --grad-accum-steps")
+    except BrokenPipeError:  # the reader of the output has gone, as in `flatnext weights | head -1`
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        return _fail(f"error: {error.filename or 'a file'}: {error.strerror or error}")
+    except KeyboardInterrupt as error:
+        return _fail(str(error) or "interrupted", status=130)
+
+
+def make_parser(names: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """Return the parser of the command line; `command` of what it parses is the command's name.
+
+    Only the commands in `names` get their flags: making all of them takes longer than to print a help.
+    """
+    description = "Train small image classifiers, plainly or with perturbed weights or inputs, and compare the results."
+    parser = Parser(prog="flatnext", description=description)
+    parser.add_argument("--version", action=VersionAction)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
+    for name, command in COMMANDS.items():
+        text = command.HELP
+        usage = f"flatnext {name} [options]"
+        subparser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", usage=usage)
+        if name in names:
+            command.add_arguments(subparser)
+    return parser
+
+
+def _fail(message: str, status: int = 2) -> int:
+    if is_first_process():
+        print(f"flatnext: {message}", file=sys.stderr)
+    return status

@@ -1,0 +1,41 @@
+"""`flatnext summary`: a model layer by layer."""
+
+from __future__ import annotations
+
+import argparse
+
+from flatnext.cli.flags import add_setting_flags, setting_overrides
+from flatnext.config import Config
+from flatnext.errors import InputError
+
+HELP = "print a model layer by layer, with its parameters and memory"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `summary`."""
+    parser.add_argument(
+        "--table1", action="store_true", help="print Table 1 of the baseline paper instead: ResNet-50 and ResNeXt-50"
+    )
+    parser.add_argument("--classes", type=int, default=10, metavar="N", help="number of classes (default 10)")
+    parser.add_argument("--image-size", type=int, default=32, metavar="N", help="pixels a side (default 32)")
+    add_setting_flags(parser, "model", without=["parameter_budget"])
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the table."""
+    overrides = setting_overrides(vars(options))
+    settings = Config().override({**overrides, "parameter_budget": 2**53}).model
+
+    import torch
+
+    from flatnext import models
+
+    if options.table1:
+        if overrides:
+            raise InputError("--table1 shows two models of its own: leave the settings of a model out")
+        print(models.table1())
+        return 0
+    with torch.device("meta"):  # nothing is allocated, so that any size can be asked for
+        model = models.build(settings, options.classes)
+    print(models.format_summary(models.summarize(model, options.image_size)))
+    return 0
