@@ -1,6 +1,6 @@
-"""A trained network in the form that answers fastest: batch norm folded away, ReLU and additions inside convolutions.
+"""A copy of a network for inference: batch norm folded into the convolutions, ReLU and additions fused with them.
 
-At inference batch norm is a scale and a shift of each channel, so they go into the convolution before it. On x86 CPUs
+At inference batch norm is a scale and a shift of each channel, which the convolution before it can do. On x86 CPUs
 oneDNN applies the residual addition and ReLU while it writes a convolution's output (the operators that
 `torch.compile` uses when it freezes a model); elsewhere they are ordinary operators that work in place.
 """
@@ -23,14 +23,14 @@ from flatnext.models.resnext import Block
 from flatnext.models.selective_kernel import SelectiveKernelBlock
 from flatnext.models.shortcut import PaddedShortcut
 
-WITHOUT_FORM: dict[type[nn.Module], str] = {PreActBlock: "preact", SelectiveKernelBlock: "sk"}
+UNSUPPORTED_BLOCKS: dict[type[nn.Module], str] = {PreActBlock: "preact", SelectiveKernelBlock: "sk"}
 
 
 def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Return the float64 weight (O, I / groups, K, K) and bias (O,) of a convolution that does the work of both."""
+    """Return the float64 weight (O, I / groups, K, K) and bias (O,) of a convolution that replaces both."""
     tensors = (conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    # By way of the CPU, since not every device has float64.
-    weight, scale, shift, mean, variance = (cast(Tensor, each).detach().cpu().double() for each in tensors)
+    # On the CPU, since not every device has float64.
+    weight, scale, shift, mean, variance = (cast(Tensor, tensor).detach().cpu().double() for tensor in tensors)
     scale = scale / (variance + norm.eps).sqrt()
     return weight * scale[:, None, None, None], shift - mean * scale
 
@@ -51,7 +51,7 @@ class Convolution(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Map (N, I, H, W) to (N, O, H', W') in the same type; `residual` (of the output's shape) is overwritten."""
-        if not _has_fused(x) or (x.requires_grad and torch.is_grad_enabled()):  # the fused ones give no gradients
+        if not _has_fused(x) or (x.requires_grad and torch.is_grad_enabled()):  # the fused operators have no gradient
             y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
             y = y if residual is None else y.add_(residual)
             return y.relu_() if self.relu else y
@@ -63,7 +63,7 @@ class Convolution(nn.Module):
         return add(residual, x, self._pack(x), *settings, "add", 1.0, unary if self.relu else None, [], "")
 
     def _pack(self, x: Tensor) -> Tensor:
-        """Return the weight in the layout that oneDNN prefers, worked out for the first input and good for all."""
+        """Return the weight in the layout that oneDNN prefers, computed for the first input and used for all."""
         if self._packed is None:
             self._packed = torch.ops.mkldnn._reorder_convolution_weight(
                 self.weight, self.padding, self.stride, self.dilation, self.groups, list(x.shape)
@@ -71,16 +71,16 @@ class Convolution(nn.Module):
         return self._packed
 
     def _apply(self, *args: Any, **kwargs: Any) -> Convolution:
-        self._packed = None  # It does not follow its weight to another type or device.
+        self._packed = None  # it belongs to the old type and device
         return super()._apply(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": None}  # It can be neither copied nor pickled.
+        return {**self.__dict__, "_packed": None}  # it can be neither copied nor pickled
 
 
 @functools.cache
 def _cpu_has_fused() -> bool:
-    """Return whether this torch has oneDNN's fused operators, on the kind of CPU where they were tested."""
+    """Return whether torch has oneDNN's fused operators, and the CPU is an x86, where they were tested."""
     names = ("_convolution_pointwise", "_convolution_pointwise_", "_reorder_convolution_weight")
     x86 = platform.machine().lower() in ("x86_64", "amd64")
     return x86 and torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
@@ -100,7 +100,7 @@ def _has_fused(x: Tensor) -> bool:
 
 
 class InferenceBlock(nn.Module):
-    """A residual block of convolutions in a row, and one in the shortcut (or zeros) where the shape changes."""
+    """A residual block of convolutions. The last one adds the shortcut: the input, a convolution of it, or it padded."""
 
     def __init__(self, convolutions: Iterable[nn.Module], shortcut: nn.Module | None) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class InferenceBlock(nn.Module):
 
 
 class InferenceNet(nn.Module):
-    """What `for_inference` returns: a stem, blocks, global average pooling and a linear layer."""
+    """The result of `for_inference`: a stem, blocks, global average pooling and a linear layer."""
 
     def __init__(self, stem: nn.Module, blocks: nn.Sequential, linear: nn.Linear, downsampling: int) -> None:
         super().__init__()
@@ -142,8 +142,10 @@ class InferenceNet(nn.Module):
 def folded(model: nn.Module) -> InferenceNet:
     """Return a float32 copy of `model` for inference, on its device. `InputError`: it is no network of this package."""
     for module in model.modules():
-        if type(module) in WITHOUT_FORM:
-            raise InputError(f"for_inference does not know block {WITHOUT_FORM[type(module)]}: use the model itself")
+        if type(module) in UNSUPPORTED_BLOCKS:
+            raise InputError(
+                f"for_inference does not know block {UNSUPPORTED_BLOCKS[type(module)]}: use the model itself"
+            )
     blocks = [module for module in model.modules() if isinstance(module, (Block, BasicBlock))]
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not blocks or len(linear) != 1 or not hasattr(model, "bn1"):

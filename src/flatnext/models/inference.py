@@ -1,4 +1,4 @@
-"""`for_inference`: a trained network in the form that answers fastest."""
+"""Copies of a network for inference: in any precision (`for_inference`), and as a faster stand-in on a CPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from flatnext.device import resolve_precision
 from flatnext.errors import InputError
-from flatnext.models.folded import WITHOUT_FORM, InferenceNet, folded
+from flatnext.models.folded import UNSUPPORTED_BLOCKS, InferenceNet, folded
 from flatnext.models.network import Network
 from flatnext.models.quantized import quantize
 from flatnext.models.resnext import ResNeXt
@@ -45,23 +45,23 @@ def for_inference(model: nn.Module, precision: str = "auto", calibration: Tensor
         return quantize(net, calibration)
     device = net.linear.weight.device
     precision = resolve_precision(precision, device)
-    if precision == "fp32" and device.type == "cuda":  # As `device.place` does: else convolutions round to TF32.
+    if precision == "fp32" and device.type == "cuda":  # as `device.place` does: else convolutions round to TF32
         torch.backends.cudnn.allow_tf32 = False
-    for part in (net.stem, net.blocks):
-        part.to(torch.bfloat16 if precision == "bf16" else torch.float32)
+    for module in (net.stem, net.blocks):
+        module.to(torch.bfloat16 if precision == "bf16" else torch.float32)
     return net
 
 
 def inference_copy(model: nn.Module, precision: str) -> nn.Module:
-    """Return what answers as the model does in evaluation mode, to rounding: for a `Network` on a CPU a faster copy.
+    """Return a faster copy of a `Network` on a CPU, with the model's logits in evaluation mode, to rounding.
 
-    The copy has the weights of this moment. Elsewhere, in float64, for weights that are not finite (the fused ReLU
-    would make numbers of what is none), and for what `for_inference` does not know or somebody has changed, it is the
-    model itself.
+    The copy has the weights of this moment. The model itself is returned on other devices, in float64, for weights that
+    are not finite (the fused ReLU turns NaN into a number), for blocks that `for_inference` does not support, and for
+    models that were changed.
     """
     if precision not in ("fp32", "bf16") or type(model) not in (Network, ResNeXt):
         return model
-    if type(model.linear) is not nn.Linear or any(type(module) in WITHOUT_FORM for module in model.modules()):
+    if type(model.linear) is not nn.Linear or any(type(module) in UNSUPPORTED_BLOCKS for module in model.modules()):
         return model
     tensors = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
     if any(tensor.device.type != "cpu" or not bool(tensor.isfinite().all()) for tensor in tensors):

@@ -30,7 +30,7 @@ def constant_widths(blocks: Sequence[int], width: int) -> list[list[int]]:
 
 
 def pyramid_widths(blocks: Sequence[int], width: int, alpha: int, multiple: int) -> list[list[int]]:
-    """Return the width of each block of each stage as PyramidNet has it (arXiv 1610.02915, equation 3).
+    """Return the width of each block of each stage as in PyramidNet (arXiv 1610.02915, equation 3).
 
     Block k of K, counted from 1 through all stages, has `width + alpha * k / K`, rounded down to a multiple of
     `multiple`.

@@ -1,8 +1,8 @@
 """Eight-bit inference: activations in uint8, weights in int8, sums in int32, by oneDNN's convolutions.
 
 A real number is scale x (integer - zero point). Weights have a scale for each output channel and no zero point;
-activations have one scale a layer, found from images given for it, and a zero point only where they can be negative.
-These operators are the ones that `torch.compile` uses for quantised models (post-training static quantisation).
+activations have one scale a layer, found from calibration images, and a zero point only where they can be negative.
+The operators are those that `torch.compile` uses for quantised models (post-training static quantisation).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Scale(NamedTuple):
     def of_range(cls, low: float, high: float) -> Scale:
         """Return the scale that spans `low` to `high` and has an integer for 0."""
         low, high = min(low, 0.0), max(high, 0.0)
-        scale = max((high - low) / LEVELS, 1e-12)  # All activations may be 0.
+        scale = max((high - low) / LEVELS, 1e-12)  # all activations may be 0
         return cls(scale, round(-low / scale))
 
 
@@ -56,7 +56,7 @@ def quantize(net: InferenceNet, calibration: Tensor) -> InferenceNet:
         blocks.append(_quantized_block(block, x, scales))
         x = scales[block.convolutions[-1]]
     linear = net.linear
-    linear.weight.mul_(x.scale)  # Pooling gives the mean of the integers.
+    linear.weight.mul_(x.scale)  # pooling gives the mean of the integers
     return InferenceNet(net.stem, nn.Sequential(*blocks), linear, net.downsampling)
 
 
@@ -148,4 +148,4 @@ class QuantizedConvolution(nn.Module):
         return self._packed
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": None}  # It can be neither copied nor pickled.
+        return {**self.__dict__, "_packed": None}  # it can be neither copied nor pickled

@@ -16,7 +16,7 @@ LEAST_HIDDEN = 32  # its L
 
 
 class SelectiveKernel(nn.Module):
-    """A 3x3 and a dilated 3x3 convolution, which covers 5x5, in `groups` groups, put together by attention.
+    """A 3x3 and a dilated 3x3 convolution, which covers 5x5, in `groups` groups, combined by attention.
 
     Both are followed by batch norm and ReLU. Their sum, averaged over the pixels, goes through a layer of
     max(channels / 16, 32) units with batch norm and ReLU (fuse), then a linear layer, and a softmax over the two gives
@@ -37,7 +37,9 @@ class SelectiveKernel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C, H / stride, W / stride). `InputError`: one image alone, in training."""
         if self.training and len(x) == 1:
-            raise InputError("block sk cannot train on a batch of one image: change batch_size, accumulate or the data")
+            raise InputError(
+                "block sk cannot train on a batch of one image: change batch_size, grad_accum_steps or the data"
+            )
         narrow = batch_norm(self.bn1, grouped_convolution(self.conv1, x))
         wide = batch_norm(self.bn2, grouped_convolution(self.conv2, x))
         hidden = batch_norm(self.bn3, self.fuse((narrow + wide).mean((2, 3), keepdim=True)))
