@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from flatnext import data, evaluation, models
+from flatnext.data.normalization import Normalization
 from flatnext.device import device_name, keep_memory, place
 from flatnext.errors import InputError
+from flatnext.runs.evidence import Calibration
+from flatnext.runs.scores import Scores
 
 FIRST = 1000  # images of the quick check
 MOST_CHANGE = 0.001  # of the images; the rounding may change the number of correct ones by so many, or by one
@@ -26,8 +29,8 @@ class Measured:
     classify differently. Of the `first_count` first test images `first_correct` are classified correctly.
     """
 
-    scores: evaluation.Scores
-    calibration: evaluation.Calibration
+    scores: Scores
+    calibration: Calibration
     trained_accuracy: float
     changed: int
     limit: int
@@ -37,7 +40,7 @@ class Measured:
     torch: str
 
 
-def near_chance(scores: evaluation.Scores) -> str:
+def near_chance(scores: Scores) -> str:
     """Return a remark on an accuracy that is not three standard errors above chance; nothing (empty) if it is.
 
     Chance is the share of the most common class, which always answering it gives; the standard error is that of a
@@ -93,6 +96,12 @@ def _logits(
     layout = origin.config.channels_last
     model = models.restore(origin.config.model, len(origin.classes), state, source)
     place(model, device, PRECISION, channels_last=layout)
-    return evaluation.predict(
-        model, test, mean=origin.mean, std=origin.std, device=device, precision=PRECISION, channels_last=layout
+    predictor = evaluation.Predictor(
+        model=model,
+        classes=origin.classes,
+        normalization=Normalization(origin.mean, origin.std),
+        device=device,
+        precision=PRECISION,
+        channels_last=layout,
     )
+    return predictor(test.images)

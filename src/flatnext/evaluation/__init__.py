@@ -1,18 +1,16 @@
 """What a trained model is worth: logits once, then exact metrics."""
 
-from flatnext.evaluation.calibration import Calibration, calibration
+from flatnext.evaluation.calibration import calibration
 from flatnext.evaluation.evaluate import evaluate
-from flatnext.evaluation.metrics import most_confident_errors, predict, score
+from flatnext.evaluation.metrics import most_confident_errors, score
 from flatnext.evaluation.predictor import Predictor, load_predictor
 from flatnext.evaluation.saliency import explained_mistakes, grad_cam, overlay
-from flatnext.evaluation.temperature import CalibrationReport, calibration_report, fit_temperature
-from flatnext.runs.scores import Scores
+from flatnext.evaluation.temperature import calibration_report, fit_temperature
+from flatnext.evaluation.trained_model import TrainedModel, load_trained_model
 
 __all__ = [
-    "Calibration",
-    "CalibrationReport",
     "Predictor",
-    "Scores",
+    "TrainedModel",
     "calibration",
     "calibration_report",
     "evaluate",
@@ -20,8 +18,8 @@ __all__ = [
     "fit_temperature",
     "grad_cam",
     "load_predictor",
+    "load_trained_model",
     "most_confident_errors",
     "overlay",
-    "predict",
     "score",
 ]

@@ -1,81 +1,38 @@
-"""How far a model's probabilities can be believed: exact metrics from logits, in double precision.
+"""How well a model's probabilities are calibrated: exact metrics from logits, in double precision.
 
-The probabilities are the softmax of the logits. A model is calibrated if, of the images that it is p sure of, the
-fraction p is classified correctly. Its confidence in an image is the largest probability.
+The probabilities are the softmax of the logits, and the confidence in an image is the largest of them. A model is
+calibrated if of the images of confidence p the fraction p is classified correctly.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from flatnext.errors import InputError
+from flatnext.runs.evidence import Calibration, Reliability
 
 BINS = 15
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Bins:
-    """Images sorted by confidence into bins of (0, 1]; `counts`, and the sums of confidence and of hits, a bin each."""
-
-    edges: Tensor
-    counts: Tensor
-    confidence: Tensor
-    correct: Tensor
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a reliability diagram: edges, counts, mean confidence and accuracy; of an empty bin both are null."""
-        counts = self.counts.tolist()
-
-        def means(sums: Tensor) -> list[float | None]:
-            return [total / count if count else None for total, count in zip(sums.tolist(), counts, strict=True)]
-
-        return {
-            "edges": self.edges.tolist(),
-            "counts": counts,
-            "confidence": means(self.confidence),
-            "accuracy": means(self.correct),
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """Calibration metrics of `count` images.
-
-    The fraction classified correctly, the negative log-likelihood (nats an image), the Brier score (0 to 2), the
-    expected and the adaptive calibration error (0 to 1), both of `bins` bins, and the bins of the former.
-    """
-
-    count: int
-    accuracy: float
-    nll: float
-    brier: float
-    ece: float
-    adaptive_ece: float
-    bins: int
-    reliability: Bins
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the metrics as a dict that `json` can write."""
-        return {**vars(self), "reliability": self.reliability.to_json()}
-
-
 def calibration(logits: Tensor, labels: Tensor, bins: int = BINS) -> Calibration:
-    """Return the calibration metrics of logits (N x classes) against labels (int64, N)."""
-    sorted_bins = equal_width(logits, labels, bins)
+    """Return the calibration metrics of logits (N x classes) against labels (int64, N).
+
+    They are the accuracy, the negative log-likelihood (nats an image), the Brier score (0 to 2), the expected and the
+    adaptive calibration error (0 to 1), both with `bins` bins, and the reliability diagram of the former.
+    """
+    _, correct = _confidence(logits, labels, bins)
+    diagram = reliability(logits, labels, bins)
     return Calibration(
         count=len(labels),
-        accuracy=int(sorted_bins.correct.sum()) / len(labels),
+        accuracy=int(correct.sum()) / len(labels),
         nll=nll(logits, labels),
         brier=brier(logits, labels),
-        ece=expected_calibration_error(sorted_bins),
+        ece=expected_calibration_error(diagram),
         adaptive_ece=adaptive_calibration_error(logits, labels, bins),
         bins=bins,
-        reliability=sorted_bins,
+        reliability=diagram,
     )
 
 
@@ -92,22 +49,27 @@ def brier(logits: Tensor, labels: Tensor) -> float:
     return float(errors.square().sum(dim=1).mean())
 
 
-def equal_width(logits: Tensor, labels: Tensor, bins: int = BINS) -> Bins:
-    """Sort images by confidence into bins of equal width, each closed on the right."""
-    confidence, correct = _judged(logits, labels, bins)
+def reliability(logits: Tensor, labels: Tensor, bins: int = BINS) -> Reliability:
+    """Return the reliability diagram: images by confidence in bins of equal width, each closed on the right."""
+    confidence, correct = _confidence(logits, labels, bins)
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
     bin_of = torch.bucketize(confidence, edges[1:-1])  # edges[i] < confidence <= edges[i + 1]
-    return Bins(
-        edges=edges,
-        counts=torch.bincount(bin_of, minlength=bins),
-        confidence=_sums(confidence, bin_of, bins),
-        correct=_sums(correct, bin_of, bins),
+    counts = torch.bincount(bin_of, minlength=bins).tolist()
+
+    def means(values: Tensor) -> tuple[float | None, ...]:
+        sums = _sums(values, bin_of, bins).tolist()
+        return tuple(total / count if count else None for total, count in zip(sums, counts, strict=True))
+
+    return Reliability(
+        edges=tuple(edges.tolist()), counts=tuple(counts), confidence=means(confidence), accuracy=means(correct)
     )
 
 
-def expected_calibration_error(bins: Bins) -> float:
+def expected_calibration_error(diagram: Reliability) -> float:
     """Return the mean over images of |accuracy - mean confidence| in their bin (arXiv 1706.04599), from 0 to 1."""
-    return float((bins.correct - bins.confidence).abs().sum() / bins.counts.sum())
+    bins = zip(diagram.counts, diagram.accuracy, diagram.confidence, strict=True)
+    gaps = (count * abs(right - mean) for count, right, mean in bins if right is not None and mean is not None)
+    return sum(gaps) / sum(diagram.counts)
 
 
 def adaptive_calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float:
@@ -119,13 +81,13 @@ def adaptive_calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS)
     Images of equal confidence share a bin, that in which the first of them falls, so that the order of the images does
     not matter. Bins may then differ in mass and some be empty: a constant predictor has one.
     """
-    confidence, correct = _judged(logits, labels, bins)
-    rank = torch.searchsorted(confidence.sort().values, confidence)  # of the first that is as sure
+    confidence, correct = _confidence(logits, labels, bins)
+    rank = torch.searchsorted(confidence.sort().values, confidence)  # of the first with the same confidence
     gaps = _sums(correct - confidence, rank * bins // len(rank), bins)
     return float(gaps.abs().sum() / len(rank))
 
 
-def _judged(logits: Tensor, labels: Tensor, bins: int) -> tuple[Tensor, Tensor]:
+def _confidence(logits: Tensor, labels: Tensor, bins: int) -> tuple[Tensor, Tensor]:
     """Return each image's confidence, and 1 where it is classified correctly, else 0, both double."""
     logits, labels = checked(logits, labels)
     if bins < 1:

@@ -9,7 +9,8 @@ from typing import Any
 from flatnext import data
 from flatnext.errors import InputError
 from flatnext.evaluation.metrics import score
-from flatnext.evaluation.subject import load_subject
+from flatnext.evaluation.trained_model import load_trained_model
+from flatnext.schema import dump
 
 
 def evaluate(
@@ -27,7 +28,7 @@ def evaluate(
     """Return loss, accuracy, count, confusion and classes of the weights at `path` on one split of their data set.
 
     Args:
-        path: a run folder, a weights file of a run, or a checkpoint of the report's code (which says nothing of its
+        path: a run folder, a weights file of a run, or a checkpoint of the baseline's code (which says nothing of its
             data set and model: CIFAR-10 and ResNeXt-29 unless `overrides` says otherwise); where no such path is, the
             name of weights that ship with the package.
         checkpoint: in a run folder, `last` or `best` (None: `last`).
@@ -44,7 +45,7 @@ def evaluate(
     """
     if test_set is not None and split != "test":
         raise InputError(f"split is {split!r} and test_set {str(test_set)!r}: give one of them")
-    subject = load_subject(
+    model = load_trained_model(
         path,
         checkpoint=checkpoint,
         data_dir=data_dir,
@@ -53,12 +54,11 @@ def evaluate(
         progress=progress,
         overrides=overrides,
     )
-    images = subject.split(split) if test_set is None else subject.other_test_set(test_set)
-    scores = score(subject.predict(images), images.labels).to_json()
+    images = model.split(split) if test_set is None else model.other_test_set(test_set)
     return {
-        "weights": str(subject.weights),
+        "weights": str(model.weights),
         "split": split if test_set is None else data.test_set_name(test_set),
-        "precision": subject.precision,
-        **scores,
-        "classes": subject.classes,
+        "precision": model.predictor.precision,
+        **dump(score(model.predictor(images.images), images.labels)),
+        "classes": model.predictor.classes,
     }

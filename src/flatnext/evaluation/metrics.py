@@ -4,55 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from flatnext.data import Normalization, Split, batches
-from flatnext.device import autocast, dtype
-from flatnext.models import answering_form
+from flatnext.data import Split
 from flatnext.runs.scores import Mistake, Scores
-
-
-def predict(
-    model: nn.Module,
-    split: Split,
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    device: torch.device,
-    precision: str = "fp32",
-    channels_last: bool = True,
-    batch_size: int | None = None,
-) -> Tensor:
-    """Return the logits (N x classes, on the CPU) of every image of `split`, none padded, none dropped.
-
-    The model runs in evaluation mode, on a CPU in its faster form (`models.answering_form`), and is left in the mode it
-    was in. `mean` and `std` are those it was trained with. `batch_size` None is 125 on a CPU, whose caches are small,
-    and 500 elsewhere.
-    """
-    was_training = model.training
-    model.eval()
-    outputs = []
-    try:
-        with torch.inference_mode():
-            answer = answering_form(model, precision)
-            for images, _ in batches(
-                split,
-                batch_size=batch_size or (125 if device.type == "cpu" else 500),
-                normalization=Normalization(tuple(mean), tuple(std)),
-                device=device,
-                dtype=dtype(precision),
-                channels_last=channels_last,
-            ):
-                with autocast(precision, device):
-                    outputs.append(answer(images).to(dtype(precision)))
-    finally:
-        model.train(was_training)
-    return torch.cat(outputs).cpu()
 
 
 def score(logits: Tensor, labels: Tensor) -> Scores:

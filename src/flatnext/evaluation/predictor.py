@@ -70,7 +70,7 @@ class Predictor:
     def inference_copy(self) -> nn.Module:
         """Return the form of the model that predicts fastest, with the weights of the moment of its first use."""
         with torch.inference_mode(False), evaluation_mode(self.model):
-            return models.answering_form(self.model, self.precision)
+            return models.inference_copy(self.model, self.precision)
 
 
 @contextmanager

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from flatnext.data import Normalization, Split, batches
-from flatnext.device import autocast, dtype
+from flatnext.data import Split
+from flatnext.device import autocast
 from flatnext.errors import InputError
 from flatnext.evaluation.metrics import most_confident_errors, png
+from flatnext.evaluation.predictor import Predictor, evaluation_mode
 from flatnext.models import Network
+from flatnext.runs.evidence import ExplainedMistake
 
 COLOURS = "inferno"  # perceptually uniform; its yellow stands out from bright images better than magma's
 OPACITY = 0.6  # of the colours over the image
 
 
 def grad_cam(
-    model: nn.Module,
-    images: Tensor,
-    classes: Tensor,
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    layer: nn.Module | None = None,
-    precision: str | None = None,
-    channels_last: bool = True,
-    batch_size: int = 32,
+    predictor: Predictor, images: Tensor, classes: Tensor, *, layer: nn.Module | None = None, batch_size: int = 32
 ) -> Tensor:
     """Return a heat map for each image (N x H x W, float32, on the CPU) of what speaks for its class, in [0, 1].
 
@@ -43,16 +35,12 @@ def grad_cam(
     where it is, and is left as it was: modes, gradients, buffers and hooks, also on an error.
 
     Args:
-        model: maps images (N, 3, H, W), normalised, to logits (N, classes).
+        predictor: the model and its normalisation.
         images: uint8, N x 3 x H x W.
         classes: int64, N: the class to explain, for each image.
-        mean: what the images are normalised by, a channel each, in units of [0, 1] pixels, as in training.
-        std: as `mean`.
         layer: a module of the model, whose output is (N, channels, h, w); if it runs more than once, its last run
             counts. By default the last stage of a `Network`, whose output is pooled (with block preact it is what goes
             into the last batch norm). Any other model needs it: give the last layer before the pooling.
-        precision: `fp32`, `bf16` or `fp64`, as the model was placed. By default fp64 if its weights are, else fp32.
-        channels_last: memory layout of the images.
         batch_size: images at a time.
 
     Raises:
@@ -60,26 +48,20 @@ def grad_cam(
     """
     if classes.dtype != torch.int64 or classes.shape != images.shape[:1]:
         raise InputError(f"classes are {classes.dtype} {tuple(classes.shape)}: give torch.int64, ({len(images)},)")
-    layer = _layer_of(model, layer)
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}: give at least 1")
+    layer = _layer_of(predictor.model, layer)
     split = Split(images, classes)
     if not len(split):
         return torch.zeros(0, *images.shape[2:])
-    first = next(model.parameters(), None)
-    if precision is None:
-        precision = "fp64" if first is not None and first.dtype == torch.float64 else "fp32"
     maps = []
-    with torch.inference_mode(False), _evaluating(model):
-        for inputs, wanted in batches(
-            split,
-            batch_size=batch_size,
-            normalization=Normalization(tuple(mean), tuple(std)),
-            device=images.device if first is None else first.device,
-            dtype=dtype(precision),
-            channels_last=channels_last,
-        ):
-            with autocast(precision, inputs.device):
-                activation, logits = _run(model, layer, inputs)
-            maps.append(_heat(activation, _gradient(activation, logits, wanted), inputs.shape[2:]).float().cpu())
+    with torch.inference_mode(False), evaluation_mode(predictor.model):
+        for batch, wanted in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
+            inputs = predictor.normalize(batch)
+            with autocast(predictor.precision, inputs.device):
+                activation, logits = _run(predictor.model, layer, inputs)
+            gradient = _gradient(activation, logits, wanted.to(logits.device))
+            maps.append(_heat(activation, gradient, inputs.shape[2:]).float().cpu())
     return torch.cat(maps)
 
 
@@ -100,40 +82,27 @@ def overlay(image: Tensor, heat: Tensor) -> bytes:
 
 
 def explained_mistakes(
-    model: nn.Module,
-    logits: Tensor,
-    split: Split,
-    most: int = 12,
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    layer: nn.Module | None = None,
-    precision: str | None = None,
-    channels_last: bool = True,
-) -> list[dict[str, Any]]:
+    predictor: Predictor, logits: Tensor, split: Split, most: int = 12, *, layer: nn.Module | None = None
+) -> tuple[ExplainedMistake, ...]:
     """Return `most_confident_errors` with two `overlay`s: `cam` of the predicted class, `cam_label` of the true.
 
-    `logits` (N x classes) are the model's for `split`; the other arguments and errors are those of `grad_cam`.
+    `logits` (N x classes) are the predictor's for `split`; the other arguments and errors are those of `grad_cam`.
     """
-    mistakes = [vars(mistake) for mistake in most_confident_errors(logits, split, most)]
+    mistakes = most_confident_errors(logits, split, most)
     if not mistakes:
-        return []
-    where = split.images.device
-    classes = torch.tensor([each[key] for key in ("predicted", "label") for each in mistakes], device=where)
-    images = split.images[torch.tensor([each["index"] for each in mistakes], device=where)].repeat(2, 1, 1, 1)
-    maps = grad_cam(
-        model,
-        images,
-        classes,
-        mean=mean,
-        std=std,
-        layer=layer,
-        precision=precision,
-        channels_last=channels_last,
+        return ()
+    images = split.images[torch.tensor([mistake.index for mistake in mistakes], device=split.images.device)]
+
+    def pictures(classes: list[int]) -> list[str]:
+        maps = grad_cam(predictor, images, torch.tensor(classes, device=images.device), layer=layer)
+        return [base64.b64encode(overlay(*pair)).decode() for pair in zip(images, maps, strict=True)]
+
+    predicted = pictures([mistake.predicted for mistake in mistakes])
+    labels = pictures([mistake.label for mistake in mistakes])
+    return tuple(
+        ExplainedMistake(**vars(mistake), cam=cam, cam_label=cam_label)
+        for mistake, cam, cam_label in zip(mistakes, predicted, labels, strict=True)
     )
-    pictures = [base64.b64encode(overlay(*pair)).decode() for pair in zip(images, maps, strict=True)]
-    pairs = zip(pictures[: len(mistakes)], pictures[len(mistakes) :], strict=True)
-    return [{**each, "cam": cam, "cam_label": label} for each, (cam, label) in zip(mistakes, pairs, strict=True)]
 
 
 def _layer_of(model: nn.Module, layer: nn.Module | None) -> nn.Module:
@@ -143,21 +112,9 @@ def _layer_of(model: nn.Module, layer: nn.Module | None) -> nn.Module:
                 f"layer is not given, and {type(model).__name__} has no stages: give its last one as layer"
             )
         return model.get_submodule(model.stages[-1])
-    if all(each is not layer for each in model.modules()):
+    if all(module is not layer for module in model.modules()):
         raise InputError(f"layer is a {type(layer).__name__} that is not in the model: give one of model.modules()")
     return layer
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put the model into evaluation mode within the block; modes can differ from module to module."""
-    training = [each for each in model.modules() if each.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for each in training:
-            each.training = True
 
 
 def _run(model: nn.Module, layer: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,13 +146,13 @@ def _gradient(activation: Tensor, logits: Tensor, classes: Tensor) -> Tensor:
         raise InputError(f"classes are outside those of the logits {tuple(logits.shape)}: give 0 to classes - 1")
     if not bool(logits.isfinite().all()):
         raise InputError("a logit is not finite: the training diverged; choose another checkpoint")
-    found = None
+    gradient = None
     if logits.requires_grad:
-        chosen = F.one_hot(classes, logits.shape[1]).to(logits)
-        (found,) = torch.autograd.grad(logits, activation, chosen, allow_unused=True)
-    if found is None:
+        wanted = F.one_hot(classes, logits.shape[1]).to(logits)
+        (gradient,) = torch.autograd.grad(logits, activation, wanted, allow_unused=True)
+    if gradient is None:
         raise InputError("layer has no gradient: give the model as trained, and a layer that its logits depend on")
-    return found
+    return gradient
 
 
 def _heat(activation: Tensor, gradient: Tensor, size: Sequence[int]) -> Tensor:

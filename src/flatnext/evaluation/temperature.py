@@ -6,42 +6,16 @@ The order of the classes stays, and so does the accuracy; only the probabilities
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 from torch import Tensor
 
 from flatnext.errors import InputError
-from flatnext.evaluation.calibration import BINS, Calibration, calibration, checked
+from flatnext.evaluation.calibration import BINS, calibration, checked
+from flatnext.runs.evidence import Calibration, Scaled
 
 TEMPERATURES = 0.01, 100.0  # the range in which `fit_temperature` looks
 HALVINGS = 64  # of the logarithm of that range: its ends are then a rounding error apart
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scaled:
-    """Calibration metrics after temperature scaling, and the number of validation images that chose `temperature`."""
-
-    temperature: float
-    validation_count: int
-    calibration: Calibration
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the metrics as a dict that `json` can write, less what the temperature does not change."""
-        changed = {k: v for k, v in self.calibration.to_json().items() if k not in ("count", "accuracy", "bins")}
-        return {"temperature": self.temperature, "validation_count": self.validation_count, **changed}
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibrationReport:
-    """Calibration metrics as they are, and after temperature scaling (None: there are no validation images)."""
-
-    calibration: Calibration
-    scaled: Scaled | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return both as one dict that `json` can write."""
-        return {**self.calibration.to_json(), "scaled": self.scaled.to_json() if self.scaled else None}
 
 
 def calibration_report(
@@ -50,7 +24,7 @@ def calibration_report(
     validation_logits: Tensor | None = None,
     validation_labels: Tensor | None = None,
     bins: int = BINS,
-) -> CalibrationReport:
+) -> Calibration:
     """Return the calibration of logits (N x classes) against labels (int64, N), of test images.
 
     With those of validation images, also the calibration after scaling by the temperature that is best for these; the
@@ -59,16 +33,21 @@ def calibration_report(
     """
     plain = calibration(logits, labels, bins)
     if validation_logits is None and validation_labels is None:
-        return CalibrationReport(calibration=plain, scaled=None)
+        return plain
     if validation_logits is None or validation_labels is None:
         raise InputError("validation_logits and validation_labels belong together: give both or neither")
     temperature = fit_temperature(validation_logits, validation_labels)
+    after = calibration(logits.cpu().double() / temperature, labels, bins)
     scaled = Scaled(
         temperature=temperature,
         validation_count=len(validation_labels),
-        calibration=calibration(logits.cpu().double() / temperature, labels, bins),
+        nll=after.nll,
+        brier=after.brier,
+        ece=after.ece,
+        adaptive_ece=after.adaptive_ece,
+        reliability=after.reliability,
     )
-    return CalibrationReport(calibration=plain, scaled=scaled)
+    return replace(plain, scaled=scaled)
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

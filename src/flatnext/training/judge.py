@@ -10,7 +10,10 @@ from torch import nn
 
 from flatnext import evaluation
 from flatnext.data import Partition, Split
+from flatnext.data.normalization import Normalization
+from flatnext.evaluation import Predictor
 from flatnext.processes import ALONE, Processes
+from flatnext.runs.scores import Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +30,15 @@ class Judge:
     def predict(self, split: Split) -> torch.Tensor:
         """Return the logits of a split's images. Each process works on its share; all get the whole."""
         own = self.processes.share(torch.arange(len(split)))
-        part = evaluation.predict(
-            self.model,
-            split.select(own) if self.processes.count > 1 else split,
-            mean=self.partition.mean,
-            std=self.partition.std,
+        predictor = Predictor(
+            model=self.model,
+            classes=self.partition.classes,
+            normalization=Normalization(self.partition.mean, self.partition.std),
             device=self.device,
             precision=self.precision,
             channels_last=self.channels_last,
         )
+        part = predictor(split.images[own] if self.processes.count > 1 else split.images)
         if self.processes.count == 1:
             return part
         whole = torch.zeros(len(split), part.shape[1], dtype=part.dtype, device=self.device)
@@ -43,12 +46,12 @@ class Judge:
         self.processes.sum([whole])
         return whole.cpu()
 
-    def validation(self) -> evaluation.Scores | None:
+    def validation(self) -> Scores | None:
         """Return the scores on the validation set, if there is one."""
         split = self.partition.validation
         return None if split is None else evaluation.score(self.predict(split), split.labels)
 
-    def test(self) -> evaluation.Scores:
+    def test(self) -> Scores:
         """Return the scores on the test set."""
         return evaluation.score(self.predict(self.partition.test), self.partition.test.labels)
 
@@ -63,7 +66,7 @@ class Judge:
         return scores, [vars(mistake) for mistake in evaluation.most_confident_errors(logits, test)]
 
 
-def better(new: evaluation.Scores, old: dict[str, Any] | None) -> bool:
+def better(new: Scores, old: dict[str, Any] | None) -> bool:
     """Return whether accuracy is higher than in `old` (scores as JSON), or as high with a lower loss."""
     if old is None or new.accuracy != old["accuracy"]:
         return old is None or new.accuracy > old["accuracy"]

@@ -6,15 +6,15 @@ in [0, 1]). Adversarial images lie in [0, 1] and are not rounded to 8 bits. `PRE
 """
 
 from flatnext.evaluation.attacks.apgd import APGD
+from flatnext.evaluation.attacks.attacked_model import AttackedModel, frozen
 from flatnext.evaluation.attacks.ball import Ball
 from flatnext.evaluation.attacks.fab import FAB
 from flatnext.evaluation.attacks.gradient import PGD, Noise, fgsm
 from flatnext.evaluation.attacks.presets import PRESETS, attacks_of, autoattack
-from flatnext.evaluation.attacks.robustness import Part, Robustness, robustness
-from flatnext.evaluation.attacks.sanity import Check, sanity_checks
+from flatnext.evaluation.attacks.robustness import Robustness, robustness
+from flatnext.evaluation.attacks.sanity import sanity_checks
 from flatnext.evaluation.attacks.search import Attack, Draws, Outcome
 from flatnext.evaluation.attacks.square import Square
-from flatnext.evaluation.attacks.target import Target, attackable
 
 __all__ = [
     "APGD",
@@ -22,19 +22,17 @@ __all__ = [
     "PGD",
     "PRESETS",
     "Attack",
+    "AttackedModel",
     "Ball",
-    "Check",
     "Draws",
     "Noise",
     "Outcome",
-    "Part",
     "Robustness",
     "Square",
-    "Target",
-    "attackable",
     "attacks_of",
     "autoattack",
     "fgsm",
+    "frozen",
     "robustness",
     "sanity_checks",
 ]

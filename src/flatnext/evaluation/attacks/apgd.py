@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from flatnext.errors import InputError
+from flatnext.evaluation.attacks.attacked_model import AttackedModel
 from flatnext.evaluation.attacks.ball import Ball
-from flatnext.evaluation.attacks.gradient import at_least_one, draw
 from flatnext.evaluation.attacks.losses import dlr, likeliest, log_odds, targeted_dlr
-from flatnext.evaluation.attacks.search import Draws, Outcome, Search
-from flatnext.evaluation.attacks.target import Target
+from flatnext.evaluation.attacks.search import Attack, Draws, Outcome, Search, at_least_one
 
 MOMENTUM_WEIGHT = 0.75
 RISES_WANTED = 0.75
@@ -21,75 +20,67 @@ TARGETS = 9
 
 
 @dataclass(frozen=True, kw_only=True)
-class APGD:
+class APGD(Attack):
     """Auto-PGD on cross-entropy (`ce`), the difference of logits ratio (`dlr`), or the latter for target classes.
 
     `dlr-targeted` runs once for each of the `targets` classes (None: 9) that are likeliest on the clean image after
     the label. With T runs (targets, or 1) an image costs at most `restarts` x T x (`steps` + 1) passes forward and
     backward, with targets one more forward. Where the authors' code differs from the text, it is followed: the share
     of rising steps must exceed 0.75, and a point that is put back counts with the loss from before. It is not where the
-    first step's loss is compared with 0: here with that at the start. `ce` climbs the log odds, which rise with it.
+    first step's loss is compared with 0: index with that at the start. `ce` climbs the log odds, which rise with it.
     """
 
     steps: int = 100
     restarts: int = 1
     loss: Literal["ce", "dlr", "dlr-targeted"] = "ce"
     targets: int | None = None
+    name: str = field(init=False)
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        at_least_one(steps=self.steps, restarts=self.restarts, targets=self._targets)
         if self.loss not in ("ce", "dlr", "dlr-targeted"):
             raise InputError(f"loss is {self.loss!r}: choose ce, dlr or dlr-targeted")
         if self.targets is not None and self.loss != "dlr-targeted":
             raise InputError(f"targets has no effect with loss {self.loss}: leave it out, or choose dlr-targeted")
+        if self.targets is None and self.loss == "dlr-targeted":
+            object.__setattr__(self, "targets", TARGETS)
+        object.__setattr__(self, "name", f"apgd-{self.loss}")
+        at_least_one(steps=self.steps, restarts=self.restarts, targets=self._runs)
 
     @property
-    def _targets(self) -> int:
-        """The number of runs for target classes, or 1."""
-        if self.loss != "dlr-targeted":
-            return 1
-        return TARGETS if self.targets is None else self.targets
-
-    @property
-    def name(self) -> str:
-        """The attack's name."""
-        return f"apgd-{self.loss}"
+    def _runs(self) -> int:
+        """Return the number of target classes, or 1."""
+        return 1 if self.targets is None else self.targets
 
     def passes(self) -> tuple[int, int]:
         """Return how often at most an image goes forward and backward."""
-        both = self.restarts * self._targets * (self.steps + 1)
+        both = self.restarts * self._runs * (self.steps + 1)
         return both + (self.loss == "dlr-targeted"), both
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the settings as a dict that `json` can write."""
-        targets = self._targets if self.loss == "dlr-targeted" else None
-        return asdict(self) | {"targets": targets, "name": self.name}
-
-    def __call__(self, target: Target, images: Tensor, labels: Tensor, ball: Ball, draws: Draws) -> Outcome:
+    def __call__(self, model: AttackedModel, images: Tensor, labels: Tensor, ball: Ball, draws: Draws) -> Outcome:
         """Attack; see `Attack`. Raises `InputError` if there are too few classes for the loss."""
         search = Search(images, labels)
-        goals = self._goals(target, images, labels)
+        goals = self._goals(model, images, labels)
         for _ in range(self.restarts):
             for goal in goals.unbind(1):
-                here = search.standing
-                if len(here) == 0:
+                index = search.remaining
+                if len(index) == 0:
                     return search.outcome()
                 if self.loss == "dlr-targeted":
                     search.loss.fill_(-torch.inf)  # losses for several targets do not compare
-                start = ball.border(images[here], draw(draws, here, images))
-                self._climb(target, search, here, goal[here], start, ball)
+                start = ball.border(images[index], draws.point(index, images))
+                self._climb(model, search, index, goal[index], start, ball)
         return search.outcome()
 
-    def _goals(self, target: Target, images: Tensor, labels: Tensor) -> Tensor:
+    def _goals(self, model: AttackedModel, images: Tensor, labels: Tensor) -> Tensor:
         """Return the target classes (B x T) of the runs, likeliest first; without targets, the label as a filler."""
         if self.loss != "dlr-targeted":
             return labels[:, None]
-        logits = target.answer(images)
+        logits = model.predict(images)
         if logits.shape[1] < 4:
             count = logits.shape[1]
             raise InputError(f"loss dlr-targeted needs 4 classes and the model has {count}: choose ce, or attack pgd")
-        return likeliest(logits, labels, self._targets)
+        return likeliest(logits, labels, self._runs)
 
     def _losses(self, logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
         if self.loss == "ce":
@@ -100,17 +91,19 @@ class APGD:
             raise InputError(f"loss dlr needs 3 classes and the model has {logits.shape[1]}: choose ce")
         return dlr(logits, labels)
 
-    def _climb(self, target: Target, search: Search, here: Tensor, goals: Tensor, start: Tensor, ball: Ball) -> None:
+    def _climb(
+        self, model: AttackedModel, search: Search, index: Tensor, goals: Tensor, start: Tensor, ball: Ball
+    ) -> None:
         """Run once from `start`; a point, its loss and its gradient are evaluated `steps` + 1 times."""
-        state = _State.begin(here, goals, start, 2 * ball.radius)
+        state = _State.begin(index, goals, start, 2 * ball.radius)
         checkpoints = _checkpoints(self.steps)
         for step in range(self.steps + 1):
             if step:
                 state.move(search.clean[state.index], ball, 1.0 if step == 1 else MOMENTUM_WEIGHT)
-            labels, chosen = search.labels[state.index], state.goals
-            logits, losses, gradient = target.gradient(
+            labels, goals = search.labels[state.index], state.goals
+            logits, losses, gradient = model.gradient(
                 state.x,
-                lambda z, y=labels, g=chosen: self._losses(z, y, g),  # type: ignore[misc]
+                lambda z, y=labels, g=goals: self._losses(z, y, g),  # type: ignore[misc]
             )
             state.see(losses, gradient, first=step == 0)
             state = state.select(search.record(state.index, state.x, logits, losses))
@@ -122,7 +115,7 @@ class APGD:
 
 @dataclass(eq=False)
 class _State:
-    """The climb of the images that still stand: tensors whose first dimension is the image."""
+    """The climb of the images that remain: tensors whose first dimension is the image."""
 
     index: Tensor
     goals: Tensor
@@ -154,7 +147,7 @@ class _State:
 
     def move(self, clean: Tensor, ball: Ball, weight: float) -> None:
         """Take a step: along the gradient with `weight`, along the last step with the rest."""
-        ahead = ball.project(clean, self.x + self.step_size * ball.direction(self.gradient))
+        ahead = ball.step(clean, self.x, self.gradient, self.step_size)
         moved = self.x + weight * (ahead - self.x) + (1 - weight) * (self.x - self.before)
         self.before, self.x = self.x, ball.project(clean, moved)
 
@@ -191,9 +184,9 @@ class _State:
 def _checkpoints(steps: int) -> dict[int, int]:
     """Return the steps after which the climb is checked, and how many steps each check looks back on."""
     length, shrink, shortest = (max(int(share * steps), 1) for share in (0.22, 0.03, 0.06))
-    found, step = {}, length
+    lengths, step = {}, length
     while step <= steps:
-        found[step] = length
+        lengths[step] = length
         length = max(length - shrink, shortest)
         step += length
-    return found
+    return lengths

@@ -55,6 +55,10 @@ class Ball:
             delta = delta * (self.radius / lengths(delta).clamp_min(_tiny(delta))).clamp(max=1.0)
         return (clean + delta).clamp(0, 1)
 
+    def step(self, clean: Tensor, images: Tensor, gradient: Tensor, size: float | Tensor) -> Tensor:
+        """Return `images` after a projected step along the gradient, whose length in the norm is `size`."""
+        return self.project(clean, images + size * self.direction(gradient))
+
     def direction(self, gradient: Tensor) -> Tensor:
         """Return the steepest ascent of norm 1: the sign, or the gradient divided by its length; 0 where it is 0.
 
@@ -63,7 +67,7 @@ class Ball:
         gradient = torch.where(gradient.isfinite(), gradient, 0)
         if self.norm == "linf":
             return gradient.sign()
-        # By the largest entry first: squares of the tiny gradients of a sure model would underflow.
+        # By the largest entry first: squares of the tiny gradients of a confident model would underflow.
         gradient = gradient / _largest(gradient).clamp_min(_tiny(gradient))
         return gradient / lengths(gradient).clamp_min(_tiny(gradient))
 

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from flatnext.errors import InputError
+from flatnext.evaluation.attacks.attacked_model import AttackedModel
 from flatnext.evaluation.attacks.ball import Ball, Norm
-from flatnext.evaluation.attacks.gradient import at_least_one, draw
 from flatnext.evaluation.attacks.losses import lead, likeliest, margin_loss
-from flatnext.evaluation.attacks.search import Draws, Outcome, Search
-from flatnext.evaluation.attacks.target import Target
+from flatnext.evaluation.attacks.search import Attack, Draws, Outcome, Search, at_least_one
 
 SMALLEST = 1e-8  # a change's size, where two of them are compared
 NEGLIGIBLE = 1e-12  # a gradient's entry beside its largest
 
 
 @dataclass(frozen=True, kw_only=True)
-class FAB:
+class FAB(Attack):
     """Look for the least change of an image that makes it misclassified, in the targeted form (arXiv 2003.01690).
 
     A run aims at one of the `targets` classes that are likeliest on the clean image after the label. Each step takes
@@ -57,39 +55,35 @@ class FAB:
         steps = self.restarts * self.targets * self.steps
         return 2 * steps + 1, steps
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the settings as a dict that `json` can write."""
-        return asdict(self)
-
-    def __call__(self, target: Target, images: Tensor, labels: Tensor, ball: Ball, draws: Draws) -> Outcome:
+    def __call__(self, model: AttackedModel, images: Tensor, labels: Tensor, ball: Ball, draws: Draws) -> Outcome:
         """Attack; see `Attack`."""
         search = Search(images, labels)
-        goals = likeliest(target.answer(images), labels, self.targets)
+        goals = likeliest(model.predict(images), labels, self.targets)
         for restart in range(self.restarts):
             for goal in goals.unbind(1):
-                here = search.standing
-                if len(here) == 0:
+                index = search.remaining
+                if len(index) == 0:
                     return search.outcome()
-                start = images[here]
+                start = images[index]
                 if restart:
-                    start = Ball(ball.norm, ball.budget / 2).border(start, draw(draws, here, images))
-                self._walk(target, search, here, goal[here], start, ball)
+                    start = Ball(ball.norm, ball.budget / 2).border(start, draws.point(index, images))
+                self._walk(model, search, index, goal[index], start, ball)
         return search.outcome()
 
-    def _walk(self, target: Target, search: Search, here: Tensor, goals: Tensor, x: Tensor, ball: Ball) -> None:
+    def _walk(self, model: AttackedModel, search: Search, index: Tensor, goals: Tensor, x: Tensor, ball: Ball) -> None:
         """Run once from `x`."""
         for _ in range(self.steps):
-            clean, labels = search.clean[here], search.labels[here]
-            _, leads, gradient = target.gradient(x, lambda z, y=labels, g=goals: lead(z, y, g))  # type: ignore[misc]
+            clean, labels = search.clean[index], search.labels[index]
+            _, leads, gradient = model.gradient(x, lambda z, y=labels, g=goals: lead(z, y, g))  # type: ignore[misc]
             x = self._step(clean, x, leads, gradient, ball.norm)
-            logits = target.answer(x)
-            stands, inside = torch.ones_like(here, dtype=torch.bool), ball.holds(clean, x)
+            logits = model.predict(x)
+            remain, inside = torch.ones_like(index, dtype=torch.bool), ball.holds(clean, x)
             losses = margin_loss(logits, labels)
-            stands[inside] = search.record(here[inside], x[inside], logits[inside], losses[inside])
+            remain[inside] = search.record(index[inside], x[inside], logits[inside], losses[inside])
             wrong = (logits.argmax(dim=1) != labels).reshape(-1, 1, 1, 1)
             x = torch.where(wrong, clean + self.beta * (x - clean), x)
-            here, goals, x = here[stands], goals[stands], x[stands]
-            if len(here) == 0:
+            index, goals, x = index[remain], goals[remain], x[remain]
+            if len(index) == 0:
                 return
 
     def _step(self, clean: Tensor, x: Tensor, leads: Tensor, gradient: Tensor, norm: Norm) -> Tensor:

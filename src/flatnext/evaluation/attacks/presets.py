@@ -35,10 +35,8 @@ PRESETS: dict[str, Callable[[], tuple[Attack, ...]]] = {
     "fgsm": lambda: (fgsm(),),
     "pgd": lambda: (PGD(),),
     "autoattack": autoattack,
-    "autoattack-quick": lambda: autoattack(steps=20, targets=3, queries=100),
 }
-"""Attacks by name. `autoattack-quick` is for CPUs, and weaker: at most 307 passes forward and 144 backward, a
-twenty-second of `autoattack`'s; its figures are no AutoAttack figures."""
+"""Attacks by name."""
 
 
 def attacks_of(name: str) -> Sequence[Attack]:

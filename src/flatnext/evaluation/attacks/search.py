@@ -1,17 +1,18 @@
-"""What attacks share: their form, their draws, and the record of what they found."""
+"""What all attacks share: their interface, their random numbers, and the best images found so far."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from flatnext.errors import InputError
+from flatnext.evaluation.attacks.attacked_model import AttackedModel
 from flatnext.evaluation.attacks.ball import Ball
-from flatnext.evaluation.attacks.target import Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,46 +26,45 @@ class Outcome:
     fooled: Tensor
 
 
-class Attack(Protocol):
-    """An attack: looks in the ball around each of `images` (in [0, 1], on the target's device) for a misclassified one.
+class Attack(ABC):
+    """An attack looks in the ball around each of `images` (in [0, 1], on the model's device) for a misclassified one.
 
     An image counts as fooled as soon as one point that was looked at is misclassified, and costs no more passes then.
+    Its settings are the fields of a frozen dataclass.
     """
 
-    @property
-    def name(self) -> str:
-        """The attack's name, such as `pgd`."""
-        ...
+    name: str
+    """The attack's name, such as `pgd`."""
 
+    @abstractmethod
     def passes(self) -> tuple[int, int]:
         """Return how often at most an image goes forward and backward through the model."""
-        ...
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the settings as a dict that `json` can write."""
-        ...
-
-    def __call__(self, target: Target, images: Tensor, labels: Tensor, ball: Ball, draws: Draws) -> Outcome:
+    @abstractmethod
+    def __call__(self, model: AttackedModel, images: Tensor, labels: Tensor, ball: Ball, draws: Draws) -> Outcome:
         """Attack `images` (B x 3 x H x W) whose true classes are `labels` (B)."""
-        ...
 
 
 class Draws:
-    """Random numbers that belong to the image: its draws do not depend on the batch or on what became of others."""
+    """Random numbers for each image, which depend neither on its batch nor on what became of other images."""
 
     def __init__(self, seed: int, indices: Sequence[int], stream: int = 0) -> None:
         """Take the seed, the index of each image in the data, and a number for the attack."""
         states = (np.random.SeedSequence([seed, stream, index]).generate_state(1)[0] for index in indices)
         self._generators = [torch.Generator().manual_seed(int(state)) for state in states]
 
-    def uniform(self, which: Tensor, *shape: int) -> Tensor:
-        """Return float32 values in [0, 1), `shape` for each of the images `which` (int64), on the device of `which`."""
-        rows = [torch.rand(shape, generator=self._generators[i]) for i in which.tolist()]
-        return torch.stack(rows).to(which.device)
+    def uniform(self, index: Tensor, *shape: int) -> Tensor:
+        """Return float32 values in [0, 1), `shape` for each image of `index` (int64), on the device of `index`."""
+        rows = [torch.rand(shape, generator=self._generators[i]) for i in index.tolist()]
+        return torch.stack(rows).to(index.device)
+
+    def point(self, index: Tensor, images: Tensor) -> Tensor:
+        """Return what `Ball.inside` and `Ball.border` need for the images of `index`, in the type of `images`."""
+        return self.uniform(index, 1 + images[0].numel()).to(images.dtype)
 
 
 class Search:
-    """The best of what was looked at so far, an image each, and which images still stand."""
+    """The best point looked at so far for each image, and which images are not fooled yet."""
 
     def __init__(self, clean: Tensor, labels: Tensor) -> None:
         self.clean, self.labels = clean, labels
@@ -73,22 +73,29 @@ class Search:
         self.loss = torch.full((len(clean),), -torch.inf, dtype=clean.dtype, device=clean.device)
 
     @property
-    def standing(self) -> Tensor:
+    def remaining(self) -> Tensor:
         """The images not fooled yet (int64)."""
         return (~self.fooled).nonzero().flatten()
 
-    def record(self, which: Tensor, images: Tensor, logits: Tensor, losses: Tensor) -> Tensor:
-        """Take note of `images` of the standing images `which`; return which of them still stand (bool).
+    def record(self, index: Tensor, images: Tensor, logits: Tensor, losses: Tensor) -> Tensor:
+        """Take note of points `images` for the remaining images `index`; return which of them still remain (bool).
 
-        A misclassified image stays, else the one of highest loss. Logits that are not finite fool nobody.
+        A misclassified point is kept, else the one of highest loss. Logits that are not finite fool nobody.
         """
-        fools = (logits.argmax(dim=1) != self.labels[which]) & logits.isfinite().all(dim=1)
-        better = fools | (losses > self.loss[which])
-        self.images[which[better]] = images[better]
-        self.loss[which[better]] = losses[better]
-        self.fooled[which[fools]] = True
+        fools = (logits.argmax(dim=1) != self.labels[index]) & logits.isfinite().all(dim=1)
+        better = fools | (losses > self.loss[index])
+        self.images[index[better]] = images[better]
+        self.loss[index[better]] = losses[better]
+        self.fooled[index[fools]] = True
         return ~fools
 
     def outcome(self) -> Outcome:
         """Return what was found."""
         return Outcome(self.images, self.fooled)
+
+
+def at_least_one(**settings: int) -> None:
+    """Raise `InputError` for a setting below 1."""
+    for name, value in settings.items():
+        if value < 1:
+            raise InputError(f"{name} is {value}: give at least 1")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from flatnext.errors import InputError
+from flatnext.evaluation.attacks.attacked_model import AttackedModel
 from flatnext.evaluation.attacks.ball import Ball, lengths
-from flatnext.evaluation.attacks.gradient import at_least_one
 from flatnext.evaluation.attacks.losses import margin_loss
-from flatnext.evaluation.attacks.search import Draws, Outcome, Search
-from flatnext.evaluation.attacks.target import Target
+from flatnext.evaluation.attacks.search import Attack, Draws, Outcome, Search, at_least_one
 
 CHUNK = 64  # queries whose random numbers are drawn at a time
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -22,7 +20,7 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Square:
+class Square(Attack):
     """Change one square window at a time, and keep what lowers the margin. At most `queries` + 1 forward passes.
 
     `share` is the part of the image that the first windows cover; it shrinks as in the paper, whose schedule is for
@@ -45,26 +43,22 @@ class Square:
         """Return how often at most an image goes forward and backward."""
         return self.queries + 1, 0
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the settings as a dict that `json` can write."""
-        return asdict(self)
-
-    def __call__(self, target: Target, images: Tensor, labels: Tensor, ball: Ball, draws: Draws) -> Outcome:
+    def __call__(self, model: AttackedModel, images: Tensor, labels: Tensor, ball: Ball, draws: Draws) -> Outcome:
         """Attack; see `Attack`."""
         search = Search(images, labels)
         start, propose = (_stripes, _linf) if ball.norm == "linf" else (_tiles, _l2)
-        self._query(target, search, search.standing, start(images, ball, draws))
+        self._query(model, search, search.remaining, start(images, ball, draws))
         channels = images.shape[1]
         for query in range(self.queries):
-            here = search.standing
-            if len(here) == 0:
+            index = search.remaining
+            if len(index) == 0:
                 break
             if query % CHUNK == 0:
                 numbers = torch.zeros(len(images), CHUNK, 5 + channels, device=images.device)
-                numbers[here] = draws.uniform(here, CHUNK, 5 + channels)
+                numbers[index] = draws.uniform(index, CHUNK, 5 + channels)
             side = self._side(query, images, odd=ball.norm == "l2")
-            found = search.images[here]
-            self._query(target, search, here, propose(images[here], found, ball, side, numbers[here, query % CHUNK]))
+            best = search.images[index]
+            self._query(model, search, index, propose(images[index], best, ball, side, numbers[index, query % CHUNK]))
         return search.outcome()
 
     def _side(self, query: int, images: Tensor, *, odd: bool) -> int:
@@ -78,24 +72,24 @@ class Square:
         return min(side, largest - (odd and largest % 2 == 0 and largest > 1))
 
     @staticmethod
-    def _query(target: Target, search: Search, here: Tensor, points: Tensor) -> None:
-        logits = target.answer(points)
-        search.record(here, points, logits, margin_loss(logits, search.labels[here]))
+    def _query(model: AttackedModel, search: Search, index: Tensor, points: Tensor) -> None:
+        logits = model.predict(points)
+        search.record(index, points, logits, margin_loss(logits, search.labels[index]))
 
 
 def _stripes(images: Tensor, ball: Ball, draws: Draws) -> Tensor:
     """Return the images with vertical stripes a pixel wide, each at the border of the ball."""
     count, channels, _, width = images.shape
-    everyone = torch.arange(count, device=images.device)
-    signs = _signs(draws.uniform(everyone, channels, 1, width)).to(images.dtype)
+    all_images = torch.arange(count, device=images.device)
+    signs = _signs(draws.uniform(all_images, channels, 1, width)).to(images.dtype)
     return ball.project(images, images + ball.radius * signs)
 
 
-def _linf(clean: Tensor, found: Tensor, ball: Ball, side: int, numbers: Tensor) -> Tensor:
-    """Return `found` with all pixels of a window moved to one border of the ball, a sign for each channel."""
+def _linf(clean: Tensor, best: Tensor, ball: Ball, side: int, numbers: Tensor) -> Tensor:
+    """Return `best` with all pixels of a window moved to one border of the ball, a sign for each channel."""
     window = _window(clean, side, numbers[:, 0], numbers[:, 1])
     signs = _signs(numbers[:, 5:]).to(clean.dtype)[:, :, None, None]
-    return ball.project(clean, torch.where(window, clean + ball.radius * signs, found))
+    return ball.project(clean, torch.where(window, clean + ball.radius * signs, best))
 
 
 def _tiles(images: Tensor, ball: Ball, draws: Draws) -> Tensor:
@@ -103,8 +97,8 @@ def _tiles(images: Tensor, ball: Ball, draws: Draws) -> Tensor:
     count, channels, height, width = images.shape
     side = max(min(height, width) // 5, 1)
     rows, columns = height // side, width // side
-    everyone = torch.arange(count, device=images.device)
-    numbers = draws.uniform(everyone, channels + 1, rows, columns)
+    all_images = torch.arange(count, device=images.device)
+    numbers = draws.uniform(all_images, channels + 1, rows, columns)
     bumps = _bump(side, images)[(numbers[:, 0] > 0.5).long()]  # B x rows x columns x side x side
     signed = bumps[:, None] * _signs(numbers[:, 1:]).to(images.dtype)[..., None, None]
     delta = torch.zeros_like(images)
@@ -114,17 +108,17 @@ def _tiles(images: Tensor, ball: Ball, draws: Draws) -> Tensor:
     return (images + ball.radius * ball.direction(delta)).clamp(0, 1)
 
 
-def _l2(clean: Tensor, found: Tensor, ball: Ball, side: int, numbers: Tensor) -> Tensor:
-    """Return `found` with the budget of a second window, and what is unused, moved into a bump in a first."""
-    delta = found - clean
+def _l2(clean: Tensor, best: Tensor, ball: Ball, side: int, numbers: Tensor) -> Tensor:
+    """Return `best` with the budget of a second window, and what is unused, moved into a bump in a first."""
+    delta = best - clean
     first = _window(clean, side, numbers[:, 0], numbers[:, 1])
     second = _window(clean, side, numbers[:, 2], numbers[:, 3])
     inner = delta * first
-    held = lengths(delta * (first | second))
+    enclosed = lengths(delta * (first | second))
     unused = (ball.radius**2 - lengths(delta).square()).clamp_min(0)
     signs = _signs(numbers[:, 5:]).to(clean.dtype)[:, :, None, None]
     bump = _placed_bump(clean, side, numbers) * first * signs + _each_channel(inner)
-    new = _each_channel(bump) * (unused / clean.shape[1] + held.square()).sqrt()
+    new = _each_channel(bump) * (unused / clean.shape[1] + enclosed.square()).sqrt()
     moved = torch.where(first, new, delta * ~second)
     return (clean + ball.radius * ball.direction(moved)).clamp(0, 1)
 

@@ -5,14 +5,13 @@ with the parameters of CIFAR-10-C, without a download; or the published files of
 """
 
 from flatnext.evaluation.corruptions.published import Cifar10C, read_cifar10_c
-from flatnext.evaluation.corruptions.scores import CorruptionScores, evaluate_cifar10_c, evaluate_corruptions
+from flatnext.evaluation.corruptions.scores import evaluate_cifar10_c, evaluate_corruptions
 from flatnext.evaluation.corruptions.table import NAMES, SEVERITIES, corrupt
 
 __all__ = [
     "NAMES",
     "SEVERITIES",
     "Cifar10C",
-    "CorruptionScores",
     "corrupt",
     "evaluate_cifar10_c",
     "evaluate_corruptions",

@@ -21,15 +21,15 @@ def draws(seed: int, name: str, severity: int, first: int, count: int) -> list[n
 
 def normal(generators: Draws, shape: Sequence[int]) -> Array:
     """Return standard normal numbers (float32), N x `shape`."""
-    return np.stack([each.standard_normal(tuple(shape), dtype=np.float32) for each in generators])
+    return np.stack([generator.standard_normal(tuple(shape), dtype=np.float32) for generator in generators])
 
 
 def uniform(generators: Draws, shape: Sequence[int] = (), low: float = 0, high: float = 1) -> Array:
     """Return uniform numbers of [low, high) (float32), N x `shape`."""
-    drawn = np.stack([each.random(tuple(shape), dtype=np.float32) for each in generators])
-    return drawn * np.float32(high - low) + np.float32(low)
+    values = np.stack([generator.random(tuple(shape), dtype=np.float32) for generator in generators])
+    return values * np.float32(high - low) + np.float32(low)
 
 
 def integers(generators: Draws, low: int, high: int, shape: Sequence[int]) -> Array:
     """Return whole numbers of low to high - 1 (int64), N x `shape`."""
-    return np.stack([each.integers(low, high, tuple(shape)) for each in generators])
+    return np.stack([generator.integers(low, high, tuple(shape)) for generator in generators])

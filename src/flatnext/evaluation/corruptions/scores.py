@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,55 +10,14 @@ from torch import Tensor
 from flatnext.errors import InputError
 from flatnext.evaluation.corruptions.published import Cifar10C
 from flatnext.evaluation.corruptions.table import NAMES, SEVERITIES, check_images, check_name, check_severity, corrupt
+from flatnext.evaluation.progress import Progress, silent
+from flatnext.runs.evidence import CorruptionScores
 
 Predict = Callable[[Tensor], Tensor]
-"""From images (uint8, B x 3 x H x W) to logits (B x classes), on any device."""
-Progress = Callable[[int, int], None]
+"""From images (uint8, B x 3 x H x W) to logits (B x classes), on any device: a `Predictor`, for instance."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class CorruptionScores:
-    """Accuracy, as a fraction of `count` images, on each corruption at each of `severities`, in their order.
-
-    `source` says whether the images were `generated`, by `seed`, or are the `published` ones; `clean` is the accuracy
-    on the images as they were, where they are known.
-    """
-
-    accuracy: Mapping[str, tuple[float, ...]]
-    severities: tuple[int, ...]
-    count: int
-    source: str
-    seed: int | None = None
-    clean: float | None = None
-
-    @property
-    def by_corruption(self) -> dict[str, float]:
-        """Mean accuracy over the severities, by corruption."""
-        return {name: fmean(values) for name, values in self.accuracy.items()}
-
-    @property
-    def by_severity(self) -> tuple[float, ...]:
-        """Mean accuracy over the corruptions, in the order of `severities`."""
-        return tuple(map(fmean, zip(*self.accuracy.values(), strict=True)))
-
-    @property
-    def mean(self) -> float:
-        """Mean accuracy over all corruptions and severities: the mean corruption accuracy."""
-        return fmean(self.by_corruption.values())
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the scores and their means as a dict that `json` can write."""
-        return {
-            "source": self.source,
-            "seed": self.seed,
-            "count": self.count,
-            "clean": self.clean,
-            "mean": self.mean,
-            "severities": list(self.severities),
-            "by_severity": list(self.by_severity),
-            "by_corruption": self.by_corruption,
-            "accuracy": {name: list(values) for name, values in self.accuracy.items()},
-        }
+Cell = tuple[str, int] | None
+"""A corruption and its severity; None for the images as they are."""
 
 
 def evaluate_corruptions(
@@ -73,7 +29,7 @@ def evaluate_corruptions(
     severities: Sequence[int] = SEVERITIES,
     seed: int = 0,
     batch_size: int = 500,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> CorruptionScores:
     """Return the accuracy on the images as they are and under each corruption, generated as `corrupt` does it.
 
@@ -81,7 +37,7 @@ def evaluate_corruptions(
     image, all 75 together, on one core.
 
     Args:
-        predict: from uint8 images to logits; normalising is its affair, and so are the model's mode and device.
+        predict: from uint8 images to logits, such as a `Predictor`.
         images: uint8, N x 3 x H x W, at least 8 pixels a side.
         labels: int64, N.
         names: corruptions, of `NAMES`.
@@ -94,13 +50,13 @@ def evaluate_corruptions(
         InputError: one of these is something else, or `predict` returns no logits.
     """
     check_images(images)
-    plan = _plan(names, severities)
+    cells = _cells(names, severities)
 
-    def part(cell: tuple[str, int] | None, start: int, stop: int) -> Tensor:
-        chosen = images[start:stop]
-        return chosen if cell is None else corrupt(chosen, *cell, seed, first=start)
+    def batch(cell: Cell, start: int, stop: int) -> Tensor:
+        clean = images[start:stop]
+        return clean if cell is None else corrupt(clean, *cell, seed, first=start)
 
-    accuracy = _accuracy(predict, part, labels, [None, *plan], len(images), batch_size, progress)
+    accuracy = _accuracy(predict, batch, labels, [None, *cells], len(images), batch_size, progress)
     return CorruptionScores(
         accuracy=_by_name(accuracy, names, severities),
         severities=tuple(severities),
@@ -118,7 +74,7 @@ def evaluate_cifar10_c(
     severities: Sequence[int] = SEVERITIES,
     limit: int | None = None,
     batch_size: int = 500,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> CorruptionScores:
     """Return the accuracy on the published images, of each corruption and severity the first `limit` (None: all).
 
@@ -129,23 +85,25 @@ def evaluate_cifar10_c(
     if limit is not None and not 1 <= limit <= count:
         raise InputError(f"limit is {limit}: give 1 to {count}")
     names = tuple(published.files)
-    plan = _plan(names, severities)
+    cells = _cells(names, severities)
 
-    def part(cell: tuple[str, int] | None, start: int, stop: int) -> Tensor:
+    def batch(cell: Cell, start: int, stop: int) -> Tensor:
         assert cell is not None
         return published.images(*cell, start, stop)
 
-    chosen = published.labels[: limit or count]
-    accuracy = _accuracy(predict, part, chosen, plan, len(chosen), batch_size, progress)
+    labels = published.labels[: limit or count]
+    accuracy = _accuracy(predict, batch, labels, cells, len(labels), batch_size, progress)
     return CorruptionScores(
         accuracy=_by_name(accuracy, names, severities),
         severities=tuple(severities),
-        count=len(chosen),
+        count=len(labels),
         source="published",
+        seed=None,
+        clean=None,
     )
 
 
-def _plan(names: Sequence[str], severities: Sequence[int]) -> list[tuple[str, int]]:
+def _cells(names: Sequence[str], severities: Sequence[int]) -> list[tuple[str, int]]:
     """Return all cells to measure; raise `InputError` for none, for one twice, and for one that does not exist."""
     for setting, values in (("names", names), ("severities", severities)):
         if len(values) == 0 or len(set(values)) < len(values):
@@ -159,34 +117,34 @@ def _plan(names: Sequence[str], severities: Sequence[int]) -> list[tuple[str, in
 
 def _accuracy(
     predict: Predict,
-    part: Callable[[tuple[str, int] | None, int, int], Tensor],
+    batch: Callable[[Cell, int, int], Tensor],
     labels: Tensor,
-    cells: Sequence[tuple[str, int] | None],
+    cells: Sequence[Cell],
     count: int,
     batch_size: int,
-    progress: Progress | None,
-) -> dict[tuple[str, int] | None, float]:
+    progress: Progress,
+) -> dict[Cell, float]:
+    """Return the accuracy in each cell; `batch` makes its images from a first to before a last."""
     if labels.shape != (count,) or labels.dtype != torch.int64:
         raise InputError(f"labels are {labels.dtype} {tuple(labels.shape)}: give torch.int64, ({count},)")
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}: give at least 1")
     labels = labels.cpu()
-    found = {}
-    for turn, cell in enumerate(cells):
+    accuracy = {}
+    for number, cell in enumerate(cells):
         correct = 0
         for start in range(0, count, batch_size):
-            wanted = labels[start : start + batch_size]
-            logits = predict(part(cell, start, start + len(wanted))).detach().cpu()
-            if logits.ndim != 2 or len(logits) != len(wanted):
-                raise InputError(f"predict returned {tuple(logits.shape)} for {len(wanted)} images: return logits")
-            correct += int((logits.argmax(dim=1) == wanted).sum())
-            if progress is not None:
-                progress(turn * count + start + len(wanted), len(cells) * count)
-        found[cell] = correct / count
-    return found
+            targets = labels[start : start + batch_size]
+            logits = predict(batch(cell, start, start + len(targets))).detach().cpu()
+            if logits.ndim != 2 or len(logits) != len(targets):
+                raise InputError(f"predict returned {tuple(logits.shape)} for {len(targets)} images: return logits")
+            correct += int((logits.argmax(dim=1) == targets).sum())
+            progress(number * count + start + len(targets), len(cells) * count)
+        accuracy[cell] = correct / count
+    return accuracy
 
 
 def _by_name(
-    accuracy: Mapping[tuple[str, int] | None, float], names: Sequence[str], severities: Sequence[int]
+    accuracy: dict[Cell, float], names: Sequence[str], severities: Sequence[int]
 ) -> dict[str, tuple[float, ...]]:
     return {name: tuple(accuracy[name, severity] for severity in severities) for name in names}

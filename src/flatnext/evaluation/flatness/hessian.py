@@ -12,68 +12,26 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from flatnext.errors import InputError
-from flatnext.evaluation.flatness.mean_loss import MeanLoss, Progress, check_number, report
+from flatnext.evaluation.flatness.objective import Objective, check_number
+from flatnext.evaluation.progress import Progress, silent
+from flatnext.runs.evidence import Eigenvalues, Trace
 
 PROBES_AT_ONCE = 4  # they share the gradient's graph; each needs twice the weights' memory
 
 
-@dataclass(frozen=True, kw_only=True)
-class Eigenvalues:
-    """The largest eigenvalues of the Hessian, largest first, and the smallest that showed.
-
-    Within `residuals[i]` of `values[i]` there is an eigenvalue; the error itself is of the order of the residual's
-    square over the gap to the next. `converged`: all residuals are within the tolerance. `smallest` comes from the same
-    steps, with a residual of its own: below zero, the weights are no minimum. `steps` Hessian-vector products on
-    `count` images, of `dimension` weights, in `precision`.
-    """
-
-    values: tuple[float, ...]
-    residuals: tuple[float, ...]
-    smallest: float
-    smallest_residual: float
-    converged: bool
-    steps: int
-    dimension: int
-    precision: str
-    count: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the eigenvalues as a dict that `json` can write."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trace:
-    """The trace of the Hessian: mean over `probes` and its standard error (None for one probe); on `count` images."""
-
-    trace: float
-    standard_error: float | None
-    samples: tuple[float, ...]
-    probes: int
-    dimension: int
-    precision: str
-    count: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the trace as a dict that `json` can write."""
-        return asdict(self)
-
-
 def hessian_eigenvalues(
-    objective: MeanLoss,
+    objective: Objective,
     number: int = 1,
     *,
     steps: int = 30,
     tolerance: float = 0.01,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Eigenvalues:
     """Return the `number` largest eigenvalues by Lanczos' method with full reorthogonalisation.
 
@@ -94,15 +52,15 @@ def hessian_eigenvalues(
         raise InputError(f"steps is {steps}: to find number={number} eigenvalues give at least as many")
     steps = min(steps, dimension)
     diagonal: list[float] = []
-    beside: list[float] = []
+    off_diagonal: list[float] = []
     for alpha, beta in _lanczos(objective, steps, seed):
         diagonal.append(alpha)
-        beside.append(beta)
-        report(progress, len(diagonal), steps)
-        values, residuals = _ritz(diagonal, beside)
+        off_diagonal.append(beta)
+        progress(len(diagonal), steps)
+        values, residuals = _ritz(diagonal, off_diagonal)
         converged = len(values) >= number and max(residuals[-number:]) <= tolerance * max(map(abs, values))
         # An exhausted subspace (beta is 0) has every eigenvalue that there is, but once only: go on for the others.
-        if converged and (number == 1 or all(beside)):
+        if converged and (number == 1 or all(off_diagonal)):
             break
     return Eigenvalues(
         values=tuple(reversed(values[-number:])),
@@ -117,7 +75,7 @@ def hessian_eigenvalues(
     )
 
 
-def hessian_trace(objective: MeanLoss, *, probes: int = 10, seed: int = 0, progress: Progress | None = None) -> Trace:
+def hessian_trace(objective: Objective, *, probes: int = 10, seed: int = 0, progress: Progress = silent) -> Trace:
     """Return the trace by Hutchinson's estimator: the mean of v'Hv over vectors of random signs (Rademacher).
 
     A sample's variance is twice the sum of the squares off the Hessian's diagonal, so that the standard error falls
@@ -134,7 +92,7 @@ def hessian_trace(objective: MeanLoss, *, probes: int = 10, seed: int = 0, progr
             for i, product in enumerate(products):
                 sums[i] += share * _dot(chunk[i], product)
         samples += sums
-        report(progress, len(samples), probes)
+        progress(len(samples), probes)
     if not all(map(math.isfinite, samples)):
         raise InputError("the Hessian is not finite at these weights: look at the loss first")
     return Trace(
@@ -148,7 +106,7 @@ def hessian_trace(objective: MeanLoss, *, probes: int = 10, seed: int = 0, progr
     )
 
 
-def _lanczos(objective: MeanLoss, steps: int, seed: int) -> Iterator[tuple[float, float]]:
+def _lanczos(objective: Objective, steps: int, seed: int) -> Iterator[tuple[float, float]]:
     """Yield the entries of the tridiagonal matrix: on the diagonal, and below it (0: the subspace is exhausted)."""
     generator = torch.Generator().manual_seed(seed)
     basis = [_new_direction(objective, [], generator)]
@@ -171,14 +129,14 @@ def _lanczos(objective: MeanLoss, steps: int, seed: int) -> Iterator[tuple[float
         basis.append(_unit(product.div_(beta), basis) if beta else _new_direction(objective, basis, generator))
 
 
-def _ritz(diagonal: list[float], beside: list[float]) -> tuple[list[float], list[float]]:
+def _ritz(diagonal: list[float], off_diagonal: list[float]) -> tuple[list[float], list[float]]:
     """Return the eigenvalues of the tridiagonal matrix, rising, and the residual of each."""
     size = len(diagonal)
     matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-    for i, beta in enumerate(beside[: size - 1]):
+    for i, beta in enumerate(off_diagonal[: size - 1]):
         matrix[i, i + 1] = matrix[i + 1, i] = beta
     values, vectors = torch.linalg.eigh(matrix)
-    return values.tolist(), (vectors[-1].abs() * beside[-1]).tolist()
+    return values.tolist(), (vectors[-1].abs() * off_diagonal[-1]).tolist()
 
 
 def _orthogonalise(vector: Tensor, basis: list[Tensor]) -> None:
@@ -188,7 +146,7 @@ def _orthogonalise(vector: Tensor, basis: list[Tensor]) -> None:
             vector.sub_(other, alpha=_dot(vector, other))
 
 
-def _new_direction(objective: MeanLoss, basis: list[Tensor], generator: torch.Generator) -> Tensor:
+def _new_direction(objective: Objective, basis: list[Tensor], generator: torch.Generator) -> Tensor:
     """Draw a unit vector that is orthogonal to the basis; on the CPU, so that every device gets the same."""
     first = objective.parameters[0]
     vector = torch.randn(objective.dimension, generator=generator, dtype=torch.float64).to(first.device, first.dtype)
@@ -201,7 +159,7 @@ def _unit(vector: Tensor, basis: list[Tensor]) -> Tensor:
     return vector.div_(vector.norm())
 
 
-def _signs(objective: MeanLoss, generator: torch.Generator) -> Tensor:
+def _signs(objective: Objective, generator: torch.Generator) -> Tensor:
     first = objective.parameters[0]
     bits = torch.randint(2, (objective.dimension,), generator=generator, dtype=torch.int8)
     return bits.to(first.device, first.dtype).mul_(2).sub_(1)

@@ -12,70 +12,28 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from flatnext.errors import InputError
-from flatnext.evaluation.flatness.mean_loss import MeanLoss, Progress, check_number, finite, report
+from flatnext.evaluation.flatness.objective import Objective, check_number
+from flatnext.evaluation.progress import Progress, silent
 from flatnext.methods.perturb import TINY, move, restored
+from flatnext.runs.evidence import Curve, Surface
 
 RADII = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 """Radii along random directions, relative to the weights: at 1 a filter is moved by its own norm."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Curve:
-    """Loss at `radii` from the solution, mean and sample standard deviation (None for one) over directions.
-
-    `losses[direction][radius]` are the single values, `centre` the loss at radius 0. A radius of 1 is a distance of
-    `unit` in the units of the weights (L2 norm). `count` images.
-    """
-
-    direction: str
-    radii: tuple[float, ...]
-    unit: float
-    centre: float
-    mean: tuple[float, ...]
-    sd: tuple[float, ...] | None
-    losses: tuple[tuple[float, ...], ...]
-    count: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the curve as a dict that `json` can write; a loss that is not finite becomes null."""
-        return _json(asdict(self))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Surface:
-    """Loss on a plane: `losses[i][j]` at `positions[i]` along the first direction, `positions[j]` along the second.
-
-    The middle one is `centre`, the loss at the solution. A position of 1 is a distance of `unit` in the units of the
-    weights; `cosine` is that of the angle between the two directions. `count` images.
-    """
-
-    positions: tuple[float, ...]
-    unit: float
-    cosine: float
-    centre: float
-    losses: tuple[tuple[float, ...], ...]
-    count: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the surface as a dict that `json` can write; a loss that is not finite becomes null."""
-        return _json(asdict(self))
-
-
 def loss_curve(
-    objective: MeanLoss,
+    objective: Objective,
     radii: Sequence[float] = RADII,
     *,
     directions: int = 5,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Curve:
     """Return the loss along random filter-normalised directions; the module says how they are made.
 
@@ -88,7 +46,7 @@ def loss_curve(
     return _curve(objective, "random", radii, _filters_norm(objective), draw, directions, progress)
 
 
-def gradient_curve(objective: MeanLoss, radii: Sequence[float], *, progress: Progress | None = None) -> Curve:
+def gradient_curve(objective: Objective, radii: Sequence[float], *, progress: Progress = silent) -> Curve:
     """Return the loss along the gradient of the loss, over all parameters; `radii` are in the units of the weights.
 
     Cost: 1 forward and backward pass, len(radii) forward passes. `InputError`: the gradient is zero or not finite.
@@ -102,7 +60,7 @@ def gradient_curve(objective: MeanLoss, radii: Sequence[float], *, progress: Pro
 
 
 def loss_surface(
-    objective: MeanLoss, *, extent: float = 1.0, points: int = 11, seed: int = 0, progress: Progress | None = None
+    objective: Objective, *, extent: float = 1.0, points: int = 11, seed: int = 0, progress: Progress = silent
 ) -> Surface:
     """Return the loss on a grid of points x points over two random filter-normalised directions.
 
@@ -124,7 +82,7 @@ def loss_surface(
             row = []
             for j, b in enumerate(positions):
                 row.append(centre if a == b == 0 else _at(objective, theta, torch._foreach_add(base, second, alpha=b)))
-                report(progress, i * points + j + 1, points**2)
+                progress(i * points + j + 1, points**2)
             rows.append(tuple(row))
     unit = _filters_norm(objective)
     dot = sum(float((x.double() * y).sum()) for x, y in zip(first, second, strict=True))
@@ -156,25 +114,25 @@ def filter_normalised(weights: Sequence[Tensor], generator: torch.Generator) -> 
 
 
 def _curve(
-    objective: MeanLoss,
+    objective: Objective,
     name: str,
     radii: Sequence[float],
     unit: float,
     draw: Callable[[list[Tensor]], list[Tensor]],
-    number: int,
-    progress: Progress | None,
+    directions: int,
+    progress: Progress,
 ) -> Curve:
     if not radii or not all(map(math.isfinite, radii)):
         raise InputError(f"radii are {list(radii)}: give one or more finite numbers")
     losses: list[tuple[float, ...]] = []
     centre = objective.clean
     with restored(objective.parameters) as theta:
-        for _ in range(number):
+        for _ in range(directions):
             direction = draw(theta)
             row: list[float] = []
             for radius in radii:
                 row.append(_at(objective, theta, torch._foreach_mul(direction, radius)) if radius else centre)
-                report(progress, len(losses) * len(radii) + len(row), number * len(radii))
+                progress(len(losses) * len(radii) + len(row), directions * len(radii))
             losses.append(tuple(row))
     columns = list(zip(*losses, strict=True))
     return Curve(
@@ -182,20 +140,20 @@ def _curve(
         radii=tuple(radii),
         unit=unit,
         centre=centre,
-        mean=tuple(map(_mean, columns)),
-        sd=tuple(map(_sd, columns)) if number > 1 else None,
+        mean=tuple(sum(values) / len(values) for values in columns),
+        sd=tuple(map(_sd, columns)) if directions > 1 else None,
         losses=tuple(losses),
         count=objective.count,
     )
 
 
-def _at(objective: MeanLoss, theta: list[Tensor], delta: Sequence[Tensor]) -> float:
+def _at(objective: Objective, theta: list[Tensor], delta: Sequence[Tensor]) -> float:
     """Return the loss at theta + delta."""
     move(objective.parameters, list(delta), theta)
     return objective.value()
 
 
-def _filters_norm(objective: MeanLoss) -> float:
+def _filters_norm(objective: Objective) -> float:
     """Return the norm that every filter-normalised direction has: that of all filters together."""
     norm = _norm([w for w in objective.detached() if w.ndim > 1])
     if not norm:
@@ -207,17 +165,5 @@ def _norm(tensors: Sequence[Tensor]) -> float:
     return math.sqrt(sum(float(t.double().square().sum()) for t in tensors))
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
 def _sd(values: Sequence[float]) -> float:
     return statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
-
-
-def _json(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _json(value) for key, value in content.items()}
-    if isinstance(content, (tuple, list)):
-        return [_json(value) for value in content]
-    return finite(content) if isinstance(content, float) else content

@@ -10,50 +10,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from flatnext.evaluation.flatness.mean_loss import MeanLoss, Progress, check_number, finite, report
+from flatnext.evaluation.flatness.objective import Objective, check_number
+from flatnext.evaluation.progress import Progress, silent
 from flatnext.methods import amp, asam, sam
 from flatnext.methods.perturb import check, clipped, factors, move, norms, restored, scaled
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sharpness:
-    """The largest loss that an ascent met in a ball of `radius`.
-
-    `loss` is that at the weights, `worst` the largest, at a `distance` (L2 norm) from them, and `increase` their
-    difference, never negative. `ball`: tensor (each parameter tensor has a ball of its own), global or adaptive.
-    `steps` of the ascent, `count` images.
-    """
-
-    kind: str
-    ball: str
-    radius: float
-    steps: int
-    loss: float
-    worst: float
-    increase: float
-    distance: float
-    count: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the measure as a dict that `json` can write; what is not finite becomes null."""
-        return {k: finite(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
+from flatnext.runs.evidence import Sharpness
 
 
 def amp_sharpness(
-    objective: MeanLoss,
+    objective: Objective,
     radii: Sequence[float] = (0.5,),
     *,
     inner_lr: float = 1.0,
     inner_iter: int = 1,
     ball: Literal["tensor", "global"] = "tensor",
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> tuple[Sharpness, ...]:
     """Return the sharpness by AMP's own ascent (`flatnext.methods.amp`) at each epsilon of `radii`.
 
@@ -66,7 +43,7 @@ def amp_sharpness(
 
 
 def sam_sharpness(
-    objective: MeanLoss, radii: Sequence[float] = (0.05,), *, progress: Progress | None = None
+    objective: Objective, radii: Sequence[float] = (0.05,), *, progress: Progress = silent
 ) -> tuple[Sharpness, ...]:
     """Return the sharpness by SAM's step of length rho (`flatnext.methods.sam`) at each rho of `radii`.
 
@@ -77,7 +54,7 @@ def sam_sharpness(
 
 
 def asam_sharpness(
-    objective: MeanLoss, radii: Sequence[float] = (0.5,), *, eta: float = 0.01, progress: Progress | None = None
+    objective: Objective, radii: Sequence[float] = (0.5,), *, eta: float = 0.01, progress: Progress = silent
 ) -> tuple[Sharpness, ...]:
     """Return the sharpness by ASAM's step (`flatnext.methods.asam`) at each rho of `radii`; cost as for SAM's.
 
@@ -88,14 +65,14 @@ def asam_sharpness(
 
 
 def ascent_sharpness(
-    objective: MeanLoss,
+    objective: Objective,
     radii: Sequence[float] = (0.05,),
     *,
     steps: int = 5,
     step_size: float = 0.5,
     ball: Literal["tensor", "global"] = "global",
     seed: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> tuple[Sharpness, ...]:
     """Return the sharpness by projected gradient ascent at each of `radii`, in the units of the weights.
 
@@ -115,9 +92,9 @@ def ascent_sharpness(
 
 
 class _Watch:
-    """Evaluates the loss during an ascent, and keeps the largest and its distance from the start."""
+    """Evaluates the loss during an ascent, and remembers the largest and its distance from the start."""
 
-    def __init__(self, objective: MeanLoss, theta: list[Tensor]) -> None:
+    def __init__(self, objective: Objective, theta: list[Tensor]) -> None:
         self.objective, self.theta = objective, theta
         self.worst, self.distance = -math.inf, 0.0
 
@@ -143,32 +120,31 @@ _Climb = tuple[float, Callable[[_Watch], None]]  # a radius, and the ascent in i
 
 
 def _measure(
-    objective: MeanLoss, climbs: Sequence[_Climb], progress: Progress | None, *, kind: str, ball: str, steps: int
+    objective: Objective, climbs: Sequence[_Climb], progress: Progress, *, kind: str, ball: str, steps: int
 ) -> tuple[Sharpness, ...]:
     """Carry out each of the climbs from the weights, and put them back."""
     check(radius=[radius for radius, _ in climbs])
     _ = objective.slope  # at the weights, before anything is moved; every climb starts with it
-    found = []
-    for number, (radius, climb) in enumerate(climbs):
+    results: list[Sharpness] = []
+    for radius, climb in climbs:
         with restored(objective.parameters) as theta:
             watch = _Watch(objective, theta)
             watch.note(objective.clean, 0.0)
             climb(watch)
-        report(progress, number + 1, len(climbs))
-        found.append(
-            Sharpness(
-                kind=kind,
-                ball=ball,
-                radius=radius,
-                steps=steps,
-                loss=objective.clean,
-                worst=watch.worst,
-                increase=watch.worst - objective.clean,
-                distance=watch.distance,
-                count=objective.count,
-            )
+        sharpness = Sharpness(
+            kind=kind,
+            ball=ball,
+            radius=radius,
+            steps=steps,
+            loss=objective.clean,
+            worst=watch.worst,
+            increase=watch.worst - objective.clean,
+            distance=watch.distance,
+            count=objective.count,
         )
-    return tuple(found)
+        results.append(sharpness)
+        progress(len(results), len(climbs))
+    return tuple(results)
 
 
 def _by_rule(watch: _Watch, *, rule: Callable[..., Any], passes: int) -> None:

@@ -1,0 +1,86 @@
+"""A trained model with the data set that it was trained for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flatnext import data, models
+from flatnext.config import Config
+from flatnext.device import resolve_device
+from flatnext.errors import InputError
+from flatnext.evaluation.predictor import Predictor, load_predictor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedModel:
+    """A predictor, the file of its weights, its data set, and how it was trained.
+
+    `config_known`: the file holds the config, and so says which images were trained on; the baseline's checkpoints do
+    not, and `config` is then the default one.
+    """
+
+    weights: Path
+    predictor: Predictor
+    config: Config
+    config_known: bool
+    dataset: data.Dataset
+
+    def split(self, name: str) -> data.Split:
+        """Return the images of `train`, `validation` or `test`. `InputError`: there are none, or nobody knows which."""
+        if name not in ("test", "validation", "train"):
+            raise InputError(f"split is {name!r}: choose test, validation or train")
+        if name == "test":
+            return self.dataset.test
+        if not self.config_known:
+            raise InputError(f"{self.weights} does not say which images it was trained on: evaluate it on --split test")
+        partition = data.partition(self.dataset, self.config.data)
+        split = partition.train if name == "train" else partition.validation
+        if split is None:
+            raise InputError(f"{self.weights} was trained without a validation split: evaluate on --split test")
+        return split
+
+    @property
+    def has_validation_split(self) -> bool:
+        """Whether images were held out from training that are no test images."""
+        return self.config_known and data.partition(self.dataset, self.config.data).validation is not None
+
+    def other_test_set(self, path: Path | str) -> data.Split:
+        """Return other images of the same classes, as `flatnext.data.read_test_set` reads them."""
+        return data.read_test_set(path, self.predictor.classes, self.dataset.test.images.shape[-1])
+
+
+def load_trained_model(
+    path: Path | str,
+    *,
+    checkpoint: str | None = None,
+    data_dir: Path | str = ".data",
+    device: str = "auto",
+    download: bool = True,
+    progress: bool = False,
+    overrides: Mapping[str, Any] | None = None,
+) -> TrainedModel:
+    """Load the weights at `path` and their data set; `evaluate` has the arguments.
+
+    Raises:
+        InputError: the file or the data is not there, or the weights are of another model.
+    """
+    resolve_device(device)  # before anything is downloaded
+    weights = models.find_weights(path, checkpoint)
+    origin = models.read_origin(models.read_weights(weights)[1], weights)
+    config = (origin.config if origin else Config(recipe="unknown")).override(overrides or {})
+    dataset = data.load(
+        config.data.dataset, Path(data_dir), image_size=config.data.image_size, download=download, progress=progress
+    )
+    classes = origin.classes if origin else dataset.classes
+    if classes != tuple(dataset.classes):
+        raise InputError(f"{weights} knows the classes {', '.join(classes)}; the data has {', '.join(dataset.classes)}")
+    return TrainedModel(
+        weights=weights,
+        predictor=load_predictor(weights, device=device, overrides=overrides, dataset=dataset),
+        config=config,
+        config_known=origin is not None,
+        dataset=dataset,
+    )
