@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flatnext.config import Config, recipe
+    from flatnext.config import Config, Data, recipe
     from flatnext.data import Loader, Normalization, load, partition
     from flatnext.deploy import PretrainedInfo, from_pretrained, pretrained_info
     from flatnext.errors import InputError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AMP",
     "Config",
+    "Data",
     "InputError",
     "Loader",
     "Normalization",
@@ -53,7 +54,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "config": ("Config", "recipe"),
+    "config": ("Config", "Data", "recipe"),
     "data": ("Loader", "Normalization", "load", "partition"),
     "deploy": ("PretrainedInfo", "from_pretrained", "pretrained_info"),
     "errors": ("InputError",),
