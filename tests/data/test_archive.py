@@ -214,14 +214,14 @@ def test_a_disk_that_is_full_while_downloading(monkeypatch, tmp_path, serve):
 
 def test_ctrl_c_leaves_nothing(monkeypatch, tmp_path, serve):
     path, layout, _ = publish_archive(monkeypatch, tmp_path / "server")
-    url = serve(path.parent)
+    serve(path.parent)
 
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tarfile, "copyfileobj", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        fetch(layout.archive, tmp_path / "data", base_url=url)
+        fetch(layout.archive, tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 

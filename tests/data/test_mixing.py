@@ -167,7 +167,7 @@ def test_a_step_on_soft_targets_is_numpys(smoothing, grad_accum_steps):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).double()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    method = methods.BoundMethod(settings=Sgd(), model=model, optimizer=optimizer, total_steps=1)
+    method = methods.bind(Sgd(), model, optimizer, total_steps=1)
     step = Step(
         model=model,
         method=method,
@@ -198,7 +198,7 @@ def test_hard_targets_as_probabilities_take_the_same_step():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(12, 5)).double()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        method = methods.BoundMethod(settings=Sgd(), model=model, optimizer=optimizer, total_steps=1)
+        method = methods.bind(Sgd(), model, optimizer, total_steps=1)
         step = Step(model=model, method=method, autocast=contextlib.nullcontext, label_smoothing=0.1)
         labels = torch.tensor([0, 4, 2])
         targets = torch.eye(5, dtype=torch.float64)[labels] if soft else labels
@@ -225,7 +225,7 @@ def whole(request, tmp_path_factory):
 def test_a_mixed_run_resumes_to_the_bit(whole, tmp_path, number):
     config, folder = whole
     with pytest.raises(Stopped):
-        train(config, tmp_path / "run", progress=AtStep(number, lambda: os.kill(os.getpid(), signal.SIGINT)))
+        train(config, tmp_path / "run", display=AtStep(number, lambda: os.kill(os.getpid(), signal.SIGINT)))
     train(config, tmp_path / "run", resume=True)
     assert_same_run(folder, tmp_path / "run")
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from flatnext import config
 from flatnext.data import Dataset, Normalization, Split, load, partition
-from flatnext.data.dataset import stratified
 from flatnext.data.normalization import channel_statistics
+from flatnext.data.partition import stratified
 from flatnext.errors import InputError
 
 NORMALIZATION = Normalization((0.5,) * 3, (0.2,) * 3)

@@ -1,10 +1,11 @@
 """Images and labels as tensors on the device: sources, splits, augmentation, and the loader."""
 
-from flatnext.data.dataset import Dataset, Partition, Split, partition, stratified
+from flatnext.data.dataset import Dataset, Partition, Split
 from flatnext.data.describe import describe
 from flatnext.data.loader import Loader, batches
 from flatnext.data.normalization import CIFAR10, Normalization
-from flatnext.data.picture import sample_grid
+from flatnext.data.partition import partition, stratified
+from flatnext.data.samples import sample_grid
 from flatnext.data.sources import load
 from flatnext.data.test_set import read_test_set, test_set_name
 

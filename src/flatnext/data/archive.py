@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,59 +29,62 @@ class Archive:
     folder: str
 
 
-def fetch(archive: Archive, data_dir: Path, *, base_url: str | None = None, progress: bool = False) -> Path:
+def fetch(archive: Archive, data_dir: Path, *, progress: bool = False) -> Path:
     """Download an archive and unpack it; return its folder in `data_dir`, which is made where it is missing.
 
-    `base_url` (default: `BASE_URL`) goes before the archive's name. Whatever goes wrong, nothing is left behind, and
-    an `InputError` names the URL.
+    With `progress` a bar is shown. Where it fails, nothing is left behind, and an `InputError` names the URL.
     """
-    import pooch  # brings `requests`, which only a download needs
+    import pooch  # imports `requests`, which only a download needs
 
     pooch.get_logger().setLevel(logging.WARNING)
-    url = (BASE_URL if base_url is None else base_url) + archive.name
+    url = BASE_URL + archive.name
     remedy = f"put {archive.name} into {data_dir} yourself, or give a data_dir that has it"
-    with _named(url, remedy), _workspace(data_dir) as space, _progress_bar(archive.name, progress) as bar:
+    with _input_errors(url, remedy), _workspace(data_dir) as workspace, _progress_bar(archive.name, progress) as bar:
         downloader = pooch.HTTPDownloader(progressbar=bar)
-        file = pooch.retrieve(url, known_hash=None, path=space, fname=archive.name, downloader=downloader)
-        return _unpack(Path(file), archive, space, data_dir)
+        file = pooch.retrieve(url, known_hash=None, path=workspace, fname=archive.name, downloader=downloader)
+        return _unpack(Path(file), archive, workspace, data_dir)
 
 
 def unpack(archive: Archive, data_dir: Path) -> Path:
     """Unpack an archive that lies in `data_dir`; return its folder there. Fails as `fetch` does."""
     path = data_dir / archive.name
     remedy = "delete it to have it downloaded again, or put the published one there"
-    with _named(str(path), remedy), _workspace(data_dir) as space:
-        return _unpack(path, archive, space, data_dir)
+    with _input_errors(str(path), remedy), _workspace(data_dir) as workspace:
+        return _unpack(path, archive, workspace, data_dir)
 
 
-class _RefusedError(Exception):
+def md5(path: Path) -> str:
+    """Return the MD5 of a file as a hexadecimal number."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+class _WrongContentError(Exception):
     """What is wrong with an archive that could be read."""
 
 
-def _unpack(path: Path, archive: Archive, space: Path, data_dir: Path) -> Path:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if found != archive.md5:
-        raise _RefusedError(f"has MD5 {found}, not the published {archive.md5}")
+def _unpack(path: Path, archive: Archive, workspace: Path, data_dir: Path) -> Path:
+    if (digest := md5(path)) != archive.md5:
+        raise _WrongContentError(f"has MD5 {digest}, not the published {archive.md5}")
     with tarfile.open(path) as tar:
-        tar.extractall(space, filter="data")
-    if not (space / archive.folder).is_dir():
-        raise _RefusedError(f"has no folder {archive.folder}")
+        tar.extractall(workspace, filter="data")
+    if not (workspace / archive.folder).is_dir():
+        raise _WrongContentError(f"has no folder {archive.folder}")
     target = data_dir / archive.folder
     try:
-        os.replace(space / archive.folder, target)
+        os.replace(workspace / archive.folder, target)
     except OSError:
-        if not target.is_dir():  # where another process was faster, its folder is the same
+        if not target.is_dir():  # else another process was faster, and its folder is the same
             raise
     return target
 
 
 @contextmanager
-def _named(source: str, remedy: str) -> Iterator[None]:
+def _input_errors(source: str, remedy: str) -> Iterator[None]:
     """Turn what may go wrong with `source` into an `InputError` of one line."""
     try:
         yield
-    except _RefusedError as error:
+    except _WrongContentError as error:
         raise InputError(f"{source} {error}: {remedy}") from None
     except (tarfile.TarError, zlib.error, EOFError) as error:
         raise InputError(f"{source} is damaged ({type(error).__name__}): {remedy}") from None
@@ -99,8 +103,8 @@ def _workspace(data_dir: Path) -> Iterator[Path]:
     missing = [folder for folder in (data_dir, *data_dir.parents) if not folder.exists()]
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=data_dir) as space:
-            yield Path(space)
+        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=data_dir) as workspace:
+            yield Path(workspace)
     except BaseException:
         with suppress(OSError):
             for folder in missing:
@@ -109,9 +113,9 @@ def _workspace(data_dir: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _progress_bar(title: str, wanted: bool) -> Iterator[Any]:
-    """Give what pooch reports progress to: an object as tqdm's bars are, which draws with rich; or False."""
-    if not wanted:
+def _progress_bar(title: str, shown: bool) -> Iterator[Any]:
+    """Give the progress bar that pooch reports to, or False."""
+    if not shown:
         yield False
         return
     from rich import progress
@@ -128,27 +132,16 @@ def _progress_bar(title: str, wanted: bool) -> Iterator[Any]:
 
 
 class _Bar:
-    """The four members of tqdm's bar that pooch uses."""
+    """A bar of rich with the members of tqdm's that pooch uses."""
+
+    total = property(
+        lambda self: self._bar.tasks[0].total or 0,
+        lambda self, size: self._bar.update(self._task, total=size or None),
+        doc="Bytes in all, as the server says; 0 where it does not.",
+    )
 
     def __init__(self, bar: Any, task: Any) -> None:
         self._bar, self._task = bar, task
-
-    @property
-    def total(self) -> int:
-        """Bytes in all, by the server's word; 0 where it does not say."""
-        return self._bar.tasks[0].total or 0
-
-    @total.setter
-    def total(self, size: int) -> None:
-        self._bar.update(self._task, total=size or None)
-
-    def update(self, size: int) -> None:
-        """Count `size` bytes more."""
-        self._bar.advance(self._task, size)
-
-    def reset(self) -> None:
-        """Count from 0 again, as pooch does to end on the exact number."""
-        self._bar.update(self._task, completed=0)
-
-    def close(self) -> None:
-        """Do nothing: the bar ends with the download."""
+        self.update = partial(bar.advance, task)
+        self.reset = partial(bar.update, task, completed=0)  # pooch ends on the exact number
+        self.close = bar.refresh

@@ -25,12 +25,13 @@ PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How one published version of a set lies on disk; `md5` holds the files' published sums, where they are known."""
+    """How a published version of a set lies on disk."""
 
     archive: Archive
-    train: tuple[str, ...]
-    test: str
+    md5: dict[str, str]
+    """The published MD5 of each file of images, of which the last is the test set."""
     meta: str
+    """The file with the names of the classes."""
     classes: int
     names_key: str = ""
     """In the meta file of the Python layout: where the class names are."""
@@ -38,19 +39,22 @@ class Layout:
     """In a batch of the Python layout: where the labels are. Empty: the binary layout."""
     label_bytes: int = 1
     """In a record of the binary layout: bytes before the pixels, the last of which is the label."""
-    md5: dict[str, str]
+
+    @property
+    def train(self) -> tuple[str, ...]:
+        """The files of training images."""
+        return tuple(self.md5)[:-1]
+
+    @property
+    def test(self) -> str:
+        """The file of test images."""
+        return tuple(self.md5)[-1]
 
 
 LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "cifar10": (
         Layout(
             archive=Archive("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a", "cifar-10-batches-py"),
-            train=tuple(f"data_batch_{i}" for i in range(1, 6)),
-            test="test_batch",
-            meta="batches.meta",
-            classes=10,
-            names_key="label_names",
-            labels_key="labels",
             md5={
                 "data_batch_1": "c99cafc152244af753f735de768cd75f",
                 "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -59,13 +63,13 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
                 "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
                 "test_batch": "40351d587109b95175f43aff81a1287e",
             },
+            meta="batches.meta",
+            classes=10,
+            names_key="label_names",
+            labels_key="labels",
         ),
         Layout(
             archive=Archive("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530", "cifar-10-batches-bin"),
-            train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
-            test="test_batch.bin",
-            meta="batches.meta.txt",
-            classes=10,
             md5={
                 "data_batch_1.bin": "5dd7e06a14cb22eb9f671a540d1b7c25",
                 "data_batch_2.bin": "5ea93a67294ea407fff1d09f752e9692",
@@ -74,27 +78,25 @@ LAYOUTS: dict[str, tuple[Layout, ...]] = {
                 "data_batch_5.bin": "53f37980c15c3d472c316c40844f3f0d",
                 "test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d",
             },
+            meta="batches.meta.txt",
+            classes=10,
         ),
     ),
     "cifar100": (
         Layout(
             archive=Archive("cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85", "cifar-100-python"),
-            train=("train",),
-            test="test",
+            md5={"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
             meta="meta",
             classes=100,
             names_key="fine_label_names",
             labels_key="fine_labels",
-            md5={"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
         ),
         Layout(
             archive=Archive("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8", "cifar-100-binary"),
-            train=("train.bin",),
-            test="test.bin",
+            md5={"train.bin": "6172c7755cfe09b2fe270c85cebc1b15", "test.bin": "4499cfba6c016c1be1438163640a0898"},
             meta="fine_label_names.txt",
             classes=100,
             label_bytes=2,
-            md5={"train.bin": "6172c7755cfe09b2fe270c85cebc1b15", "test.bin": "4499cfba6c016c1be1438163640a0898"},
         ),
     ),
 }
@@ -109,18 +111,7 @@ def load_cifar(
     `data_dir`, which is unpacked beside itself; else the archive of the Python layout is downloaded. A batch may have
     any number of images. Raises `InputError` for files that are missing, damaged or not what they should be.
     """
-    found = find(name, data_dir)
-    if found is None:
-        layout = next((each for each in LAYOUTS[name] if (data_dir / each.archive.name).is_file()), None)
-        if layout is not None:
-            found = layout, unpack(layout.archive, data_dir)
-        elif download:
-            layout = LAYOUTS[name][0]
-            found = layout, fetch(layout.archive, data_dir, progress=progress)
-        else:
-            wanted = " or ".join(each.archive.folder for each in LAYOUTS[name])
-            raise InputError(f"{data_dir} holds no {wanted}: allow the download, or give another data_dir")
-    layout, folder = found
+    layout, folder = find(name, data_dir) or _unpack(name, data_dir, download=download, progress=progress)
     return (
         _read_classes(folder / layout.meta, layout),
         _read(folder, layout.train, layout),
@@ -139,6 +130,18 @@ def find(name: str, data_dir: Path) -> tuple[Layout, Path] | None:
     return None
 
 
+def _unpack(name: str, data_dir: Path, *, download: bool, progress: bool) -> tuple[Layout, Path]:
+    """Unpack the archive in `data_dir`, or a downloaded one; return as `find` does."""
+    for layout in LAYOUTS[name]:
+        if (data_dir / layout.archive.name).is_file():
+            return layout, unpack(layout.archive, data_dir)
+    if not download:
+        folders = " or ".join(layout.archive.folder for layout in LAYOUTS[name])
+        raise InputError(f"{data_dir} holds no {folders}: allow the download, or give another data_dir")
+    layout = LAYOUTS[name][0]
+    return layout, fetch(layout.archive, data_dir, progress=progress)
+
+
 def _read(folder: Path, names: Sequence[str], layout: Layout) -> Split:
     read = _read_python if layout.labels_key else _read_binary
     images, labels = zip(*(read(folder / name, layout) for name in names), strict=True)
@@ -151,7 +154,9 @@ def _read_python(path: Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
     if not (isinstance(data, np.ndarray) and data.ndim == 2 and data.shape[1] == PIXELS and len(data) > 0):
         raise InputError(f"{path} has no 'data' of N x {PIXELS} bytes: replace it by the published file")
     if not (isinstance(labels, list) and len(labels) == len(data) and all(type(label) is int for label in labels)):
-        raise InputError(f"{path} has not one of {layout.labels_key!r} an image: replace it by the published file")
+        raise InputError(
+            f"{path} has not one of {layout.labels_key!r} for each image: replace it by the published file"
+        )
     return data.reshape(-1, *SHAPE), _check_labels(np.array(labels, dtype=object), path, layout)
 
 

@@ -1,4 +1,4 @@
-"""A data set as tensors, and its division into training, validation and test images."""
+"""A data set as tensors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flatnext import config
 from flatnext.data.normalization import Normalization
 from flatnext.errors import InputError
 
@@ -72,7 +71,7 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Partition:
-    """What a run sees: the images it trains on, those it chooses by (None: none), and those it is judged by."""
+    """A data set divided for a run: with images held out for choices (None: none), and perhaps fewer to train on."""
 
     name: str
     classes: tuple[str, ...]
@@ -90,53 +89,3 @@ class Partition:
     def std(self) -> tuple[float, ...]:
         """The std of `normalization`."""
         return self.normalization.std
-
-
-def partition(dataset: Dataset, settings: config.Data) -> Partition:
-    """Hold `settings.validation` training images out (None: a tenth), and keep `settings.train_images` of the rest.
-
-    Both draws are stratified and seeded by `settings.split_seed` alone, so all seeds of a study share them; the
-    validation images are the same whatever `train_images` is. Raises `InputError` where there are too few images.
-    """
-    generator = torch.Generator().manual_seed(settings.split_seed)
-    train, validation = dataset.train, None
-    count = len(train) // 10 if settings.validation is None else settings.validation
-    if count:
-        if count >= len(train):
-            raise InputError(
-                f"validation is {count}: {dataset.name} has {len(train)} training images, "
-                f"so give at most {len(train) - 1}"
-            )
-        held_out, rest = stratified(train.labels, count, generator)
-        train, validation = train.select(rest), train.select(held_out)
-    if settings.train_images is not None:
-        if settings.train_images > len(train):
-            raise InputError(
-                f"train_images is {settings.train_images}: {dataset.name} has {len(train)} "
-                f"beside {count} for validation, so give at most {len(train)}"
-            )
-        kept, _ = stratified(train.labels, settings.train_images, generator)
-        train = train.select(kept)
-    return Partition(
-        name=dataset.name,
-        classes=dataset.classes,
-        train=train,
-        validation=validation,
-        test=dataset.test,
-        normalization=dataset.normalization,
-    )
-
-
-def stratified(labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw `count` indices at random, the same share of each class; return them and the rest, each rising.
-
-    Shares are rounded by largest remainders (ties go to the lower class), so that exactly `count` are drawn.
-    """
-    sizes = torch.bincount(labels)
-    quota, remainder = (sizes * count) // len(labels), (sizes * count) % len(labels)
-    quota[remainder.argsort(descending=True, stable=True)[: count - int(quota.sum())]] += 1
-    order = torch.randperm(len(labels), generator=generator)
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
-    for label, share in enumerate(quota.tolist()):
-        chosen[order[labels[order] == label][:share]] = True
-    return chosen.nonzero().flatten(), (~chosen).nonzero().flatten()

@@ -1,20 +1,20 @@
-"""What a data set is, in figures: its images and classes, their statistics, and if its files are the published ones."""
+"""A data set in figures: its images and classes, their statistics, and whether its files are the published ones."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 
+from flatnext.data.archive import md5
 from flatnext.data.cifar import LAYOUTS, find
 from flatnext.data.dataset import Dataset
 from flatnext.data.normalization import channel_statistics
 
 
 def describe(dataset: Dataset, data_dir: Path) -> str:
-    """Return lines that tell counts, image size, classes, pixel statistics and, for CIFAR, if the files are genuine."""
+    """Return lines with counts, image size, classes, pixel statistics and, for CIFAR, whether the files are genuine."""
     height, width = dataset.train.images.shape[2:]
     mean, std = channel_statistics(dataset.train.images)
     lines = [
@@ -50,20 +50,16 @@ def _figures(values: Iterable[float]) -> str:
 
 
 def _provenance(name: str, data_dir: Path) -> str:
-    """Say whether the batches' MD5 sums are the published ones."""
-    found = find(name, data_dir)
-    if found is None:
+    """Say whether the MD5 sums of the files of images are the published ones."""
+    location = find(name, data_dir)
+    if location is None:
         return f"files: no longer in {data_dir}"
-    layout, folder = found
-    other = [file for file, md5 in layout.md5.items() if _md5(folder / file) != md5]
+    layout, folder = location
+    other = [file for file, digest in layout.md5.items() if not _is_file_with(folder / file, digest)]
     if other:
         return f"files in {folder}: MD5 NOT as published: {', '.join(other)}"
     return f"files in {folder}: MD5 of all {len(layout.md5)} batches as published"
 
 
-def _md5(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    except OSError:
-        return "missing"
+def _is_file_with(path: Path, digest: str) -> bool:
+    return path.is_file() and md5(path) == digest

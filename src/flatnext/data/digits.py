@@ -1,11 +1,12 @@
-"""Handwritten digits that come with scikit-learn: small, real, and there without a download."""
+"""Handwritten digits that come with scikit-learn: small, real, without a download."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from flatnext.data.dataset import Split, stratified
+from flatnext.data.dataset import Split
+from flatnext.data.partition import stratified
 
 TEST_IMAGES = 360
 TEST_SEED = 0
@@ -14,8 +15,8 @@ TEST_SEED = 0
 def load_digits() -> tuple[tuple[str, ...], Split, Split]:
     """Return classes, 1437 training and 360 test images (8x8, grey in all three channels).
 
-    Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI. The division is our own:
-    stratified, with a fixed seed.
+    Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI. The division is this
+    project's: stratified, with a fixed seed.
     """
     from sklearn.datasets import load_digits as load  # takes a second to import, so only where it is used
 

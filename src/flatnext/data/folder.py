@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flatnext.data.dataset import Split, stratified
+from flatnext.data.dataset import Split
 from flatnext.data.images import image_files, read_image
+from flatnext.data.partition import stratified
 from flatnext.errors import InputError
 
 IMAGE_SIZE = 32
