@@ -22,7 +22,8 @@ from flatnext.device import resolve_device
 from flatnext.errors import InputError
 from flatnext.evaluation import evaluate
 from flatnext.processes import ALONE
-from flatnext.training import RunFolder, Stopped, train
+from flatnext.runs.folder import RunFolder
+from flatnext.training import Stopped, load_data, train
 from flatnext.training.average import Average, decay_after
 from flatnext.training.loop import check_data
 from flatnext.training.run import Run
@@ -107,9 +108,9 @@ def grown(tmp_path_factory):
 @pytest.mark.parametrize("number", [1, 4, 6, 8, 9, 11])
 def test_growing_images_and_average_resume_to_the_bit(grown, tmp_path, number):
     with pytest.raises(Stopped):
-        train(GROWING, tmp_path / "run", progress=AtStep(number, lambda: os.kill(os.getpid(), signal.SIGINT)))
+        train(GROWING, tmp_path / "run", display=AtStep(number, lambda: os.kill(os.getpid(), signal.SIGINT)))
     rest = AtStep(0, None)
-    train(GROWING, tmp_path / "run", resume=True, progress=rest)
+    train(GROWING, tmp_path / "run", resume=True, display=rest)
     assert rest.steps == 12 - number
     assert_same_run(grown[1], tmp_path / "run")
 
@@ -135,7 +136,7 @@ def test_the_raw_weights_are_trained_as_without_an_average(tmp_path):
         folder = tmp_path / str(ema)
         config = tiny(ema=ema)
         with pytest.raises(Stopped):
-            train(config, folder, progress=AtStep(7, lambda: os.kill(os.getpid(), signal.SIGINT)))
+            train(config, folder, display=AtStep(7, lambda: os.kill(os.getpid(), signal.SIGINT)))
         state = torch.load(folder / "state-000000007.pt", weights_only=True)
         kept[ema] = state["weights"] if ema else safetensors.torch.load_file(folder / "last.safetensors")
     assert all(torch.equal(kept[0.0][name], value) for name, value in kept[0.9].items())
@@ -143,7 +144,7 @@ def test_the_raw_weights_are_trained_as_without_an_average(tmp_path):
 
 def test_a_state_without_the_raw_weights_is_one_line(tmp_path):
     with pytest.raises(Stopped):
-        train(tiny(ema=0.9), tmp_path, progress=AtStep(5, lambda: os.kill(os.getpid(), signal.SIGINT)))
+        train(tiny(ema=0.9), tmp_path, display=AtStep(5, lambda: os.kill(os.getpid(), signal.SIGINT)))
     path = tmp_path / "state-000000005.pt"
     state = torch.load(path, weights_only=True)
     for broken in ({k: v for k, v in state.items() if k != "weights"}, {**state, "weights": {"a": torch.ones(1)}}):
@@ -164,7 +165,7 @@ def test_metrics_are_true_with_growing_images(grown):
     ("changes", "message"),
     [
         ({"early_sizes": (4, 4, 4)}, "early_sizes has 3 epochs: there are 2"),
-        ({"early_sizes": (5,)}, "early_sizes has 5: give multiples of 2 up to the images' own 8"),
+        ({"early_sizes": (5,)}, "early_sizes has 5: give multiples of 2"),
         ({"early_sizes": (4, 16)}, "early_sizes has 16"),
         ({"early_sizes": ()}, "early_sizes is ()"),
         ({"early_sizes": (0,)}, "early_sizes is (0,)"),
