@@ -16,7 +16,7 @@ from flatnext.config import METHODS
 PACKAGE = Path(flatnext.__file__).parent
 # A layer imports itself and those before it.
 LAYERS = (
-    *("errors", "schema", "config", "files", "runs", "durations", "versions", "device", "processes", "seeds"),
+    *("errors", "schema", "config", "files", "runs", "durations", "versions", "progress", "device", "processes", "seeds"),
     "ops",
     *("data", "models", "methods", "evaluation", "evidence", "training", "bench", "study", "report", "deploy"),
     "cli",

@@ -12,14 +12,15 @@ from tiny import AtStep, tiny
 
 from flatnext.config import recipe
 from flatnext.errors import InputError
+from flatnext.progress import Display
 from flatnext.study.plan import make_plan, override_each
 from flatnext.study.run import run_study
-from flatnext.training import Silent, Stopped
+from flatnext.training import Stopped
 
 PAIR = [tiny("quick", epochs=1), tiny("quick-amp", epochs=1)]
 
 
-class Said(Silent):
+class Said(Display):
     """Keeps what was said."""
 
     def __init__(self) -> None:
@@ -76,18 +77,18 @@ def test_finished_runs_are_skipped_and_half_finished_ones_go_on(tmp_path):
     plan, cut, whole = make_plan(PAIR, 2), tmp_path / "cut", tmp_path / "whole"
     stop = AtStep(6, lambda: os.kill(os.getpid(), signal.SIGINT))  # in the second of four runs of four steps
     with pytest.raises(Stopped, match="run 2 of 4: quick-amp, seed 0"):
-        run_study(plan, cut, progress=stop)
+        run_study(plan, cut, display=stop)
     first = results(cut)
     assert list(first) == ["quick/seed-0"]
     rest = AtStep(0, None)
-    assert run_study(plan, cut, progress=rest) == []
+    assert run_study(plan, cut, display=rest) == []
     assert rest.steps == 10
     assert results(cut)["quick/seed-0"] == first["quick/seed-0"]
     run_study(plan, whole)
     for name, content in results(whole).items():
         assert json.loads(content)["last"] == json.loads(results(cut)[name])["last"]
     said = Said()
-    run_study(plan, cut, progress=said)
+    run_study(plan, cut, display=said)
     assert [line.endswith("finished before") for line in said.lines] == [True] * 4
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from flatnext.config import Config, recipe
-from flatnext.training import Silent
+from flatnext.progress import Display, Task
 
 TINY = {
     "epochs": 2,
@@ -23,13 +26,17 @@ def tiny(name: str = "quick", **changes: object) -> Config:
     return recipe(name).override({**TINY, **changes})
 
 
-class AtStep(Silent):
+class AtStep(Display, Task):
     """Calls a function when the run asks, after a step, whether to show it; counts the steps of this session."""
 
     def __init__(self, number: int, action: object) -> None:
         self.steps, self.number, self.action = 0, number, action
 
-    def wants_step(self) -> bool:
+    @contextmanager
+    def task(self, title: str, total: float = 1.0, done: float = 0.0) -> Iterator[Task]:
+        yield self
+
+    def due(self) -> bool:
         self.steps += 1
         if self.steps == self.number:
             self.action()

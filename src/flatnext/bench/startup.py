@@ -1,4 +1,4 @@
-"""Start-up: what a command takes before it does anything, and before it has trained a step."""
+"""Start-up: the time that commands take before they do anything, and before the first training step is done."""
 
 from __future__ import annotations
 
@@ -6,31 +6,29 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from flatnext.bench.plan import Plan
-from flatnext.bench.rounds import Turn, spread, warm_and_interleave
+from flatnext.bench.plan import Setup
+from flatnext.bench.timing import Turn, interleave, spread
 from flatnext.errors import InputError
 
-# The command itself, with a display that ends the process when the loop first asks it whether to show a step. The clock
-# that it prints is the one that the parent read before it started the process.
+# The command itself, with a progress display that ends the process when the loop first asks whether to show a step. It
+# prints the time of the same clock that the parent read before it started the process.
 FIRST_STEP = """
 import os, sys, time, torch
-import flatnext.training as training
+from flatnext import progress
 
-class First(training.Silent):
-    def wants_step(self):
+class First(progress.Task):
+    def due(self):
         if torch.accelerator.is_available():
             torch.accelerator.synchronize()
         print("first step", time.time(), flush=True)
         os._exit(0)
 
-training.make_progress = First
+progress.Task = First
+progress.ConsoleDisplay = progress.Display
 from flatnext.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -47,9 +45,9 @@ def run_command(*arguments: str) -> str:
 
 def whole(*arguments: str) -> float:
     """Return the seconds from the start of a command to its end."""
-    began = time.perf_counter()
+    start = time.perf_counter()
     run_command(*arguments)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def to_first_step(dataset: str, data_dir: str, device: str) -> float:
@@ -57,9 +55,9 @@ def to_first_step(dataset: str, data_dir: str, device: str) -> float:
     recipe = "quick" if dataset == "digits" else "sgd"
     with tempfile.TemporaryDirectory() as folder:
         flags = ["--output", str(Path(folder) / "run"), "--data-dir", data_dir, "--no-download", "--device", device]
-        began = time.time()
+        start = time.time()
         output = run_command("-c", FIRST_STEP, "train", "--recipe", recipe, *flags)
-    return float(output.split()[-1]) - began
+    return float(output.split()[-1]) - start
 
 
 def dataset_here(data_dir: str) -> str:
@@ -68,15 +66,18 @@ def dataset_here(data_dir: str) -> str:
     return "cifar10" if any((Path(data_dir) / name).is_dir() for name in names) else "digits"
 
 
-def measure_startup(plan: Plan, device: torch.device, say: Callable[[str], None]) -> dict[str, Any]:
+def measure_startup(setup: Setup) -> dict[str, Any]:
     """Return the seconds of every start of each command, interleaved, after one start of each that fills the caches."""
+    plan = setup.plan
     dataset = dataset_here(plan.data_dir)
     turns: dict[str, Turn] = {
         "python -c pass": partial(whole, "-c", "pass"),
         "import flatnext": partial(whole, "-c", "import flatnext"),
         "flatnext --help": partial(whole, "-m", "flatnext", "--help"),
         "import torch": partial(whole, "-c", "import torch"),
-        f"flatnext train, to the first step ({dataset})": partial(to_first_step, dataset, plan.data_dir, str(device)),
+        f"flatnext train, to the first step ({dataset})": partial(
+            to_first_step, dataset, plan.data_dir, str(setup.device)
+        ),
     }
-    samples = warm_and_interleave(turns, plan.rounds, lambda text: say(f"start-up: {text}"))
-    return {"dataset": dataset, "spread": {n: spread(s).to_json() for n, s in samples.items()}, "seconds": samples}
+    samples = interleave(turns, plan.rounds, lambda text: setup.say(f"start-up: {text}"), warm_up=True)
+    return {"dataset": dataset, "spread": {n: spread(s) for n, s in samples.items()}, "seconds": samples}

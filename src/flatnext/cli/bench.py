@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from flatnext.bench.plan import METHODS, ON_THE_MODEL, PARTS, Plan
+from flatnext.bench.plan import METHODS, ON_THE_MODEL, PARTS, BenchPlan
 from flatnext.cli.flags import add_setting_flags, setting_overrides
 from flatnext.config import RECIPES, Config
 from flatnext.config.setting import require
@@ -53,28 +53,30 @@ def run(options: argparse.Namespace) -> int:
     """Measure, and print the tables."""
     plan = plan_of(options)
 
-    from flatnext.bench.run import check_writable, run_bench
+    from flatnext.bench.benchmark import check_writable, run_bench
     from flatnext.bench.table import format_bench
     from flatnext.files import write_json
-    from flatnext.training import make_progress
+    from flatnext.progress import ConsoleDisplay
 
     if options.json:
         check_writable(options.json)
-    result = run_bench(plan, say=make_progress().say, command=options.command_line)
+    result = run_bench(plan, say=ConsoleDisplay().say, command=options.command_line)
     print(format_bench(result))
     if options.json:
         write_json(options.json, result)
     return 0
 
 
-def plan_of(options: argparse.Namespace) -> Plan:
+def plan_of(options: argparse.Namespace) -> BenchPlan:
     """Return the plan that the flags ask for. `InputError` for a flag that none of its parts would use."""
     given = vars(options)
-    settings = {item.name: given[item.name] for item in fields(Plan) if item.name in given and item.name != "model"}
+    settings = {
+        item.name: given[item.name] for item in fields(BenchPlan) if item.name in given and item.name != "model"
+    }
     shape = setting_overrides(given)
     if shape:
         settings["model"] = Config().override({**shape, "parameter_budget": 2**53}).model
-    plan = Plan(**settings)
+    plan = BenchPlan(**settings)
     for name, parts in USED_BY.items():
         require(
             name not in settings or bool(set(parts) & set(plan.parts)),

@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     plan = Plan(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
 
     from flatnext.evidence.gather import gather, run_folders
-    from flatnext.evidence.progress import Display
+    from flatnext.progress import ConsoleDisplay
 
     folders = run_folders(options.path)
     if options.output and len(folders) > 1:
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
             download=options.download,
             overwrite=options.overwrite,
             overrides=overrides_of(options),
-            display=Display(),
+            display=ConsoleDisplay(),
             command=options.command_line,
         )
         print(file)

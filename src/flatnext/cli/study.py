@@ -43,9 +43,9 @@ def run(options: argparse.Namespace) -> int:
     configs = _configs(options)
     output = options.output or Path("studies") / configs[0].data.dataset
 
+    from flatnext.progress import ConsoleDisplay
     from flatnext.study.plan import make_plan
     from flatnext.study.run import run_study
-    from flatnext.training import make_progress
 
     failures = run_study(
         make_plan(configs, options.seeds, options.first_seed),
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         device=options.device,
         download=options.download,
         overwrite=options.overwrite,
-        progress=make_progress(),
+        display=ConsoleDisplay(),
         command=options.command_line,
     )
     write([output], output)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
-from typing import Any
 
 from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, setting_overrides
 from flatnext.cli.parser import is_first_process
 from flatnext.config import RECIPES, Config, recipe
 from flatnext.errors import InputError
+from flatnext.runs.records import CheckpointScores
 
 HELP = "train one model and write a run folder"
 
@@ -35,7 +36,8 @@ def run(options: argparse.Namespace) -> int:
     """Train, and print the scores and the folder."""
     config, output = config_and_folder(options)
 
-    from flatnext.training import make_progress, train
+    from flatnext.progress import ConsoleDisplay
+    from flatnext.training import train
 
     result = train(
         config,
@@ -45,20 +47,20 @@ def run(options: argparse.Namespace) -> int:
         download=options.download,
         resume=options.resume is not None,
         overwrite=options.overwrite,
-        progress=make_progress(),
+        display=ConsoleDisplay(),
         command=options.command_line,
     )
     if is_first_process():
-        for name in ("last", "best"):
-            if result[name] is not None:
-                print(_format_scores(name, result[name]))
+        for name, checkpoint in (("last", result.last), ("best", result.best)):
+            if checkpoint is not None:
+                print(_format_scores(name, checkpoint))
         print(output)
     return 0
 
 
 def config_and_folder(options: argparse.Namespace) -> tuple[Config, Path]:
     """Return the config and the run folder that the flags ask for."""
-    from flatnext.training import read_config
+    from flatnext.runs.reading import read_config
 
     overrides = setting_overrides(vars(options))
     if options.resume is not None:
@@ -71,6 +73,6 @@ def config_and_folder(options: argparse.Namespace) -> tuple[Config, Path]:
     return config, options.output or Path("runs") / f"{config.recipe}-seed-{config.seed}"
 
 
-def _format_scores(name: str, checkpoint: dict[str, Any]) -> str:
-    epoch, test = checkpoint["epoch"], checkpoint["test"]
-    return f"{name} (epoch {epoch}): test accuracy {test['accuracy']:.2%}, loss {test['loss']:.4f}"
+def _format_scores(name: str, checkpoint: CheckpointScores) -> str:
+    loss = math.nan if checkpoint.test.loss is None else checkpoint.test.loss
+    return f"{name} (epoch {checkpoint.epoch}): test accuracy {checkpoint.test.accuracy:.2%}, loss {loss:.4f}"

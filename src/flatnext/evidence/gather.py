@@ -20,8 +20,8 @@ from flatnext.evaluation.trained_model import TrainedModel, load_trained_model
 from flatnext.evidence import measurements
 from flatnext.evidence.measurements import Measurement
 from flatnext.evidence.plan import Plan, in_order
-from flatnext.evidence.progress import Display, Quiet
 from flatnext.files import read_json, sha256, write_json
+from flatnext.progress import Display
 from flatnext.runs.evidence import Corruptions, Made
 from flatnext.runs.folder import RunFolder, find_runs
 from flatnext.schema import dump
@@ -87,7 +87,7 @@ def gather(
     Raises:
         InputError: a path or setting is wrong, or the file cannot be read or written.
     """
-    plan, display, path, checkpoint_name = plan or Plan(), display or Quiet(), Path(path), checkpoint or "last"
+    plan, display, path, checkpoint_name = plan or Plan(), display or Display(), Path(path), checkpoint or "last"
     todo = _measurements(names, test_sets, cifar10_c)
     weights = models.find_weights(path, checkpoint)
     if path.is_dir() and not RunFolder(path).finished():
@@ -114,7 +114,7 @@ def gather(
         if before and before.get("settings") != settings:
             display.say(f"{path}: {name}: was gathered with other settings, and is replaced")
         start = time.monotonic()
-        with display.part(f"{path}: {name}") as progress:
+        with display.task(f"{path}: {name}") as progress:
             result = measure(model, plan, progress)
         made = _made(model, time.monotonic() - start, command)
         file.add(name, {"settings": settings, "made": dump(made), "result": _to_json(result)})

@@ -23,7 +23,7 @@ from flatnext.evaluation.saliency import explained_mistakes
 from flatnext.evaluation.temperature import calibration_report
 from flatnext.evaluation.trained_model import TrainedModel
 from flatnext.evidence.plan import Plan
-from flatnext.evidence.progress import Progress, Weighted
+from flatnext.progress import Progress, Weighted
 from flatnext.runs.evidence import Attacks, Calibration, Corruptions, Errors, Flatness, TestSets
 
 Measurement = Callable[[TrainedModel, Plan, Progress], Any]

@@ -8,8 +8,10 @@ from pathlib import Path
 from flatnext.device import resolve_device
 from flatnext.durations import duration
 from flatnext.errors import InputError
+from flatnext.progress import Display
+from flatnext.runs.folder import RunFolder
 from flatnext.study.plan import Plan, PlannedRun
-from flatnext.training import RunFolder, Silent, Stopped, check_data, train
+from flatnext.training import Stopped, load_data, train
 
 
 def run_study(
@@ -20,7 +22,7 @@ def run_study(
     device: str = "auto",
     download: bool = True,
     overwrite: bool = False,
-    progress: Silent | None = None,
+    display: Display | None = None,
     command: str = "",
 ) -> list[str]:
     """Run what is not finished, going on with what is half-finished; return a line for each run that failed.
@@ -31,14 +33,14 @@ def run_study(
         InputError: a run is there with other settings (give `overwrite`, or another output), or cannot be started.
         Stopped: Ctrl-C or a termination signal came; the same command goes on.
     """
-    progress = progress or Silent()
+    display = display or Display()
     runs = plan.runs(output)
     for run in runs:
         RunFolder(run.folder).check(run.config, resume=True, overwrite=overwrite)
     if overwrite or not all(RunFolder(run.folder).finished() for run in runs):
         resolve_device(device)  # before anything is downloaded
     for config in plan.configs:  # data that cannot be used is seen before anything is written
-        check_data(config, data_dir, download=download, progress=progress)
+        load_data(config, data_dir, download=download, progress=display.speaks)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -48,9 +50,9 @@ def run_study(
     for number, run in enumerate(runs, start=1):
         label = f"run {number} of {len(runs)}: {run.config.recipe}, seed {run.config.seed}"
         if RunFolder(run.folder).finished() and not overwrite:
-            progress.say(f"{label}: finished before")
+            display.say(f"{label}: finished before")
             continue
-        progress.say(label + _time_left(runs[number - 1 :], seconds))
+        display.say(label + _time_left(runs[number - 1 :], seconds))
         began, fresh = time.monotonic(), overwrite or not run.folder.exists()
         try:
             train(
@@ -61,16 +63,16 @@ def run_study(
                 download=download,
                 resume=not overwrite,
                 overwrite=overwrite,
-                progress=progress,
+                display=display,
                 command=command,
             )
         except Stopped as error:
             again = "the same command without --overwrite" if overwrite else "the same command"
             raise Stopped(f"stopped in {label}; {again} goes on from there") from error
         except InputError as error:
-            if not (run.folder / "failure.json").is_file():
+            if not RunFolder(run.folder).failed():
                 raise
-            progress.say(f"{label}: failed: {error}")
+            display.say(f"{label}: failed: {error}")
             failures.append(f"{run.folder}: {error}")
             continue
         if fresh:

@@ -1,24 +1,22 @@
-"""The step, the loop, and what a run leaves on disk."""
+"""Training: the step, the trainer, and the state of a run."""
 
-from flatnext.training.loop import advance, check_data, make_step, train
+from flatnext.training.inputs import load_data
+from flatnext.training.loop import train
 from flatnext.training.optimizer import learning_rate, make_optimizer
-from flatnext.training.progress import Silent, make_progress
-from flatnext.training.run_folder import RunFolder, read_config
+from flatnext.training.run_state import RunState
 from flatnext.training.step import Step, StepStats
 from flatnext.training.stop import Stopped
+from flatnext.training.trainer import Trainer, make_step
 
 __all__ = [
-    "RunFolder",
-    "Silent",
+    "RunState",
     "Step",
     "StepStats",
     "Stopped",
-    "advance",
-    "check_data",
+    "Trainer",
     "learning_rate",
+    "load_data",
     "make_optimizer",
-    "make_progress",
     "make_step",
-    "read_config",
     "train",
 ]

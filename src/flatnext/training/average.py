@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 
-class Average:
+class WeightAverage:
     """A second model whose parameters and floating-point buffers are a moving average of those of the first.
 
     It has the precision of the first one's weights, which is at least float32. Whole numbers, batch norm's count of

@@ -110,7 +110,7 @@ class GraphStep:
     def __call__(self, images: Tensor, labels: Tensor, number: int, batch_count: int) -> StepStats:
         """Take step `number` on a batch; for arguments and result see `Step`."""
         self._forget_if_moved()
-        kind = (self.step.method.form(number), batch_count, *_kind(images), *_kind(labels))
+        kind = (self.step.method.perturbs_at(number), batch_count, *_kind(images), *_kind(labels))
         taken = self._taken[kind] = self._taken.get(kind, 0) + 1
         if taken > WARM_UP and kind not in self._recordings and not self._failed:
             self._try_to_record(kind, images, labels, number, batch_count)
@@ -121,7 +121,7 @@ class GraphStep:
         recording.labels.copy_(labels)
         for rate, group in zip(self.rates, self.optimizer.param_groups, strict=True):
             rate.fill_(group["lr"])
-        self._step.method.prepare(number, images.device)
+        self._step.method.prepare(number)
         stats = recording.replay()
         return replace(stats, loss=stats.loss.clone(), correct=stats.correct.clone())
 
@@ -140,7 +140,7 @@ class GraphStep:
     def _record(self, images: Tensor, labels: Tensor, number: int, batch_count: int) -> _Recording:
         """Record a step on copies of a batch."""
         images, labels = images.clone(), labels.clone()
-        noise = self._step.method.generator(images.device)
+        noise = self._step.method.generator
 
         def work() -> StepStats:
             with self._rates_as_tensors(), _without_autocast_cache():

@@ -1,4 +1,4 @@
-"""The sums of an epoch under way."""
+"""The metrics of an epoch under way, as sums."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class NonFiniteLossError(ArithmeticError):
         self.step = step
 
 
-class Tally:
-    """Adds up a process's statistics of steps on the device; only reading them waits for it."""
+class MetricSums:
+    """Sums the statistics of this process's steps on the device; only reading them waits for it."""
 
     def __init__(self, device: torch.device) -> None:
         # loss, correct images, images
@@ -37,37 +37,37 @@ class Tally:
         self.sums = self.sums + torch.stack([stats.loss, stats.correct.to(stats.loss.dtype), count])
 
     def check(self, processes: Processes) -> None:
-        """Raise `NonFiniteLossError` in all processes if a step's loss was not finite in any."""
+        """Raise `NonFiniteLossError` in all processes if the loss of a step was not finite in any."""
         bad = processes.first_of(int(self.first_bad_step))
         if bad >= 0:
             raise NonFiniteLossError(bad)
 
-    def own(self) -> tuple[float, float, float]:
+    def local_means(self) -> tuple[float, float, float]:
         """Return mean loss, accuracy and images a second of this process alone."""
         return self._means(self.sums, self.trained)
 
-    def total(self, processes: Processes) -> tuple[float, float, float]:
+    def means(self, processes: Processes) -> tuple[float, float, float]:
         """Return mean loss, accuracy and images a second over all processes."""
-        return self._means(self._sums(processes), self._trained(processes))
+        return self._means(self._total_sums(processes), self._total_trained(processes))
 
-    def state(self, processes: Processes) -> dict[str, Any]:
+    def state_dict(self, processes: Processes) -> dict[str, Any]:
         """Return the sums over all processes, for a checkpoint."""
-        sums, trained = self._sums(processes).cpu(), self._trained(processes)
+        sums, trained = self._total_sums(processes).cpu(), self._total_trained(processes)
         return {"sums": sums, "trained": trained, "seconds": self.seconds}
 
-    def load(self, state: dict[str, Any], processes: Processes) -> None:
+    def load_state_dict(self, state: dict[str, Any], processes: Processes) -> None:
         """Go on from the sums of a checkpoint; the first process keeps them for all."""
         if processes.first:
             self.sums = state["sums"].to(self.sums.device)
-            self.trained = state.get("trained", int(self.sums[2]))  # which older checkpoints have not
+            self.trained = state.get("trained", int(self.sums[2]))  # older checkpoints do not have it
         self.seconds = state["seconds"]
 
-    def _sums(self, processes: Processes) -> torch.Tensor:
+    def _total_sums(self, processes: Processes) -> torch.Tensor:
         sums = self.sums.clone()
         processes.sum([sums])
         return sums
 
-    def _trained(self, processes: Processes) -> int:
+    def _total_trained(self, processes: Processes) -> int:
         trained = torch.tensor([self.trained], device=self.sums.device, dtype=self.sums.dtype)
         processes.sum([trained])
         return int(trained)

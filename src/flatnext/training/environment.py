@@ -1,0 +1,44 @@
+"""What a figure needs beside it to be believed: versions, machine, and numbers of images."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flatnext.device import machine
+from flatnext.models import parameter_count
+from flatnext.ops import library
+from flatnext.runs.records import Environment, Session
+from flatnext.training.run_state import RunState
+from flatnext.versions import version_of
+
+
+def environment(run: RunState, command: str, data_dir: Path) -> Environment:
+    """Return the environment of a run, with the session that starts now."""
+    facts, partition = vars(machine(run.device)), run.partition
+    session = Session(
+        **facts,
+        command=command,
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        from_step=run.step,
+        processes=run.processes.count,
+    )
+    return Environment(
+        **facts,
+        flatnext=version_of("flatnext"),
+        python=platform.python_version(),
+        numpy=version_of("numpy"),
+        platform=platform.platform(),
+        device=str(run.device),
+        processes=run.processes.count,
+        precision=run.precision,
+        kernels=run.device.type == "cpu" and library() is not None,
+        parameters=parameter_count(run.model),
+        train_images=len(partition.train),
+        validation_images=len(partition.validation) if partition.validation is not None else 0,
+        test_images=len(partition.test),
+        classes=tuple(partition.classes),
+        data_dir=str(data_dir.absolute()),
+        sessions=(session,),
+    )

@@ -1,0 +1,62 @@
+"""Scores of a run's model on the images held out for choosing and on the test images."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from flatnext.data import Partition, Split
+from flatnext.evaluation import Predictor, most_confident_errors, score
+from flatnext.processes import ALONE, Processes
+from flatnext.runs.records import CheckpointScores
+from flatnext.runs.scores import Mistake, Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluator:
+    """Scores the predictor's model, as it is at the time of the call, on the splits of its data.
+
+    The validation split chooses the best epoch; the test split chooses nothing.
+    """
+
+    predictor: Predictor
+    partition: Partition
+    processes: Processes = ALONE
+
+    def predict(self, split: Split) -> torch.Tensor:
+        """Return the logits of a split's images. Each process computes its share; all get the whole."""
+        predictor = replace(self.predictor)  # a fresh inference copy, as the weights have changed
+        if self.processes.count == 1:
+            return predictor(split.images)
+        share = self.processes.share(torch.arange(len(split)))
+        logits = predictor(split.select(share).images).to(predictor.device)
+        whole = logits.new_zeros(len(split), logits.shape[1])
+        whole[share.to(predictor.device)] = logits
+        self.processes.sum([whole])
+        return whole.cpu()
+
+    def validation(self) -> Scores | None:
+        """Return the scores on the validation split, without a confusion matrix; None if there is no such split."""
+        split = self.partition.validation
+        return None if split is None else replace(score(self.predict(split), split.labels), confusion=None)
+
+    def test(self) -> Scores:
+        """Return the scores on the test split."""
+        return score(self.predict(self.partition.test), self.partition.test.labels)
+
+    def final(self, epoch: int) -> tuple[CheckpointScores, tuple[Mistake, ...]]:
+        """Return the scores after `epoch` on both splits, and the most confident errors on the test split."""
+        validation, test = self.validation(), self.partition.test
+        logits = self.predict(test)
+        scores = CheckpointScores(epoch=epoch, validation=validation, test=score(logits, test.labels))
+        return scores, most_confident_errors(logits, test)
+
+
+def better(new: Scores, old: Scores | None) -> bool:
+    """Return whether the accuracy is higher than in `old`, or as high with a lower loss."""
+    if old is None or new.accuracy != old.accuracy:
+        return old is None or new.accuracy > old.accuracy
+    losses = [math.inf if s.loss is None or math.isnan(s.loss) else s.loss for s in (new, old)]
+    return losses[0] < losses[1]

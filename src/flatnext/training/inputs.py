@@ -1,0 +1,43 @@
+"""The data of a run, and whether its model and augmentation fit them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from flatnext import data, models
+from flatnext.config import Config
+from flatnext.errors import InputError
+
+
+def load_data(config: Config, data_dir: Path | str, *, download: bool = True, progress: bool = False) -> data.Partition:
+    """Load and divide the data of a run; `InputError` if that cannot be done. `progress` shows that of a download."""
+    dataset = data.load(
+        config.data.dataset, Path(data_dir), image_size=config.data.image_size, download=download, progress=progress
+    )
+    return data.partition(dataset, config.data)
+
+
+def check_fit(config: Config, partition: data.Partition, processes: int) -> None:
+    """Raise `InputError` if the model, the augmentation or the batch size does not fit the images."""
+    size = partition.train.images.shape[-1]
+    for name, most in (("crop_padding", 2 * size), ("cutout", size)):
+        if getattr(config.data, name) > most:
+            raise InputError(f"{name} is {getattr(config.data, name)}: give at most {most} for {size}-pixel images")
+    with torch.device("meta"):
+        model = models.build(config.model, len(partition.classes))
+        model(torch.empty(2, 3, size, size))
+    sizes = (*(config.data.early_sizes or ()), size)
+    for early in sizes:
+        if early % model.downsampling:
+            raise InputError(f"early_sizes has {early}: give multiples of {model.downsampling}")
+    smallest_batch = min(config.batch_size, len(partition.train) % config.batch_size or config.batch_size)
+    fewest = smallest_batch // processes // config.grad_accum_steps
+    pooled = config.model.block == "sk"  # its attention is computed from one pixel at any image size
+    if fewest < 2 and (pooled or min(sizes) == model.downsampling):
+        where = "in block sk" if pooled else "where the last stage has one pixel"
+        raise InputError(
+            f"batch_size is {config.batch_size}: the last batch of an epoch leaves {max(fewest, 1)} image to a pass, "
+            f"and batch norm needs two {where}: change it"
+        )

@@ -1,0 +1,186 @@
+"""Taking a run from where it is to its end."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+
+from flatnext.device import autocast
+from flatnext.errors import InputError
+from flatnext.progress import Display, Task
+from flatnext.runs.records import CheckpointScores, Epoch, Failure, Result
+from flatnext.training.checkpoint import remove_states
+from flatnext.training.evaluator import Evaluator, better
+from flatnext.training.events import EventLog
+from flatnext.training.graph import CudaRecorder, GraphStep, recordable
+from flatnext.training.metric_sums import NonFiniteLossError
+from flatnext.training.optimizer import fuse
+from flatnext.training.run_state import BestEpoch, RunState
+from flatnext.training.step import Step, TakeStep
+from flatnext.training.stop import Stopped, stop_on_signal
+
+CHECKPOINT_SECONDS = 300.0  # within an epoch; the end of an epoch always writes one
+CHECK_STEPS = 50  # between checks that the loss is finite, each of which waits for a GPU
+
+
+def make_step(run: RunState) -> TakeStep:
+    """Return what computes and takes a step of the run; make it once, when the run is loaded: it may record steps."""
+    fuse(run.optimizer)
+    step = Step(
+        model=run.model,
+        method=run.method,
+        autocast=functools.partial(autocast, run.precision, run.device),
+        label_smoothing=run.config.label_smoothing,
+        clip_norm=run.config.optimizer.clip_norm,
+        grad_accum_steps=run.config.grad_accum_steps,
+        processes=run.processes,
+    )
+    return GraphStep(step, CudaRecorder(run.device)) if run.config.cuda_graph and recordable(step, run.device) else step
+
+
+class Trainer:
+    """Trains a loaded run, evaluates it after its epochs, and writes its files."""
+
+    def __init__(self, run: RunState, display: Display) -> None:
+        self.run, self.display = run, display
+        self.title = f"{run.config.recipe} seed {run.config.seed}"
+        self.evaluator = Evaluator(predictor=run.predictor(), partition=run.partition, processes=run.processes)
+        self.take_step = make_step(run)
+
+    def fit(self) -> Result:
+        """Train to the last epoch, and return and write the result. Raises what ended the run before: see `train`."""
+        run = self.run
+        events = EventLog(run.folder.path / "tensorboard", run.folder.epochs()) if run.processes.first else None
+        if run.step:
+            self.display.say(f"{self.title}: goes on after step {run.step:,} of {run.total_steps:,}")
+        try:
+            with (
+                stop_on_signal() as stop_requested,
+                self.display.task(self.title, run.work(run.total_steps), run.work(run.step)) as task,
+            ):
+                while run.epoch < run.config.epochs:
+                    self._train_epoch(task, stop_requested)
+                    epoch = self._finish_epoch()
+                    if events:
+                        events.add(epoch)
+                    self.display.say(f"{self.title}: {describe(epoch)}, {task.left(run.work(run.step))}")
+                    if run.processes.any([stop_requested()])[0]:
+                        raise self._stopped()
+        except NonFiniteLossError as error:
+            raise self._failed(error) from error
+        finally:
+            if events:
+                events.close()
+        return self._finish()
+
+    def _train_epoch(self, task: Task, stop_requested: Callable[[], bool]) -> None:
+        """Take the steps of the current epoch that are left."""
+        run = self.run
+        run.model.train()
+        clock = saved = time.monotonic()
+        for images, labels in run.loader.epoch(run.epoch, run.step_in_epoch):
+            run.advance(self.take_step, images, labels)
+            now = time.monotonic()
+            run.metrics.seconds += now - clock
+            clock = now
+            if run.step % CHECK_STEPS == 0:
+                run.metrics.check(run.processes)
+            if task.due():
+                self._show(task)
+            stop, save = run.processes.any([stop_requested(), now - saved >= CHECKPOINT_SECONDS])
+            if stop or save:
+                run.save()
+                saved = clock = time.monotonic()
+            if stop:
+                raise self._stopped()
+
+    def _show(self, task: Task) -> None:
+        run = self.run
+        loss, accuracy, rate = run.metrics.local_means()
+        position = f"epoch {run.epoch + 1}, step {run.step:,} of {run.total_steps:,}"
+        text = f"{position}, {rate:,.0f} images/s, loss {loss:.3f}, accuracy {accuracy:.1%}"
+        task(run.work(run.step), run.work(run.total_steps), text)
+
+    def _finish_epoch(self) -> Epoch:
+        """Evaluate, keep the weights if they are the best so far, write a checkpoint; return the epoch's metrics."""
+        run = self.run
+        began = time.monotonic()
+        run.require_finite()
+        run.metrics.seconds += time.monotonic() - began  # a GPU ends its steps only when it is asked for something
+        loss, accuracy, rate = run.metrics.means(run.processes)
+        began = time.monotonic()
+        due = (run.epoch + 1) % run.config.evaluate_every == 0 or run.epoch + 1 == run.config.epochs
+        validation = self.evaluator.validation() if due else None
+        test = self.evaluator.test() if due and run.config.test_curve else None
+        epoch = Epoch(
+            epoch=run.epoch + 1,
+            step=run.step,
+            learning_rate=run.optimizer.param_groups[0]["lr"],
+            train_loss=loss,
+            train_accuracy=accuracy,
+            validation_loss=validation and validation.loss,
+            validation_accuracy=validation and validation.accuracy,
+            test_loss=test and test.loss,
+            test_accuracy=test and test.accuracy,
+            train_seconds=run.metrics.seconds,
+            evaluation_seconds=time.monotonic() - began,
+            images_per_second=rate,
+        )
+        run.finish_epoch()
+        is_best = validation is not None and better(validation, run.best and run.best.validation)
+        if validation is not None and is_best:
+            run.best = BestEpoch(epoch=run.epoch, validation=validation)
+        if run.processes.first:
+            run.folder.add_epoch(epoch)
+        run.save()
+        if is_best:
+            run.save_best()
+        return epoch
+
+    def _finish(self) -> Result:
+        """Evaluate the last weights and the best; write and return the result."""
+        run = self.run
+        last, mistakes = self.evaluator.final(run.epoch)
+        best = None
+        if run.best is not None:
+            test = last.test
+            if run.best.epoch != run.epoch:
+                run.load_best()
+                test = self.evaluator.test()
+            best = CheckpointScores(epoch=run.best.epoch, validation=run.best.validation, test=test)
+        result = Result(
+            last=last,
+            best=best,
+            mistakes=mistakes,
+            train_seconds=run.train_seconds,
+            images_per_second=len(run.partition.train) * run.epoch / max(run.train_seconds, 1e-9),
+        )
+        if run.processes.first:
+            run.folder.write_result(result)
+            remove_states(run.folder.path)
+        return result
+
+    def _stopped(self) -> Stopped:
+        path, step = self.run.folder.path, self.run.step
+        return Stopped(f"stopped at step {step:,}; go on with: flatnext train --resume {path}")
+
+    def _failed(self, error: NonFiniteLossError) -> InputError:
+        """Write that the loss is not finite; return the error that says what to try."""
+        run = self.run
+        message = (
+            f"the loss is not finite at step {error.step} (epoch {error.step // len(run.loader) + 1}): lower --lr, "
+            "give a longer --warmup-epochs or a --clip-norm; the last good checkpoint, if there is one, is in "
+            f"{run.folder.path}"
+        )
+        if run.processes.first:
+            run.folder.write_failure(Failure(error=message, epoch=run.epoch, step=error.step))
+        return InputError(message)
+
+
+def describe(epoch: Epoch) -> str:
+    """Return an epoch's metrics as a line of text."""
+    accuracies = {"train": epoch.train_accuracy, "validation": epoch.validation_accuracy, "test": epoch.test_accuracy}
+    parts = [f"epoch {epoch.epoch}", f"{epoch.images_per_second:,.0f} images/s"]
+    parts += [f"{split} {accuracy:.2%}" for split, accuracy in accuracies.items() if accuracy is not None]
+    return ", ".join([*parts, f"loss {epoch.train_loss:.3f}"])
