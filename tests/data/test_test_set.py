@@ -136,7 +136,7 @@ def test_what_is_no_test_set(tmp_path):
     refused(tmp_path / "empty", "holds no test set: give a folder of class folders")
     for name in ("x.pkl", "x.npy", "x_labels.npy"):
         (tmp_path / name).touch()
-        refused(tmp_path / name, "is no test set: give a folder of class folders")
+        refused(tmp_path / name, "is not a test set: give a folder of class folders")
     with pytest.raises(InputError, match="does not exist"):
         data.test_set_name(tmp_path / "nowhere")
 
@@ -145,7 +145,7 @@ def test_what_is_no_test_set(tmp_path):
 def test_an_unknown_class(tmp_path, name):
     folder = write_folder(tmp_path / "set")
     write_folder(folder, PIXELS[:1], [0], [name])
-    refused(folder, folder / name, "no class of the model", "airplane, automobile, bird")
+    refused(folder, folder / name, "not a class of the model", "airplane, automobile, bird")
 
 
 def test_a_class_without_images(tmp_path):
@@ -218,7 +218,7 @@ def test_a_damaged_npz(tmp_path, fault):
         write_npz(path, images=PIXELS, labels=np.array([print, None], dtype=object))
     else:
         path.write_bytes(damaged[fault])
-    refused(path, "cannot be read", "whole .npz file of plain arrays")
+    refused(path, "cannot be read", "complete .npz file of plain arrays")
 
 
 @pytest.mark.parametrize(
@@ -245,10 +245,10 @@ BAD = {
     "more labels": (PIXELS, np.append(NUMBERS, 0), "8 labels for 7 images"),
     "a label too high": (PIXELS, NUMBERS + 1, "from 1 to 3: the model knows 3 classes, so give 0 to 2"),
     "a label too low": (PIXELS, NUMBERS - 1, "from -1 to 1"),
-    "float labels": (PIXELS, NUMBERS / 1, "give labels as N whole numbers"),
-    "one-hot labels": (PIXELS, np.eye(3, dtype=int)[NUMBERS], "give labels as N whole numbers"),
-    "one number": (PIXELS, np.array(3), "give labels as N whole numbers"),
-    "named labels": (PIXELS, np.array(CLASSES)[NUMBERS], "give labels as N whole numbers"),
+    "float labels": (PIXELS, NUMBERS / 1, "give N integers"),
+    "one-hot labels": (PIXELS, np.eye(3, dtype=int)[NUMBERS], "give N integers"),
+    "one number": (PIXELS, np.array(3), "give N integers"),
+    "named labels": (PIXELS, np.array(CLASSES)[NUMBERS], "give N integers"),
 }
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def random_crop(images: Tensor, offsets: Tensor, padding: int) -> Tensor:
-    """Pad with black on all sides, then cut each image's own window of the old size out.
+    """Pad with black on all sides, then crop a window of the old size from each image.
 
     `images` is B x C x H x W of any dtype. `offsets` (int64, B x 2) holds the window's top and left in the padded
     image, each from 0 to 2 * padding; (padding, padding) gives the image back.

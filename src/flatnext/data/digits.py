@@ -13,7 +13,7 @@ TEST_SEED = 0
 
 
 def load_digits() -> tuple[tuple[str, ...], Split, Split]:
-    """Return classes, 1437 training and 360 test images (8x8, grey in all three channels).
+    """Return classes, 1437 training and 360 test images (8 x 8, grey in all three channels).
 
     Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI. The division is this
     project's: stratified, with a fixed seed.

@@ -23,7 +23,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def read_image(path: Path, size: int) -> np.ndarray:
-    """Return an image file as `size` x `size` x 3 bytes: turned as its EXIF data say, in RGB, fitted to the square.
+    """Return an image file as `size` x `size` x 3 bytes: rotated as its EXIF data say, in RGB, cropped to a square.
 
     Raises `InputError` for a file that cannot be read as an image.
     """
@@ -35,7 +35,7 @@ def read_image(path: Path, size: int) -> np.ndarray:
 
 
 def fit_square(image: Image.Image, size: int) -> np.ndarray:
-    """Return an RGB image as `size` x `size` x 3 bytes: its shorter side made `size`, by Lanczos, its middle kept."""
+    """Return an RGB image as `size` x `size` x 3 bytes: its shorter side resized by Lanczos, its middle kept."""
     return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))
 
 

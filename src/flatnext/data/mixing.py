@@ -1,4 +1,4 @@
-"""Mixup and CutMix: training on mixtures of two images, with targets that are mixtures of two labels."""
+"""Mixup and CutMix: mixtures of two images, with the mixture of their labels as target."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor
 class Mixture:
     """How the images of a batch are mixed, each with a partner.
 
-    `share` is that of the image itself. `centre` (row and column as fractions of the sides) is where CutMix puts the
-    partner's rectangle; without it, it is mixup. CutMix's true share depends on how much the border cuts off.
+    `share` is that of the image itself. With CutMix `centre` (row and column as fractions of the sides) is where the
+    partner's rectangle is put, and the true share depends on how much of it the border cuts off. Mixup has no centre.
     """
 
     share: float
@@ -23,10 +23,10 @@ class Mixture:
 
 
 def draw_mixtures(steps: int, mixup: float, cutmix: float, generator: np.random.Generator) -> list[Mixture]:
-    """Draw the mixture of each step: the share from Beta(alpha, alpha), with both alphas the kind by a fair coin.
+    """Draw the mixture of each step: the share from Beta(alpha, alpha), and with both alphas the kind by a fair coin.
 
-    `mixup` and `cutmix` are the alphas, 0 for none, of which one must not be 0. Mixup is arXiv 1710.09412, CutMix
-    1905.04899; one share a batch and the coin are as in timm. Everything is drawn whether it is used or not.
+    `mixup` and `cutmix` are the alphas, 0 for none; one is not 0. Mixup is arXiv 1710.09412, CutMix 1905.04899; one
+    share a batch and the coin are as in timm. Everything is drawn whether it is used or not.
     """
     coins = generator.random(steps) < 0.5
     centres = generator.random((steps, 2))
@@ -50,7 +50,7 @@ def mix_images(images: Tensor, partners: Tensor, mixture: Mixture) -> tuple[Tens
 
 
 def rectangle(mixture: Mixture, height: int, width: int) -> tuple[int, int, int, int]:
-    """Return top, bottom, left and right of CutMix's rectangle, which the border cuts, in pixels."""
+    """Return top, bottom, left and right of CutMix's rectangle in pixels, clipped at the border."""
     assert mixture.centre is not None
     part = math.sqrt(1 - mixture.share)
     ends = []

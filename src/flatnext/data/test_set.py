@@ -22,9 +22,9 @@ FORMS = f"a folder of class folders, an .npz file, or NAME{DATA} beside NAME{LAB
 def read_test_set(path: Path | str, classes: Sequence[str], image_size: int) -> Split:
     """Return the images (uint8, N x 3 x `image_size` x `image_size`) and labels (int64) of any test set on disk.
 
-    Images of another size are resized as the folder loader does: shrunk or enlarged by Lanczos until the shorter side
-    has `image_size` pixels, and cut to the square in the middle. (`load` resizes CIFAR and the digits by another
-    filter: where a model was trained on them at another size, give images of that size made as it made them.)
+    Images of another size are resized as those of a folder data set: by Lanczos until the shorter side has `image_size`
+    pixels, and cropped to the square in the middle. (`load` resizes CIFAR and the digits bilinearly. For a model that
+    was trained on them at another size, give images that were resized in the same way.)
 
     Args:
         path: one of three forms.
@@ -36,45 +36,46 @@ def read_test_set(path: Path | str, classes: Sequence[str], image_size: int) -> 
               published (https://github.com/modestyachts/CIFAR-10.1).
 
             Arrays of images are uint8, N x H x W x 3 or N x 3 x H x W: the channels are where the 3 is. Labels are
-            whole numbers, N or N x 1, places in `classes`. Pickled objects are not read.
+            integers, N or N x 1, indices into `classes`. Pickled objects are not read.
         classes: the names that the model knows, in the order of its logits.
         image_size: pixels a side of the images that the model takes.
 
     Raises:
-        InputError: the set is missing, empty or damaged, is of none of these forms or of two, has a class that the
-            model does not know, or has not one label for each image.
+        InputError: the set is missing, empty or damaged, has none of these forms or two, a class that the model does
+            not know, or another number of labels than of images.
     """
     if image_size < 1:
         raise InputError(f"image_size is {image_size}: give at least 1")
-    found = _find(Path(path))
-    if found.is_dir():
-        return _read_folder(found, classes, image_size)
-    (images, images_name), (labels, labels_name) = _read_npz(found) if found.suffix == ".npz" else _read_pair(found)
+    location = _locate(Path(path))
+    if location.is_dir():
+        return _read_folder(location, classes, image_size)
+    read = _read_npz if location.suffix == ".npz" else _read_pair
+    (images, images_name), (labels, labels_name) = read(location)
     pixels = _resized(_channels_last(images, images_name), image_size)
     numbers = _check_labels(labels, labels_name, len(pixels), len(classes))
     return Split(torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()), torch.from_numpy(numbers))
 
 
 def test_set_name(path: Path | str) -> str:
-    """Return what to call a test set: `cifar10.1_v6` for `cifar10.1_v6_data.npy` or the folder that holds it.
+    """Return the name of a test set: `cifar10.1_v6` for `cifar10.1_v6_data.npy` or the folder that holds it.
 
-    An `.npz` file is called by its name without the suffix, a folder of class folders by its own. Raises `InputError`
-    where there is none of these.
+    An `.npz` file has its name without the suffix, a folder of class folders its own. Raises `InputError` where
+    there is none of these.
     """
-    found = _find(Path(path))
-    if found.is_dir():
-        return found.resolve().name
-    return found.stem if found.suffix == ".npz" else found.name.removesuffix(DATA)
+    location = _locate(Path(path))
+    if location.is_dir():
+        return location.resolve().name
+    return location.stem if location.suffix == ".npz" else location.name.removesuffix(DATA)
 
 
-def _find(path: Path) -> Path:
+def _locate(path: Path) -> Path:
     """Return the folder of class folders, the .npz file, or the data file of a pair that `path` stands for."""
     if not path.exists():
         raise InputError(f"{path} does not exist: give {FORMS}")
     if not path.is_dir():
         if path.suffix == ".npz" or path.name.endswith(DATA):
             return path
-        raise InputError(f"{path} is no test set: give {FORMS}")
+        raise InputError(f"{path} is not a test set: give {FORMS}")
     pairs = sorted(file for file in path.glob(f"*{DATA}") if not file.name.startswith("."))
     if len(pairs) > 1:
         raise InputError(f"{path} holds {len(pairs)} test sets: give one, {' or '.join(map(str, pairs))}")
@@ -89,7 +90,7 @@ def _read_folder(folder: Path, classes: Sequence[str], size: int) -> Split:
     for child in sorted(subfolders(folder)):
         if child.name not in classes:
             raise InputError(
-                f"{child} is no class of the model: rename or remove it, or give the folder that has the class "
+                f"{child} is not a class of the model: rename or remove it, or give the folder that has the class "
                 f"folders; the classes are {', '.join(classes)}"
             )
         if not image_files(child):
@@ -97,7 +98,8 @@ def _read_folder(folder: Path, classes: Sequence[str], size: int) -> Split:
     return read_images(folder, classes, size)
 
 
-Named = tuple[np.ndarray, str]  # an array, and what to call it in a message
+Named = tuple[np.ndarray, str]
+"""An array, and its name in messages."""
 
 
 def _read_pair(path: Path) -> tuple[Named, Named]:
@@ -125,19 +127,19 @@ def _read_npz(path: Path) -> tuple[Named, Named]:
             names = ", ".join(file.files) or "nothing"
     except Exception as error:  # those of zipfile and zlib too; a plain array, which has no `with`, is a TypeError
         raise _unreadable(path, error) from None
-    wanted = ", or ".join(" and ".join(pair) for pair in KEYS)
-    raise InputError(f"{path} holds {names}: give one pair of arrays named {wanted}")
+    pairs_of_names = ", or ".join(" and ".join(pair) for pair in KEYS)
+    raise InputError(f"{path} holds {names}: give one pair of arrays named {pairs_of_names}")
 
 
 def _array(content: np.ndarray | bytes) -> np.ndarray:
-    if isinstance(content, bytes):  # as NumPy returns what in the archive does not begin like a .npy file
-        raise ValueError("no array")
+    if isinstance(content, bytes):  # NumPy returns so what does not begin like an .npy file
+        raise ValueError("not an array")
     return content
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(
-        f"{path} cannot be read ({type(error).__name__}): replace it by a whole {path.suffix} file of plain arrays, "
+        f"{path} cannot be read ({type(error).__name__}): replace it by a complete {path.suffix} file of plain arrays, "
         "without pickled objects"
     )
 
@@ -165,7 +167,7 @@ def _resized(images: np.ndarray, size: int) -> np.ndarray:
 def _check_labels(labels: np.ndarray, name: str, count: int, classes: int) -> np.ndarray:
     """Return labels as int64, N."""
     if labels.dtype.kind not in "iu" or labels.ndim == 0 or labels.shape[1:] not in ((), (1,)):
-        raise InputError(f"{name} is {labels.dtype} {labels.shape}: give labels as N whole numbers")
+        raise InputError(f"{name} is {labels.dtype} {labels.shape}: give N integers")
     if len(labels) != count:
         raise InputError(f"{name} has {len(labels):,} labels for {count:,} images: give one for each")
     if labels.min() < 0 or labels.max() >= classes:

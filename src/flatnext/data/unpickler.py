@@ -1,7 +1,7 @@
-"""Reads the pickled batches of CIFAR without running anything that a pickle could name.
+"""Read the pickled batches of CIFAR without calling anything that a pickle may name.
 
-A batch is a dict of lists, strings and one array of bytes. NumPy's names in it stand for the two small classes
-below, so not even NumPy sees the file's content before it is checked.
+A batch is a dict of lists, strings and one array of bytes. NumPy's names in it are resolved to the two small classes
+below, so that not even NumPy sees the file's content before it is checked.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from flatnext.errors import InputError
 
 
 class _ByteType:
-    """In place of `numpy.dtype`: refuses every type but unsigned bytes."""
+    """In place of `numpy.dtype`: rejects every type but unsigned bytes."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         if code != "u1":
             raise InputError(f"an array of type {code!r}")
 
     def __setstate__(self, state: Any) -> None:
-        """Ignore byte order and alignment, which a byte has not."""
+        """Ignore byte order and alignment, which bytes do not have."""
 
 
 class _Array:
@@ -66,13 +66,15 @@ class _Unpickler(pickle.Unpickler):
 def read_pickle(path: Path) -> dict[str, Any]:
     """Return the dict that a batch or meta file holds, its arrays as uint8 arrays of NumPy.
 
-    Raises `InputError` for a file that is missing, damaged, or holds anything else than such a file does.
+    Raises `InputError` for a file that is missing, damaged, or holds anything that such a file does not.
     """
     try:
         with path.open("rb") as file:
             content = _Unpickler(file, encoding="latin1").load()
     except InputError as error:
-        raise InputError(f"{path} holds {error}, as no published file does: replace it by the published one") from None
+        raise InputError(
+            f"{path} holds {error}, as no published file does: replace it"
+        ) from None
     except FileNotFoundError:
         raise InputError(f"{path} is missing: put the published file there") from None
     except Exception as error:  # a damaged pickle may raise anything, MemoryError and IndexError among them
@@ -80,5 +82,5 @@ def read_pickle(path: Path) -> dict[str, Any]:
             f"{path} is damaged or not a CIFAR file ({type(error).__name__}): replace it by the published one"
         ) from None
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds no dict, as a CIFAR file does: replace it by the published one")
+        raise InputError(f"{path} does not hold a dict, as a CIFAR file does: replace it by the published one")
     return {key: value.value if isinstance(value, _Array) else value for key, value in content.items()}
