@@ -23,9 +23,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from flatnext.bench.our_way import OurWay, random_partition
+from flatnext.bench.contender import Contender, random_partition
 from flatnext.bench.plan import METHODS
-from flatnext.bench.rounds import interleave
+from flatnext.bench.timing import interleave
 from flatnext.config import Config, Method
 from flatnext.device import device_name, resolve_device
 from flatnext.errors import InputError
@@ -78,7 +78,7 @@ def contender(method: Method, variant: str, batch_size: int, device: torch.devic
     """Return what takes a turn of steps and returns its seconds, warmed up."""
     settings, form, compiled = VARIANTS[variant]
     common = {"batch_size": batch_size, "learning_rate": 0.001, "epochs": 10_000}
-    way = OurWay(Config(recipe="gpu", method=method).override(common | settings), random_partition(8192, 32), device)
+    way = Contender(Config(recipe="gpu", method=method).override(common | settings), random_partition(8192, 32), device)
     if compiled:
         way.run.model.compile()
 
@@ -139,7 +139,7 @@ def difference(batch_size: int, device: torch.device, method: str, steps: int = 
     models = []
     for graph in (True, False):
         settings = {"batch_size": batch_size, "precision": "fp32", "learning_rate": 0.01, "cuda_graph": graph}
-        way = OurWay(
+        way = Contender(
             Config(recipe="gpu", method=METHODS[method]).override(settings), random_partition(8192, 32), device
         )
         with grouped.only("plain"):

@@ -6,14 +6,12 @@ import contextlib
 import ctypes
 import platform
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from flatnext.errors import InputError
 from flatnext.runs.records import Machine
-from flatnext.versions import version_of
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 
@@ -36,8 +34,7 @@ def resolve_device(name: str) -> torch.device:
 def resolve_precision(precision: str, device: torch.device) -> str:
     """Return `precision`, or for `auto` the faster of bf16 and fp32 on this device.
 
-    bf16 is faster on GPUs since Ampere and on CPUs with bf16 instructions (4 times the speed of the baseline paper's code, where measured);
-    on others it is emulated and slower.
+    bf16 is faster on GPUs since Ampere and on CPUs with bf16 instructions; on others it is emulated and slower.
     """
     if precision != "auto":
         return precision
@@ -106,17 +103,3 @@ def device_name(device: torch.device) -> str:
 def machine(device: torch.device) -> Machine:
     """Return what this process computes on."""
     return Machine(device_name=device_name(device), torch=torch.__version__, threads=torch.get_num_threads())
-
-
-def machine_facts(device: torch.device) -> dict[str, Any]:
-    """Return the circumstances of a measurement: versions, platform, device and threads."""
-    return {
-        "flatnext": version_of("flatnext"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": version_of("numpy"),
-        "platform": platform.platform(),
-        "device": str(device),
-        "device_name": device_name(device),
-        "threads": torch.get_num_threads(),
-    }

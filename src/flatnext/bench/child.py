@@ -1,4 +1,4 @@
-"""A contender in a process of its own, which is told turn by turn what to do and rests in between."""
+"""A contender in a process of its own, which works on request and is idle in between."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from flatnext.errors import InputError
 
-# After a turn worker processes fill their queues and the threads of an OpenMP runtime stay awake a moment.
-SETTLE = 0.25
+SETTLE = 0.25  # seconds in which worker processes fill their queues and OpenMP's threads fall asleep after a turn
 
 
 class Child:
     """Runs `python -m MODULE SETTINGS` and talks to it: a JSON object a line, each way.
 
-    glibc's allocator is left at its defaults in it: settings of `MALLOC_` in the environment are not handed on.
-    `InputError`: the process has ended; what it had to say is on standard error.
+    Its glibc allocator has its defaults: variables `MALLOC_...` of the environment are not passed on. `InputError`: the
+    process has ended; its message is on standard error.
     """
 
     def __init__(self, module: str, settings: Mapping[str, Any]) -> None:
@@ -57,7 +56,7 @@ class Child:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the process: it stops when it is told nothing more."""
+        """End the process, which stops when its input ends."""
         for pipe in (self.process.stdin, self.process.stdout):
             with suppress(OSError):
                 if pipe is not None:
@@ -69,18 +68,7 @@ class Child:
             self.process.wait()
 
 
-def requests() -> Iterator[dict[str, Any]]:
-    """Yield, in a child, what the parent asks for until it asks no more."""
-    for line in sys.stdin:
-        yield json.loads(line)
-
-
-def answer(**content: Any) -> None:
-    """Answer the parent's request, in a child."""
-    print(json.dumps(content), flush=True)
-
-
 def serve(handle: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Answer each request of the parent with what `handle` returns for it."""
-    for request in requests():
-        answer(**handle(request))
+    """Answer, in a child, each request of the parent with the result of `handle`, until the input ends."""
+    for line in sys.stdin:
+        print(json.dumps(handle(json.loads(line))), flush=True)

@@ -1,8 +1,7 @@
-"""Images a second in inference: the usual way, the plain module in this project's precision, and its fast form."""
+"""Images a second in inference: the usual way, the model in this project's precision, and its inference copies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -11,18 +10,78 @@ import torch
 from torch import nn
 
 from flatnext import models
-from flatnext.bench.bound import inference_work, measure_machine
+from flatnext.bench.baseline import settings_of
 from flatnext.bench.child import Child
-from flatnext.bench.clock import seconds
-from flatnext.bench.plan import Plan
-from flatnext.bench.rounds import Turn, ratios, spread, warm_and_interleave
-from flatnext.bench.training import report_settings, summary_of
+from flatnext.bench.plan import Setup
+from flatnext.bench.roofline import inference_work, measure_rates, summary_of
+from flatnext.bench.timing import Turn, interleave, ratios, seconds, spread
 from flatnext.device import autocast, dtype, place
 from flatnext.errors import InputError
-from flatnext.models.inference import for_inference
 
 USUAL = "eager fp32, contiguous"
-SMALL_CALLS = 10  # a turn of a single image is short: this many calls make one
+SMALL_CALLS = 10  # in a turn of a single image, which is short
+
+
+def measure_inference(setup: Setup) -> dict[str, Any]:
+    """Return by batch size the seconds of every turn and the rates that follow: one image, `batch_size`, and twice."""
+    summary = summary_of(setup.plan)
+    rates = measure_rates(setup.device, setup.precision)
+    samples = take_turns(setup)
+    rates = rates.best(measure_rates(setup.device, setup.precision))
+    batches = {}
+    for batch_size, times in samples.items():
+        calls = calls_a_turn(batch_size, setup.device)
+        bound = batch_size / rates.seconds(inference_work(summary, batch_size, setup.precision))
+        content = {"contenders": results(times, batch_size, calls, bound), "seconds": times}
+        batches[str(batch_size)] = {"calls_a_turn": calls, "bound_images_per_second": bound, **content}
+    return {"machine": vars(rates), "batches": batches}
+
+
+def take_turns(setup: Setup) -> dict[int, dict[str, list[float]]]:
+    """Return the seconds of every turn by batch size and contender."""
+    plan, networks = setup.plan, make_networks(setup)
+    samples: dict[int, dict[str, list[float]]] = {}
+    with Child("flatnext.bench.baseline", settings_of(setup, plan.batch_size)) as child:
+        for batch_size in dict.fromkeys((1, plan.batch_size, 2 * plan.batch_size)):
+            setup.say(f"inference: batch {batch_size}")
+            turns = {name: make_turn(setup, network, batch_size, name) for name, network in networks.items()}
+            usual = partial(_ask, child, batch_size, calls_a_turn(batch_size, setup.device))
+            samples[batch_size] = interleave({USUAL: usual, **turns}, plan.rounds, warm_up=True)
+    return samples
+
+
+def make_networks(setup: Setup) -> dict[str, nn.Module]:
+    """Return the model, channels-last, and its copy for inference; with precision auto the one in int8 as well."""
+    plan, device, precision = setup.plan, setup.device, setup.precision
+    torch.manual_seed(0)
+    model = models.build(plan.model, 10).eval()
+    place(model, device, precision, channels_last=True)
+    networks: dict[str, nn.Module] = {f"eager {precision}, channels-last": model}
+    if precision != "fp64":
+        networks[f"for_inference, {precision}"] = models.for_inference(model, precision)
+    if plan.precision == "auto":
+        images = torch.randn(64, 3, plan.image_size, plan.image_size, device=device)
+        with suppress(InputError):  # not on this device
+            networks["for_inference, int8"] = models.for_inference(model, "int8", calibration=images)
+    return networks
+
+
+def make_turn(setup: Setup, network: nn.Module, batch_size: int, name: str) -> Turn:
+    """Return a function that runs `network` forward on random images and returns the seconds.
+
+    The model itself, whose name begins with `eager`, runs under autocast.
+    """
+    device, size = setup.device, setup.plan.image_size
+    images = torch.randn(batch_size, 3, size, size, device=device, dtype=dtype(setup.precision))
+    images = images.to(memory_format=torch.channels_last)
+    calls, precision = calls_a_turn(batch_size, device), setup.precision if name.startswith("eager") else "fp32"
+
+    def work() -> None:
+        with torch.inference_mode(), autocast(precision, device):
+            for _ in range(calls):
+                network(images)
+
+    return partial(seconds, work, device)
 
 
 def calls_a_turn(batch_size: int, device: torch.device) -> int:
@@ -30,79 +89,19 @@ def calls_a_turn(batch_size: int, device: torch.device) -> int:
     return SMALL_CALLS if batch_size == 1 or device.type != "cpu" else 1
 
 
-def make_plain(plan: Plan, device: torch.device, precision: str) -> nn.Module:
-    """Return the plain module, as a GPU evaluates it: on the device, channels-last, with its running statistics."""
-    torch.manual_seed(0)
-    model = models.build(plan.model, 10).eval()
-    place(model, device, precision, channels_last=True)
-    return model
-
-
-def make_turn(
-    model: nn.Module, batch_size: int, size: int, device: torch.device, precision: str, *, cast: bool
-) -> Turn:
-    """Return a function that runs `model` forward on random images, under autocast if `cast`, and gives the seconds."""
-    images = torch.randn(batch_size, 3, size, size, device=device, dtype=dtype(precision))
-    images = images.to(memory_format=torch.channels_last)
-    calls = calls_a_turn(batch_size, device)
-
-    def work() -> None:
-        with torch.inference_mode(), autocast(precision if cast else "fp32", device):
-            for _ in range(calls):
-                model(images)
-
-    return partial(seconds, work, device)
-
-
-def fast_forms(plan: Plan, plain: nn.Module, precision: str) -> dict[str, nn.Module]:
-    """Return the fast form of `plain`, and with precision auto that in int8 as well, if the device has them."""
-    forms: dict[str, nn.Module] = {}
-    if precision != "fp64":
-        forms[precision] = for_inference(plain, precision)
-    if plan.precision == "auto":
-        with suppress(InputError):  # not on this device
-            images = torch.randn(64, 3, plan.image_size, plan.image_size, device=next(plain.parameters()).device)
-            forms["int8"] = for_inference(plain, "int8", calibration=images)
-    return forms
-
-
-def measure_inference(plan: Plan, device: torch.device, precision: str, say: Callable[[str], None]) -> dict[str, Any]:
-    """Return by batch size the seconds of every turn and what follows: one image, `batch_size`, and twice that."""
-    plain = make_plain(plan, device, precision)
-    forms = {f"eager {precision}, channels-last": (plain, True)}
-    forms |= {f"for_inference, {name}": (model, False) for name, model in fast_forms(plan, plain, precision).items()}
-    machine = measure_machine(device, precision)
-    samples: dict[int, dict[str, list[float]]] = {}
-    with Child("flatnext.bench.report_way", report_settings(plan, device, plan.batch_size)) as child:
-        for batch in dict.fromkeys((1, plan.batch_size, 2 * plan.batch_size)):
-            say(f"inference: batch {batch}")
-            turns: dict[str, Turn] = {USUAL: partial(_ask, child, batch, calls_a_turn(batch, device))}
-            for name, (model, cast) in forms.items():
-                turns[name] = make_turn(model, batch, plan.image_size, device, precision, cast=cast)
-            samples[batch] = warm_and_interleave(turns, plan.rounds)
-    machine = machine.best(measure_machine(device, precision))
-    batches = {}
-    for batch, times in samples.items():
-        work = inference_work(summary_of(plan), batch, precision)
-        bound = batch / machine.seconds(work.flops, work.traffic)
-        content = {"contenders": rates(times, batch, calls_a_turn(batch, device), bound), "seconds": times}
-        batches[str(batch)] = {"calls_a_turn": calls_a_turn(batch, device), "bound_images_per_second": bound, **content}
-    return {"machine": vars(machine), "batches": batches}
-
-
 def _ask(child: Child, batch_size: int, calls: int) -> float:
     return child.ask(do="infer", batch_size=batch_size, calls=calls)["seconds"]
 
 
-def rates(samples: dict[str, list[float]], batch_size: int, calls: int, bound: float) -> dict[str, dict[str, Any]]:
-    """Return for each contender what its turns of `calls` calls say; int8 has no share of a bound in floating point."""
+def results(samples: dict[str, list[float]], batch_size: int, calls: int, bound: float) -> dict[str, dict[str, Any]]:
+    """Return for each contender the rates of its turns of `calls` calls; `bound`, in images a second, is not int8's."""
     table = {}
     for name, times in samples.items():
         rate = spread([batch_size * calls / time for time in times])
         table[name] = {
-            "images_per_second": rate.to_json(),
-            "milliseconds_a_call": spread([1000 * time / calls for time in times]).to_json(),
-            "times_usual": spread(ratios(samples[USUAL], times)).to_json(),
-            "share_of_bound": None if name.endswith("int8") else rate.median / bound,
+            "images_per_second": rate,
+            "milliseconds_a_call": spread([1000 * time / calls for time in times]),
+            "times_usual": spread(ratios(samples[USUAL], times)),
+            "share_of_bound": None if name.endswith("int8") else rate["median"] / bound,
         }
     return table

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal
 
 from flatnext import config
 from flatnext.config import RECIPES, Amp, Config, Method, Model, recipe
-from flatnext.config.setting import Settings, require
+from flatnext.config.setting import Settings, require, setting
 from flatnext.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 METHODS: dict[str, Method] = {
     **{name: kind() for name, kind in config.METHODS.items()},
@@ -25,16 +29,16 @@ ANY_SIZE = Model(parameter_budget=2**53)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(Settings):
+class BenchPlan(Settings):
     """What to measure; every field but `model` is a flag of `flatnext bench`. `InputError` for a value out of range."""
 
     parts: tuple[str, ...] = ("training", "inference", "memory")
     methods: tuple[str, ...] = tuple(METHODS)
     recipes: tuple[str, ...] = ()
-    rounds: int = 8
-    steps: int | None = None
-    batch_size: int = 64
-    image_size: int = 32
+    rounds: int = setting(8, "turns of each contender", at_least=1)
+    steps: int | None = setting(None, "training steps a turn", at_least=1)
+    batch_size: int = setting(64, "images a step", at_least=2)
+    image_size: int = setting(32, "side of an image in pixels", at_least=1)
     device: str = "auto"
     precision: Literal["auto", "bf16", "fp32", "fp64"] = "auto"
     data_dir: str = ".data"
@@ -43,14 +47,11 @@ class Plan(Settings):
     def __post_init__(self) -> None:
         """Check the ranges and the names."""
         super().__post_init__()
-        for name, least in (("rounds", 1), ("batch_size", 2), ("image_size", 1)):
-            require(getattr(self, name) >= least, f"{name} is {getattr(self, name)}: give at least {least}")
-        require(self.steps is None or self.steps >= 1, f"steps is {self.steps}: give at least 1")
-        for name, known in (("parts", PARTS), ("methods", METHODS), ("recipes", RECIPES)):
-            chosen = getattr(self, name)
-            unknown = [each for each in chosen if each not in known]
-            require(not unknown, f"{name} has {unknown and unknown[0]!r}: choose among {', '.join(known)}")
-            require(len(set(chosen)) == len(chosen), f"{name} names {', '.join(chosen)}: name each once")
+        for field, known in (("parts", PARTS), ("methods", METHODS), ("recipes", RECIPES)):
+            names = getattr(self, field)
+            unknown = [name for name in names if name not in known]
+            require(not unknown, f"{field} has {unknown and unknown[0]!r}: choose among {', '.join(known)}")
+            require(len(set(names)) == len(names), f"{field} names {', '.join(names)}: name each once")
         require(len(self.parts) > 0, f"parts is empty: choose among {', '.join(PARTS)}")
         block, widths = self.model.block, self.model.widths
         require(
@@ -62,17 +63,20 @@ class Plan(Settings):
             f"part convolution does not know block {block} with widths {widths}: leave it out of --parts",
         )
 
-    def methods_by_name(self) -> dict[str, Method]:
-        """Return the methods to measure; plain SGD is always the first, since the others are compared with it."""
-        return {name: METHODS[name] for name in dict.fromkeys(("sgd", *self.methods))}
 
-    def steps_on(self, device_type: str) -> int:
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """A plan on a device: what each part measures with. `say` shows how far it is."""
+
+    plan: BenchPlan
+    device: torch.device
+    precision: str
+    say: Callable[[str], None] = lambda text: None
+
+    @property
+    def steps(self) -> int:
         """Return the training steps of a turn. A GPU's steps are short beside the wait at the end of a turn."""
-        return self.steps or (1 if device_type == "cpu" else 20)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the plan as a dict that `json` can write."""
-        return asdict(self)
+        return self.plan.steps or (1 if self.device.type == "cpu" else 20)
 
 
 def group_rounds(interval: int, steps: int, rounds: int) -> int:
@@ -89,11 +93,11 @@ def group_rounds(interval: int, steps: int, rounds: int) -> int:
     return group
 
 
-def training_configs(plan: Plan, device_type: str = "cpu") -> dict[str, Config]:
-    """Return what each contender trains, by its name. On CUDA, where steps are recorded, `eager` ones are not.
+def training_configs(plan: BenchPlan, device_type: str = "cpu") -> dict[str, Config]:
+    """Return the config of each contender of this project by name, plain SGD first, with which all are compared.
 
-    The learning rate is small in all, so that random labels do not make a loss infinite. The epochs are so many that a
-    schedule does not end.
+    On CUDA, where steps are recorded as graphs, contenders named `eager` are measured without. The learning rate is
+    small, so that random labels do not make the loss infinite, and the epochs are so many that no schedule ends.
     """
     common = {
         "batch_size": plan.batch_size,
@@ -101,14 +105,12 @@ def training_configs(plan: Plan, device_type: str = "cpu") -> dict[str, Config]:
         "learning_rate": 0.001,
         "epochs": 1000,
         "early_sizes": None,
-        **{item.name: getattr(plan.model, item.name) for item in fields(plan.model)},
+        **{field.name: getattr(plan.model, field.name) for field in fields(plan.model)},
     }
-    configs = {name: Config(recipe=name, method=method) for name, method in plan.methods_by_name().items()}
+    methods = dict.fromkeys(("sgd", *plan.methods))
+    configs = {name: Config(recipe=name, method=METHODS[name]) for name in methods}
     configs |= {f"recipe {name}": recipe(name) for name in plan.recipes}
     if device_type == "cuda":
-        configs |= {
-            f"{name}, eager": configs[name].override({"cuda_graph": False})
-            for name in ("sgd", "amp")
-            if name in configs
-        }
+        recorded = [name for name in ("sgd", "amp") if name in configs]
+        configs |= {f"{name}, eager": configs[name].override({"cuda_graph": False}) for name in recorded}
     return {name: settings.override(common) for name, settings in configs.items()}

@@ -68,16 +68,14 @@ def dataset_here(data_dir: str) -> str:
 
 def measure_startup(setup: Setup) -> dict[str, Any]:
     """Return the seconds of every start of each command, interleaved, after one start of each that fills the caches."""
-    plan = setup.plan
+    plan, device = setup.plan, str(setup.device)
     dataset = dataset_here(plan.data_dir)
     turns: dict[str, Turn] = {
         "python -c pass": partial(whole, "-c", "pass"),
         "import flatnext": partial(whole, "-c", "import flatnext"),
         "flatnext --help": partial(whole, "-m", "flatnext", "--help"),
         "import torch": partial(whole, "-c", "import torch"),
-        f"flatnext train, to the first step ({dataset})": partial(
-            to_first_step, dataset, plan.data_dir, str(setup.device)
-        ),
+        f"flatnext train, to the first step ({dataset})": partial(to_first_step, dataset, plan.data_dir, device),
     }
     samples = interleave(turns, plan.rounds, lambda text: setup.say(f"start-up: {text}"), warm_up=True)
     return {"dataset": dataset, "spread": {n: spread(s) for n, s in samples.items()}, "seconds": samples}

@@ -15,7 +15,7 @@ def format_bench(result: dict[str, Any]) -> str:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; all columns but the first are set to the right."""
+    """Return a Markdown table; all columns but the first are aligned right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -32,7 +32,7 @@ def _head(result: dict[str, Any]) -> str:
 
 def _training(part: dict[str, Any], result: dict[str, Any]) -> str:
     head = (
-        *("training", "images/s", "middle half", "n", "times the report's", "middle half", "step / SGD's"),
+        *("training", "images/s", "middle half", "n", "times the baseline's", "middle half", "step / SGD's"),
         *("middle half", "share of bound", "50,000 images, estimated"),
     )
     rows = [
@@ -78,7 +78,7 @@ def _inference(part: dict[str, Any], result: dict[str, Any]) -> str:
 
 
 def _memory(part: dict[str, Any], result: dict[str, Any]) -> str:
-    head = ("memory", "peak of training, MiB", "the report's / this")
+    head = ("memory", "peak of training, MiB", "the baseline's / this")
     rows = [
         [name, f"{peak / 2**20:,.0f}", f"{part['times_less_than_report'][name]:.2f}"]
         for name, peak in part["peak_bytes"].items()
@@ -112,6 +112,6 @@ def _convolution(part: dict[str, Any], result: dict[str, Any]) -> str:
     return markdown(head, rows)
 
 
-def _middle(spread: dict[str, float], form: str) -> tuple[str, str]:
+def _middle(spread: dict[str, float], number_format: str) -> tuple[str, str]:
     """Return a median, and its middle half, as text."""
-    return f"{spread['median']:{form}}", f"{spread['low']:{form}} to {spread['high']:{form}}"
+    return f"{spread['median']:{number_format}}", f"{spread['low']:{number_format}} to {spread['high']:{number_format}}"

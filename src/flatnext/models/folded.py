@@ -100,7 +100,7 @@ def _has_fused(x: Tensor) -> bool:
 
 
 class InferenceBlock(nn.Module):
-    """A residual block of convolutions. The last one adds the shortcut: the input, a convolution of it, or it padded."""
+    """A residual block of convolutions. The last one adds the shortcut: the input, convolved, padded, or as it is."""
 
     def __init__(self, convolutions: Iterable[nn.Module], shortcut: nn.Module | None) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""The report's own way to train, as a contender in a process of its own.
+"""The baseline, which trains and infers as the code of the baseline paper did, in a process of its own.
 
-As its code ran: images are cropped, flipped and normalised one at a time, on PIL images, by two worker processes of
-torch's `DataLoader`; float32 in the contiguous layout; torch's SGD with momentum; loss and accuracy read after every
-step. torch, its allocator and its threads are as they come, and this project's kernels are off. On a GPU torch may
-round float32 convolutions to TF32, as it does by default, and chooses among cuDNN's algorithms by trying them.
+Images are cropped, flipped and normalised one at a time, on PIL images, by two worker processes of torch's
+`DataLoader`; float32 in the contiguous layout; torch's SGD with momentum; loss and accuracy read after every step.
+torch, its allocator and its threads are at their defaults, and this project's kernels are off. On a GPU torch may round
+float32 convolutions to TF32, as it does by default, and chooses among cuDNN's algorithms by trying them.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from flatnext import models, ops
 from flatnext.bench.child import serve
-from flatnext.bench.clock import seconds
+from flatnext.bench.plan import Setup
+from flatnext.bench.timing import seconds
 from flatnext.config import Model
+from flatnext.schema import dump
 
+BASELINE = "baseline's way"
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 PADDING = 4
 WORKERS = 2
@@ -32,7 +35,7 @@ EPOCH = 50_000
 
 
 def random_crop(image: Image.Image, padding: int) -> Image.Image:
-    """Pad with black, then cut a window of the old size out at random (torchvision's `RandomCrop`)."""
+    """Pad with black, then cut out a window of the old size at random (torchvision's `RandomCrop`)."""
     width, height = image.size
     padded = ImageOps.expand(image, padding, fill=0)
     top, left = (int(torch.randint(0, 2 * padding + 1, (1,))) for _ in range(2))
@@ -40,7 +43,7 @@ def random_crop(image: Image.Image, padding: int) -> Image.Image:
 
 
 def random_flip(image: Image.Image) -> Image.Image:
-    """Mirror every second image (torchvision's `RandomHorizontalFlip`)."""
+    """Mirror an image with probability 1/2 (torchvision's `RandomHorizontalFlip`)."""
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if torch.rand(1) < 0.5 else image
 
 
@@ -57,12 +60,12 @@ def normalize(image: Tensor) -> Tensor:
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """Random images as torchvision's CIFAR-10 holds them: N x H x W x 3 bytes; one that is asked for becomes PIL's."""
+    """Random images, stored as by torchvision's CIFAR-10 (N x H x W x 3 bytes); each becomes a PIL image when read."""
 
     def __init__(self, size: int, classes: int = 10) -> None:
-        draw = np.random.default_rng(0)
-        self.pixels = draw.integers(0, 256, (STORED, size, size, 3), dtype=np.uint8)
-        self.labels = draw.integers(0, classes, STORED).tolist()
+        generator = np.random.default_rng(0)
+        self.pixels = generator.integers(0, 256, (STORED, size, size, 3), dtype=np.uint8)
+        self.labels = generator.integers(0, classes, STORED).tolist()
 
     def __len__(self) -> int:
         return EPOCH
@@ -72,36 +75,31 @@ class Images(Dataset[tuple[Tensor, int]]):
         return normalize(to_tensor(random_flip(random_crop(image, PADDING)))), self.labels[index % STORED]
 
 
-class ReportWay:
-    """The model and its training, and inference as it is usually run."""
+class BaselineContender:
+    """The model with its training, and inference as it is usually run."""
 
     def __init__(self, model: Model, image_size: int, batch_size: int, device: torch.device) -> None:
         torch.manual_seed(0)
         torch.backends.cudnn.benchmark = True
-        self.device = device
+        self.device, self.image_size = device, image_size
         self.model = models.build(model, 10).to(device)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.001, momentum=0.9, weight_decay=5e-4)
         self.loss = nn.CrossEntropyLoss()
         self.loader = DataLoader(Images(image_size), batch_size=batch_size, shuffle=True, num_workers=WORKERS)
         self.batches: Iterator[Any] = iter(())
-        self.image_size = image_size
         self.sums = {"loss": 0.0, "correct": 0, "count": 0}
 
     def train(self, steps: int) -> float:
         """Take this many steps; return their seconds, the wait for the workers included."""
         self.model.train()
-        return seconds(lambda: self._take(steps), self.device)
-
-    def _take(self, steps: int) -> None:
-        for _ in range(steps):
-            self._step()
+        return seconds(lambda: [self._step() for _ in range(steps)], self.device)
 
     def _step(self) -> None:
         batch = next(self.batches, None)
         if batch is None:  # the first step, or the end of an epoch
             self.batches = iter(self.loader)
             batch = next(self.batches)
-        images, labels = (part.to(self.device) for part in batch)
+        images, labels = (tensor.to(self.device) for tensor in batch)
         self.optimizer.zero_grad()
         outputs = self.model(images)
         loss = self.loss(outputs, labels)
@@ -119,19 +117,25 @@ class ReportWay:
             return seconds(lambda: [self.model(images) for _ in range(calls)], self.device)
 
 
-def make(settings: dict[str, Any]) -> ReportWay:
-    """Return the contender that a child is asked for."""
-    shape = Model(**settings["model"])
-    return ReportWay(shape, settings["image_size"], settings["batch_size"], torch.device(settings["device"]))
+def settings_of(setup: Setup, batch_size: int) -> dict[str, Any]:
+    """Return the settings of a process that runs the baseline."""
+    shape = {"image_size": setup.plan.image_size, "batch_size": batch_size, "device": str(setup.device)}
+    return {"model": dump(setup.plan.model), **shape}
+
+
+def make(settings: dict[str, Any]) -> BaselineContender:
+    """Return the contender of these settings."""
+    model, device = Model(**settings["model"]), torch.device(settings["device"])
+    return BaselineContender(model, settings["image_size"], settings["batch_size"], device)
 
 
 def main() -> None:
-    """Do in this process what the parent asks for: `train` or `infer`."""
+    """Answer the requests of the parent process, `train` or `infer`, with the seconds."""
     with ops.disabled():
-        way = make(json.loads(sys.argv[1]))
+        contender = make(json.loads(sys.argv[1]))
 
         def handle(request: dict[str, Any]) -> dict[str, Any]:
-            works: dict[str, Callable[..., float]] = {"train": way.train, "infer": way.infer}
+            works: dict[str, Callable[..., float]] = {"train": contender.train, "infer": contender.infer}
             work = works[request.pop("do")]
             return {"seconds": work(**request), "threads": torch.get_num_threads()}
 
