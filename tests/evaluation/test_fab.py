@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from attack_models import MEAN, SIDE, STD, linear, tiny_net
+from predictors import predictor_of
 from scipy.optimize import linprog
 from torch import nn
 
 from flatnext.errors import InputError
-from flatnext.evaluation.attacks import FAB, Ball, Draws, Target, attackable, robustness
+from flatnext.evaluation.attacks import FAB, AttackedModel, Ball, Draws, frozen, robustness
 from flatnext.evaluation.attacks.fab import to_plane
 
 # The projections
@@ -130,10 +129,10 @@ def test_no_plane_is_no_change(norm):
 # The walk
 
 
-def watched(target):
-    """Return a list that will hold the images whose logits alone the target is asked for."""
-    seen, answer = [], target.answer
-    target.answer = lambda images: seen.append(images) or answer(images)
+def watched(attacked):
+    """Return a list that will hold the images whose logits alone the attacked is asked for."""
+    seen, answer = [], attacked.predict
+    attacked.predict = lambda images: seen.append(images) or answer(images)
     return seen
 
 
@@ -181,11 +180,11 @@ def numpy_fab(net, clean, label, goal, start, norm, steps):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_the_walk_is_that_of_numpy(norm):
     model, images, labels = small_net()
-    with attackable(model):
-        target = Target(model, mean=(0, 0, 0), std=(1, 1, 1), precision="fp64", channels_last=False)
-        seen = watched(target)
+    with frozen(model):
+        attacked = AttackedModel(predictor_of(model, precision="fp64", channels_last=False))
+        seen = watched(attacked)
         draws, ball = Draws(0, range(6)), Ball(norm, 1e-3)  # nothing is found in so small a ball: all runs are whole
-        found = FAB(steps=15, restarts=2, targets=2)(target, images, labels, ball, draws)
+        found = FAB(steps=15, restarts=2, targets=2)(attacked, images, labels, ball, draws)
     assert not found.fooled.any()
     points = torch.stack(seen[1:]).reshape(2, 2, 15, 6, 27)  # after the clean images: restarts x targets x steps
     draws, net = Draws(0, range(6)), Small(model)
@@ -220,10 +219,10 @@ def test_linear_models_least_changes(norm):
                 sizes.append(least_linf(x, w, gap) if norm == "linf" else np.linalg.norm(change))
         exact.append(min(sizes))
     exact = 255 * np.array(exact)
-    options = {"mean": MEAN, "std": STD, "precision": "fp64", "norm": norm, "attacks": [FAB(steps=10)]}
+    predictor = predictor_of(model, MEAN, STD, precision="fp64")
     for share in (0.2, 0.5, 0.9):
         budget = np.quantile(exact, share)
-        found = robustness(model, images, labels, budget=budget, **options).robust.numpy()
+        found = robustness(predictor, images, labels, attacks=[FAB(steps=10)], norm=norm, budget=budget).robust.numpy()
         assert found[exact > budget].all()
         assert not found[exact < budget / 1.006].any()  # it goes 5 % too far, and comes back
 
@@ -232,8 +231,11 @@ def test_linear_models_least_changes(norm):
 def test_what_it_finds_fools_and_is_in_the_ball(norm):
     model, images, labels = tiny_net()
     budget = 8.0 if norm == "linf" else 60.0
-    options = {"mean": MEAN, "std": STD, "norm": norm, "budget": budget}
-    found = robustness(model, images, labels, attacks=[FAB(steps=20)], **options)
+
+    def attack(fab, budget):
+        return robustness(predictor_of(model, MEAN, STD), images, labels, attacks=[fab], norm=norm, budget=budget)
+
+    found = attack(FAB(steps=20), budget)
     delta = (found.images - images / 255).flatten(1)
     size = delta.abs().amax(1) if norm == "linf" else delta.norm(dim=1)
     assert size.max() <= budget / 255
@@ -244,12 +246,12 @@ def test_what_it_finds_fools_and_is_in_the_ball(norm):
     with torch.no_grad():
         right = model((found.images - mean) / std).argmax(1) == labels
     assert torch.equal(right, found.robust)
-    assert 0 < found.robust_accuracy < 1
-    wider = robustness(model, images, labels, attacks=[FAB(steps=20)], **(options | {"budget": 1.5 * budget}))
+    assert 0 < found.result.robust_accuracy < 1
+    wider = attack(FAB(steps=20), 1.5 * budget)
     assert not (wider.robust & ~found.robust).any()  # the walk is the same: it ends sooner
-    again = robustness(model, images, labels, attacks=[FAB(steps=20, restarts=2)], **options)
+    again = attack(FAB(steps=20, restarts=2), budget)
     assert not (again.robust & ~found.robust).any()
-    assert json.loads(json.dumps(again.to_json()))["parts"][0]["settings"]["restarts"] == 2
+    assert again.result.parts[0].settings["restarts"] == 2
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -261,15 +263,15 @@ def test_an_images_walk_does_not_depend_on_its_batch(norm):
     def walks(size, seed):
         seen = []
         for index in torch.arange(40).split(size):
-            target = Target(model, mean=MEAN, std=STD, precision="fp64")
-            points = watched(target)
-            found = own(target, pixels[index], labels[index], ball, Draws(seed, index.tolist()))
+            attacked = AttackedModel(predictor_of(model, MEAN, STD, precision="fp64"))
+            points = watched(attacked)
+            found = own(attacked, pixels[index], labels[index], ball, Draws(seed, index.tolist()))
             assert not found.fooled.any()
             assert torch.equal(found.images, pixels[index])
             seen.append(torch.stack(points))
         return torch.cat(seen, dim=1)
 
-    with attackable(model.double()):
+    with frozen(model.double()):
         one, other, third = walks(7, 0), walks(40, 0), walks(40, 1)
     torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
     differs = (other - third).abs().amax((2, 3, 4)) > 1e-6
@@ -279,8 +281,10 @@ def test_an_images_walk_does_not_depend_on_its_batch(norm):
 
 def test_two_classes_suffice():
     model, _, _, images, labels = linear(2)
-    found = robustness(model, images, labels, mean=MEAN, std=STD, precision="fp64", attacks=[FAB(steps=2)], budget=255)
-    assert found.robust_accuracy == 0
+    found = robustness(
+        predictor_of(model, MEAN, STD, precision="fp64"), images, labels, attacks=[FAB(steps=2)], budget=255
+    )
+    assert found.result.robust_accuracy == 0
     assert images.shape[2] == SIDE
 
 
@@ -299,8 +303,8 @@ def test_a_model_that_breaks_on_the_way_is_not_fooled_by_it():
     images, labels = torch.full((4, 3, 4, 4), 0.5), torch.zeros(4, dtype=torch.int64)
     for restarts in (1, 2):
         attacks = [FAB(steps=3, restarts=restarts)]
-        found = robustness(Breaks(), images, labels, mean=(0, 0, 0), std=(1, 1, 1), attacks=attacks, budget=255)
-        assert found.robust_accuracy == 1
+        found = robustness(predictor_of(Breaks()), images, labels, attacks=attacks, budget=255)
+        assert found.result.robust_accuracy == 1
 
 
 @pytest.mark.parametrize(

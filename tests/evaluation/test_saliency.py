@@ -10,23 +10,27 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from predictors import predictor_of
 from torch import nn
 from torch.nn import functional as F
 
 from flatnext.data import Split
 from flatnext.errors import InputError
-from flatnext.evaluation import explained_mistakes, grad_cam, overlay, predict, surest_mistakes
+from flatnext.evaluation import explained_mistakes, grad_cam, most_confident_errors, overlay
 from flatnext.models import Network, ResNeXt, for_inference
 from flatnext.models.resnet import BasicBlock, PreActBlock
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
-NORMAL = {"mean": MEAN, "std": STD}
 CLASSES = torch.tensor([0, 2, 1, 4, 4])
 
 
 @pytest.fixture
 def images():
     return torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def predictor(model, precision="fp32", *, channels_last=True):
+    return predictor_of(model, MEAN, STD, precision=precision, channels_last=channels_last)
 
 
 def normalised(images):
@@ -88,7 +92,7 @@ def plain(model, layer, images, classes):
 
 def test_equals_class_activation_maps_before_a_pooled_linear_layer(images):
     model = Pooled().double()
-    found = grad_cam(model, images, CLASSES, **NORMAL, layer=model.features, precision="fp64")
+    found = grad_cam(predictor(model, "fp64"), images, CLASSES, layer=model.features)
     features = model.features(normalised(images)).detach()  # CAM: each channel weighted by the class's linear weight
     maps = torch.einsum("nk,nkhw->nhw", model.linear.weight.detach()[CLASSES], features)
     assert torch.allclose(found.double(), torch.stack([finished(each) for each in maps]), rtol=0, atol=1e-6)
@@ -107,7 +111,7 @@ def test_equals_the_formulas_by_default_at_the_last_stage(images, block, setting
     expected = plain(twin, twin.layer2, images, CLASSES)
     assert expected.amax() == 1  # not all are zero
     for batch_size in (2, 32):
-        found = grad_cam(model, images, CLASSES, **NORMAL, batch_size=batch_size)
+        found = grad_cam(predictor(model), images, CLASSES, batch_size=batch_size)
         assert torch.allclose(found.double(), expected, rtol=0, atol=1e-4)
 
 
@@ -115,7 +119,7 @@ def test_equals_the_formulas_by_default_at_the_last_stage(images, block, setting
 def test_equals_the_formulas_at_any_layer(images, name):
     model, twin = network().double(), network()
     expected = plain(twin, twin.get_submodule(name), images, CLASSES)
-    found = grad_cam(model, images, CLASSES, **NORMAL, layer=model.get_submodule(name))
+    found = grad_cam(predictor(model, "fp64"), images, CLASSES, layer=model.get_submodule(name))
     assert torch.allclose(found.double(), expected, rtol=0, atol=1e-6)
     assert float(expected.amax()) == 1
 
@@ -124,14 +128,14 @@ def test_the_layer_may_be_changed_in_place(images):
     model, twin = Pooled(inplace=True), Pooled()
     twin.relu = nn.ReLU()
     expected = plain(twin, twin.features, images, CLASSES)
-    found = grad_cam(model, images, CLASSES, **NORMAL, layer=model.features)
+    found = grad_cam(predictor(model), images, CLASSES, layer=model.features)
     assert torch.allclose(found.double(), expected, rtol=0, atol=1e-4)
 
 
 def test_in_bf16_it_is_nearly_the_same(images):
     model = network()
-    found = grad_cam(model, images, CLASSES, **NORMAL, precision="bf16", channels_last=False)
-    assert (found - grad_cam(model, images, CLASSES, **NORMAL)).abs().max() < 0.15
+    found = grad_cam(predictor(model, "bf16", channels_last=False), images, CLASSES)
+    assert (found - grad_cam(predictor(model), images, CLASSES)).abs().max() < 0.15
 
 
 def test_a_map_lies_between_0_and_1_and_is_zero_where_nothing_is_positive(images):
@@ -140,7 +144,7 @@ def test_a_map_lies_between_0_and_1_and_is_zero_where_nothing_is_positive(images
         model.relu = nn.ReLU()
         model.linear.weight[0].fill_(-1)  # class 0 has nothing that speaks for it, class 1 has
         model.linear.weight[1].fill_(1)
-    found = grad_cam(model, images[:2], torch.tensor([0, 1]), **NORMAL, layer=model.relu)
+    found = grad_cam(predictor(model), images[:2], torch.tensor([0, 1]), layer=model.relu)
     assert not found[0].any()
     assert found[1].min() >= 0
     assert found[1].max() == 1
@@ -148,7 +152,7 @@ def test_a_map_lies_between_0_and_1_and_is_zero_where_nothing_is_positive(images
 
 def test_no_images():
     model = network()
-    assert grad_cam(model, torch.zeros(0, 3, 8, 8).byte(), CLASSES[:0], **NORMAL).shape == (0, 8, 8)
+    assert grad_cam(predictor(model), torch.zeros(0, 3, 8, 8).byte(), CLASSES[:0]).shape == (0, 8, 8)
 
 
 def state_of(model):
@@ -187,11 +191,11 @@ def test_leaves_the_model_as_it_was(images, wrong, grad):
     with torch.set_grad_enabled(grad):
         before = state_of(model)
         if wrong == "nothing":
-            grad_cam(model, shown, classes, **NORMAL, layer=layer)
+            grad_cam(predictor(model), shown, classes, layer=layer)
             assert calls == [1]  # one pass, and the caller's own hooks see it
         else:
             with pytest.raises(InputError):
-                grad_cam(model, shown, classes, **NORMAL, layer=layer)
+                grad_cam(predictor(model), shown, classes, layer=layer)
         assert same(state_of(model), before)
 
 
@@ -200,15 +204,15 @@ def test_only_what_follows_the_layer_is_recorded(images):
     for name in ("conv1", "layer1", "linear"):
         layer = model.get_submodule(name)
         layer.register_forward_hook(lambda _m, _i, out, name=name: seen.update({name: out.requires_grad}))
-    grad_cam(model, images, CLASSES, **NORMAL)
+    grad_cam(predictor(model), images, CLASSES)
     assert seen == {"conv1": False, "layer1": False, "linear": True}
 
 
 def test_within_inference_mode(images):
     model = network()
-    expected = grad_cam(model, images, CLASSES, **NORMAL)
+    expected = grad_cam(predictor(model), images, CLASSES)
     with torch.inference_mode():
-        assert torch.equal(grad_cam(model, images.clone(), CLASSES.clone(), **NORMAL), expected)
+        assert torch.equal(grad_cam(predictor(model), images.clone(), CLASSES.clone()), expected)
 
 
 class WithIdleLayer(nn.Module):
@@ -227,14 +231,14 @@ class WithIdleLayer(nn.Module):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m, i: grad_cam(m, i, CLASSES, **NORMAL, layer=nn.ReLU()), "layer is a ReLU that is not in the model"),
-        (lambda _, i: grad_cam(Pooled(), i, CLASSES, **NORMAL), "Pooled has no stages: give its last one as layer"),
-        (lambda m, i: grad_cam(m, i, CLASSES, **NORMAL, layer=m.linear), r"layer gives \(5, 5\): give one"),
-        (lambda m, i: grad_cam(m, i, CLASSES[:3], **NORMAL), r"classes are torch.int64 \(3,\): give .* \(5,\)"),
-        (lambda m, i: grad_cam(m, i, CLASSES.int(), **NORMAL), r"classes are torch.int32"),
-        (lambda m, i: grad_cam(m, i, CLASSES - 1, **NORMAL), "classes are outside"),
-        (lambda m, i: grad_cam(m, i.float(), CLASSES, **NORMAL), "give torch.uint8"),
-        (lambda m, i: grad_cam(m, i, CLASSES, **NORMAL, batch_size=0), "batch_size is 0"),
+        (lambda m, i: grad_cam(predictor(m), i, CLASSES, layer=nn.ReLU()), "layer is a ReLU that is not in the model"),
+        (lambda _, i: grad_cam(predictor(Pooled()), i, CLASSES), "Pooled has no stages: give its last one as layer"),
+        (lambda m, i: grad_cam(predictor(m), i, CLASSES, layer=m.linear), r"layer gives \(5, 5\): give one"),
+        (lambda m, i: grad_cam(predictor(m), i, CLASSES[:3]), r"classes are torch.int64 \(3,\): give .* \(5,\)"),
+        (lambda m, i: grad_cam(predictor(m), i, CLASSES.int()), r"classes are torch.int32"),
+        (lambda m, i: grad_cam(predictor(m), i, CLASSES - 1), "classes are outside"),
+        (lambda m, i: grad_cam(predictor(m), i.float(), CLASSES), "give torch.uint8"),
+        (lambda m, i: grad_cam(predictor(m), i, CLASSES, batch_size=0), "batch_size is 0"),
         (lambda m, i: overlay(i[0], torch.zeros(4, 4)), r"heat \(4, 4\)"),
     ],
 )
@@ -247,21 +251,21 @@ def test_bad_input(images, call, message):
 def test_layers_that_say_nothing(images, used, message):
     model = WithIdleLayer(used)
     with pytest.raises(InputError, match=message):
-        grad_cam(model, images, CLASSES, **NORMAL, layer=model.idle)
+        grad_cam(predictor(model), images, CLASSES, layer=model.idle)
 
 
 def test_the_form_for_inference_gives_the_maps_of_its_last_layer(images):
     model = network()
     fast = for_inference(model, "fp32")
-    found = grad_cam(fast, images, CLASSES, **NORMAL, layer=fast.blocks)
-    assert torch.allclose(found, grad_cam(model, images, CLASSES, **NORMAL), rtol=0, atol=1e-4)
+    found = grad_cam(predictor(fast), images, CLASSES, layer=fast.blocks)
+    assert torch.allclose(found, grad_cam(predictor(model), images, CLASSES), rtol=0, atol=1e-4)
 
 
 def test_a_model_that_diverged(images):
     model = network()
     nn.init.constant_(model.linear.bias, float("nan"))
     with pytest.raises(InputError, match="not finite"):
-        grad_cam(model, images, CLASSES, **NORMAL)
+        grad_cam(predictor(model), images, CLASSES)
 
 
 # Pictures
@@ -283,20 +287,19 @@ def test_overlay_is_the_colour_map_over_the_grey_image(images):
 def test_mistakes_with_their_maps(images):
     model = network()
     split = Split(images, CLASSES)
-    logits = predict(model, split, **NORMAL, device=torch.device("cpu"))
-    found = explained_mistakes(model, logits, split, 3, **NORMAL)
-    plain_mistakes = surest_mistakes(logits, split, 3)
+    logits = predictor(model)(images)
+    found = explained_mistakes(predictor(model), logits, split, 3)
+    plain_mistakes = most_confident_errors(logits, split, 3)
     assert 1 < len(found) <= 3
-    for each, expected in zip(found, plain_mistakes, strict=True):
-        cams = {key: base64.b64decode(each.pop(key)) for key in ("cam", "cam_label")}
-        assert each == expected
-        image = images[each["index"]][None]
-        for key, wanted in (("cam", each["predicted"]), ("cam_label", each["label"])):
-            (heat,) = grad_cam(model, image, torch.tensor([wanted]), **NORMAL)
-            assert np.abs(opened(cams[key]) - opened(overlay(image[0], heat))).max() <= 1
+    for mistake, expected in zip(found, plain_mistakes, strict=True):
+        assert vars(expected).items() <= vars(mistake).items()
+        image = images[mistake.index][None]
+        for cam, label in ((mistake.cam, mistake.predicted), (mistake.cam_label, mistake.label)):
+            (heat,) = grad_cam(predictor(model), image, torch.tensor([label]))
+            assert np.abs(opened(base64.b64decode(cam)) - opened(overlay(image[0], heat))).max() <= 1
 
 
 def test_no_mistakes(images):
     model = network()
-    logits = predict(model, Split(images, CLASSES), **NORMAL, device=torch.device("cpu"))
-    assert explained_mistakes(model, logits, Split(images, logits.argmax(dim=1)), **NORMAL) == []
+    logits = predictor(model)(images)
+    assert explained_mistakes(predictor(model), logits, Split(images, logits.argmax(dim=1))) == ()

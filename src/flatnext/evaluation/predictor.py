@@ -35,6 +35,11 @@ class Predictor:
     precision: str = "fp32"
     channels_last: bool = True
 
+    def __post_init__(self) -> None:
+        """Check the precision."""
+        if self.precision not in ("fp32", "bf16", "fp64"):
+            raise InputError(f"precision is {self.precision!r}: choose fp32, bf16 or fp64")
+
     def __call__(self, images: Tensor, batch_size: int | None = None) -> Tensor:
         """Return the logits (N x classes, on the CPU) of uint8 images (N x C x H x W).
 

@@ -15,7 +15,7 @@ from flatnext.evaluation.attacks.ball import Ball, Norm
 from flatnext.evaluation.attacks.presets import attacks_of
 from flatnext.evaluation.attacks.search import Attack, Draws
 from flatnext.evaluation.predictor import Predictor
-from flatnext.evaluation.progress import Progress, silent
+from flatnext.progress import Progress, silent
 from flatnext.runs.evidence import AttackPart, AttackResult
 from flatnext.schema import dump
 

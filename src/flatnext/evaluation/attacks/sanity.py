@@ -22,7 +22,7 @@ from flatnext.evaluation.attacks.robustness import pixels, robustness
 from flatnext.evaluation.attacks.search import Attack
 from flatnext.evaluation.attacks.square import Square
 from flatnext.evaluation.predictor import Predictor
-from flatnext.evaluation.progress import Progress, silent
+from flatnext.progress import Progress, silent
 from flatnext.runs.evidence import Check
 
 RobustAccuracy = Callable[[Attack, float], float]

@@ -10,7 +10,7 @@ from torch import Tensor
 from flatnext.errors import InputError
 from flatnext.evaluation.corruptions.published import Cifar10C
 from flatnext.evaluation.corruptions.table import NAMES, SEVERITIES, check_images, check_name, check_severity, corrupt
-from flatnext.evaluation.progress import Progress, silent
+from flatnext.progress import Progress, silent
 from flatnext.runs.evidence import CorruptionScores
 
 Predict = Callable[[Tensor], Tensor]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from flatnext.errors import InputError
 from flatnext.evaluation.flatness.objective import Objective, check_number
-from flatnext.evaluation.progress import Progress, silent
+from flatnext.progress import Progress, silent
 from flatnext.runs.evidence import Eigenvalues, Trace
 
 PROBES_AT_ONCE = 4  # they share the gradient's graph; each needs twice the weights' memory

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from flatnext.errors import InputError
 from flatnext.evaluation.flatness.objective import Objective, check_number
-from flatnext.evaluation.progress import Progress, silent
 from flatnext.methods.perturb import TINY, move, restored
+from flatnext.progress import Progress, silent
 from flatnext.runs.evidence import Curve, Surface
 
 RADII = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)

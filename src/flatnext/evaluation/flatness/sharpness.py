@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from flatnext.evaluation.flatness.objective import Objective, check_number
-from flatnext.evaluation.progress import Progress, silent
 from flatnext.methods import amp, asam, sam
 from flatnext.methods.perturb import check, clipped, factors, move, norms, restored, scaled
+from flatnext.progress import Progress, silent
 from flatnext.runs.evidence import Sharpness
 
 
