@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from loaders import MEAN, NORMALIZATION, STD, collect, make_loader, make_split
 from PIL import Image
 
-from flatnext.data import Split, batches
+from flatnext.data import Split
 from flatnext.data.augment import cutout, horizontal_flip, random_crop
 from flatnext.data.images import resize
 from flatnext.errors import InputError
@@ -232,18 +232,6 @@ def test_seeds_of_epochs_do_not_collide(pairs):
 def test_long_seeds_do_not_run_into_the_epoch():
     assert mix(2**32, 0) != mix(0, 1)
     assert mix(0, 0) != mix(0, 1)
-
-
-@pytest.mark.parametrize("batch_size", [1, 8, 37, 100])
-def test_evaluation_batches_are_all_images_in_order(batch_size):
-    split = make_split()
-    found = list(batches(split, batch_size=batch_size, normalization=NORMALIZATION, dtype=torch.float64))
-    assert [len(labels) for _, labels in found][:-1] == [batch_size] * (len(found) - 1)
-    images, labels = collect(found)
-    assert torch.equal(labels, split.labels)
-    expected = (split.images.double().numpy() / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
-    np.testing.assert_allclose(images.numpy(), expected, rtol=0, atol=1e-12)
-    assert found[0][0].is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(

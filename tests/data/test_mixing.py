@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from loaders import NORMALIZATION, collect, make_loader, make_split
-from test_training import assert_same_run
+from same_run import assert_same_run
 from tiny import AtStep, tiny
 from torch import nn
 

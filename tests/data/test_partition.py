@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from flatnext import config
 from flatnext.data import Dataset, Normalization, Split, load, partition
-from flatnext.data.normalization import channel_statistics
 from flatnext.data.partition import stratified
 from flatnext.errors import InputError
 
@@ -118,14 +117,6 @@ def test_ill_made_splits_are_refused():
     ):
         with pytest.raises(InputError, match="x has"):
             Dataset(**{**fields, **change})
-
-
-def test_statistics_are_those_of_all_pixels():
-    images = torch.randint(0, 256, (7, 3, 5, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    mean, std = channel_statistics(images)
-    pixels = images.double() / 255
-    torch.testing.assert_close(torch.tensor(mean), pixels.mean((0, 2, 3)).float())
-    torch.testing.assert_close(torch.tensor(std), pixels.std((0, 2, 3), correction=0).float())
 
 
 def test_digits_are_scikit_learns(tmp_path):

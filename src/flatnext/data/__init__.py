@@ -2,7 +2,7 @@
 
 from flatnext.data.dataset import Dataset, Partition, Split
 from flatnext.data.describe import describe
-from flatnext.data.loader import Loader, batches
+from flatnext.data.loader import Loader
 from flatnext.data.normalization import CIFAR10, Normalization
 from flatnext.data.partition import partition, stratified
 from flatnext.data.samples import sample_grid
@@ -16,7 +16,6 @@ __all__ = [
     "Normalization",
     "Partition",
     "Split",
-    "batches",
     "describe",
     "load",
     "partition",

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import logging
+import http.client
 import os
+import shutil
 import tarfile
 import tempfile
+import urllib.error
+import urllib.request
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+
+from rich.console import Console
+from rich.progress import wrap_file
 
 from flatnext.errors import InputError
 
 BASE_URL = "https://www.cs.toronto.edu/~kriz/"
+TIMEOUT = 60.0
+"""Seconds that a server may be silent."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +40,12 @@ def fetch(archive: Archive, data_dir: Path, *, progress: bool = False) -> Path:
 
     With `progress` a bar is shown. Where it fails, nothing is left behind, and an `InputError` names the URL.
     """
-    import pooch  # imports `requests`, which only a download needs
-
-    pooch.get_logger().setLevel(logging.WARNING)
     url = BASE_URL + archive.name
     remedy = f"put {archive.name} into {data_dir} yourself, or give a data_dir that has it"
-    with _input_errors(url, remedy), _workspace(data_dir) as workspace, _progress_bar(archive.name, progress) as bar:
-        downloader = pooch.HTTPDownloader(progressbar=bar)
-        file = pooch.retrieve(url, known_hash=None, path=workspace, fname=archive.name, downloader=downloader)
-        return _unpack(Path(file), archive, workspace, data_dir)
+    with _input_errors(url, remedy), _workspace(data_dir) as workspace:
+        path = workspace / archive.name
+        _download(url, path, progress=progress)
+        return _unpack(path, archive, workspace, data_dir)
 
 
 def unpack(archive: Archive, data_dir: Path) -> Path:
@@ -86,14 +89,13 @@ def _input_errors(source: str, remedy: str) -> Iterator[None]:
         yield
     except _WrongContentError as error:
         raise InputError(f"{source} {error}: {remedy}") from None
-    except (tarfile.TarError, zlib.error, EOFError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, http.client.HTTPException) as error:
         raise InputError(f"{source} is damaged ({type(error).__name__}): {remedy}") from None
-    except OSError as error:  # of the disk, with an errno; or of `requests`, with or without a response
-        response = getattr(error, "response", None)
-        reason = error.strerror or type(error).__name__
-        if response is not None:
-            reason = f"HTTP status {response.status_code}"
-            response.close()
+    except OSError as error:  # of the disk, of the network, or an answer of the server, which is an open file
+        reason = error.strerror or str(getattr(error, "reason", None) or type(error).__name__)
+        if isinstance(error, urllib.error.HTTPError):
+            reason = f"HTTP status {error.code}"
+            error.close()
         raise InputError(f"{source} could not be fetched or unpacked ({reason}): {remedy}") from None
 
 
@@ -112,36 +114,19 @@ def _workspace(data_dir: Path) -> Iterator[Path]:
         raise
 
 
-@contextmanager
-def _progress_bar(title: str, shown: bool) -> Iterator[Any]:
-    """Give the progress bar that pooch reports to, or False."""
-    if not shown:
-        yield False
-        return
-    from rich import progress
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:  # a log gets a line
-        console.print(f"fetching {title}", highlight=False)
-    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), progress.DownloadColumn())
-    with progress.Progress(
-        *columns, progress.TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        yield _Bar(bar, bar.add_task(title, total=None))
-
-
-class _Bar:
-    """A bar of rich with the members of tqdm's that pooch uses."""
-
-    total = property(
-        lambda self: self._bar.tasks[0].total or 0,
-        lambda self, size: self._bar.update(self._task, total=size or None),
-        doc="Bytes in all, as the server says; 0 where it does not.",
-    )
-
-    def __init__(self, bar: Any, task: Any) -> None:
-        self._bar, self._task = bar, task
-        self.update = partial(bar.advance, task)
-        self.reset = partial(bar.update, task, completed=0)  # pooch ends on the exact number
-        self.close = bar.refresh
+def _download(url: str, path: Path, *, progress: bool) -> None:
+    """Write what lies at a URL to a file, with a bar on standard error, or a line where that is no terminal."""
+    console = Console(stderr=True, quiet=not progress, highlight=False)
+    if not console.is_terminal:
+        console.print(f"fetching {path.name}")
+    request = urllib.request.Request(url, headers={"User-Agent": "flatnext"})
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+        bar = wrap_file(
+            response,
+            total=response.length or 0,
+            description=path.name,
+            console=console,
+            disable=not (progress and console.is_terminal),
+        )
+        with bar as source, path.open("wb") as target:
+            shutil.copyfileobj(source, target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,14 +36,8 @@ class Draws:
 
     def to(self, device: torch.device) -> Draws:
         """Return them on the device of the images."""
-        return Draws(
-            order=self.order.to(device),
-            offsets=self.offsets.to(device),
-            mirrored=self.mirrored.to(device),
-            centres=self.centres.to(device),
-            operations=None if self.operations is None else self.operations.to(device),
-            mixtures=self.mixtures,
-        )
+        parts = {name: part.to(device) for name, part in vars(self).items() if hasattr(part, "to")}
+        return replace(self, **parts)
 
 
 def draw_epoch(

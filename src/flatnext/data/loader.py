@@ -203,22 +203,5 @@ class Loader:
         return mixed, mix_labels(labels, partner_labels, share, self.classes, self.dtype)
 
 
-def batches(
-    split: Split,
-    *,
-    normalization: Normalization,
-    batch_size: int,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    channels_last: bool = True,
-) -> Iterator[Batch]:
-    """Yield all of a split in order and as it is, normalised, for evaluation; the last batch may be smaller."""
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}: give at least 1")
-    split = split.to(device)
-    for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
-        yield normalization(images.contiguous(memory_format=_layout(channels_last)), dtype), labels
-
-
 def _layout(channels_last: bool) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format

@@ -72,9 +72,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             content = _Unpickler(file, encoding="latin1").load()
     except InputError as error:
-        raise InputError(
-            f"{path} holds {error}, as no published file does: replace it"
-        ) from None
+        raise InputError(f"{path} holds {error}, as no published file does: replace it") from None
     except FileNotFoundError:
         raise InputError(f"{path} is missing: put the published file there") from None
     except Exception as error:  # a damaged pickle may raise anything, MemoryError and IndexError among them
