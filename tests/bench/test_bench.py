@@ -15,18 +15,18 @@ from PIL import Image
 from torch import nn
 
 from flatnext import cli, models
-from flatnext.bench import child, convolution, inference, memory, report_way, startup, training
-from flatnext.bench.bound import Machine, inference_work, measure_machine, passes, training_work
+from flatnext.bench import baseline, child, convolution, inference, memory, startup, training
+from flatnext.bench.baseline import BASELINE
 from flatnext.bench.child import Child
-from flatnext.bench.our_way import MEAN, OurWay, random_partition
-from flatnext.bench.plan import METHODS, Plan, group_rounds, training_configs
-from flatnext.bench.rounds import in_groups, interleave, ratios, spread
+from flatnext.bench.contender import Contender, random_partition
+from flatnext.bench.plan import METHODS, BenchPlan, Setup, group_rounds, training_configs
+from flatnext.bench.roofline import Rates, Work, inference_work, measure_rates, training_work
 from flatnext.bench.table import format_bench
-from flatnext.bench.training import REPORT, contenders
+from flatnext.bench.timing import group_sums, interleave, ratios, spread
 from flatnext.config import Amp, Model
-from flatnext.data import Normalization
+from flatnext.data import CIFAR10, Normalization
 from flatnext.errors import InputError
-from flatnext.methods import BoundMethod
+from flatnext.methods import bind
 
 TINY = Model(blocks=(1, 1), cardinality=2, stem=8)
 FLAGS = ["--blocks", "1,1", "--cardinality", "2", "--stem", "8", "--image-size", "8", "--batch-size", "4"]
@@ -41,7 +41,7 @@ def measured(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(child, "SETTLE", 0.0)
         for part in (training, inference):
-            patch.setattr(part, "measure_machine", functools.partial(measure_machine, side=64, megabytes=1))
+            patch.setattr(part, "measure_rates", functools.partial(measure_rates, side=64, megabytes=1))
         assert cli.main([*arguments, "--recipes", "quick-amp", "--precision", "fp32", "--json", str(path)]) == 0
     return json.loads(path.read_text())
 
@@ -62,11 +62,11 @@ def test_turns_are_interleaved_and_each_round_begins_one_further_on():
 def test_spread_is_numpys(count):
     values = np.random.default_rng(count).random(count).tolist()
     low, middle, high = np.percentile(values, [25, 50, 75])
-    assert spread(values) == pytest.approx((middle, low, high, count))
+    assert spread(values) == pytest.approx({"median": middle, "low": low, "high": high, "n": count})
 
 
 def test_groups_and_ratios():
-    assert in_groups([1, 2, 3, 4, 5], 2) == [3, 7]
+    assert group_sums([1, 2, 3, 4, 5], 2) == [3, 7]
     assert ratios([2, 9, 8], [1, 3, 2]) == [2, 3, 4]
     assert ratios([8, 1, 1, 1], [1, 1, 1, 1], 4) == [11 / 4]
 
@@ -79,20 +79,20 @@ def test_a_group_of_rounds_has_whole_periods(interval, steps, group):
 
 
 def test_contenders_on_known_times():
-    samples = {REPORT: [8.0] * 4, "sgd": [2.0] * 4, "amp-every-4": [4.0, 2.0, 2.0, 2.0]}
-    bounds = {REPORT: 20.0, "sgd": 20.0, "amp-every-4": 16.0}
-    table = contenders(samples, 32, {"amp-every-4": 4}, bounds)
+    samples = {BASELINE: [8.0] * 4, "sgd": [2.0] * 4, "amp-every-4": [4.0, 2.0, 2.0, 2.0]}
+    bounds = {BASELINE: 20.0, "sgd": 20.0, "amp-every-4": 16.0}
+    table = training.results(samples, 32, {"amp-every-4": 4}, bounds)
     assert table["sgd"]["images_per_second"] == {"median": 16, "low": 16, "high": 16, "n": 4}
     assert table["sgd"]["times_report"]["median"] == 4
     assert table["sgd"]["share_of_bound"] == 0.8
     assert table["sgd"]["epoch_seconds_estimated"] == 3125
     assert table["amp-every-4"]["step_to_sgd"] == {"median": 1.25, "low": 1.25, "high": 1.25, "n": 1}
     assert table["amp-every-4"]["images_per_second"]["median"] == pytest.approx(12.8)
-    assert table[REPORT]["times_report"]["median"] == 1
+    assert table[BASELINE]["times_report"]["median"] == 1
 
 
 def test_rates_of_inference_on_known_times():
-    table = inference.rates({inference.USUAL: [8.0, 8.0], "for_inference, int8": [2.0, 2.0]}, 4, 10, bound=20.0)
+    table = inference.results({inference.USUAL: [8.0, 8.0], "for_inference, int8": [2.0, 2.0]}, 4, 10, bound=20.0)
     assert table[inference.USUAL]["images_per_second"]["median"] == 5
     assert table[inference.USUAL]["share_of_bound"] == 0.25
     assert table["for_inference, int8"]["times_usual"]["median"] == 4
@@ -100,7 +100,7 @@ def test_rates_of_inference_on_known_times():
     assert table["for_inference, int8"]["share_of_bound"] is None
 
 
-# The bound
+# The roofline
 
 
 def test_work_counts_what_a_forward_pass_shows():
@@ -128,24 +128,24 @@ def test_work_counts_what_a_forward_pass_shows():
 
 
 def test_the_bound_is_the_larger_time():
-    machine = Machine(matrix_rate=10.0, bandwidth=2.0)
-    assert machine.seconds(flops=40, traffic=6) == 4
-    assert machine.seconds(flops=40, traffic=12) == 6
-    assert machine.best(Machine(5.0, 3.0)) == Machine(10.0, 3.0)
+    rates = Rates(matrix_rate=10.0, bandwidth=2.0)
+    assert rates.seconds(Work(flops=40, traffic=6)) == 4
+    assert rates.seconds(Work(flops=40, traffic=12)) == 6
+    assert rates.best(Rates(5.0, 3.0)) == Rates(10.0, 3.0)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32", "fp64"])
 def test_rates_are_measured(precision):
-    machine = measure_machine(CPU, precision, side=32, megabytes=1, repeats=2)
-    assert machine.matrix_rate > 0
-    assert math.isfinite(machine.bandwidth)
+    rates = measure_rates(CPU, precision, side=32, megabytes=1, repeats=2)
+    assert rates.matrix_rate > 0
+    assert math.isfinite(rates.bandwidth)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_passes_are_those_that_the_rule_makes(name):
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2), nn.LayerNorm(2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    method = BoundMethod(settings=METHODS[name], model=model, optimizer=optimizer, total_steps=9)
+    method = bind(METHODS[name], model, optimizer, total_steps=9)
     images, batches, number = torch.rand(2, 3, 2, 2), 0.0, 0
 
     def closure():
@@ -159,44 +159,44 @@ def test_passes_are_those_that_the_rule_makes(name):
         number = 0
         method(closure, images, step)
         optimizer.step()
-    assert batches / 4 == passes(METHODS[name])
+    assert batches / 4 == METHODS[name].passes
 
 
 # The contenders
 
 
-def test_the_reports_images_are_windows_of_the_padded_image():
+def test_the_baselines_images_are_windows_of_the_padded_image():
     torch.manual_seed(0)
     pixels = np.random.default_rng(0).integers(1, 256, (8, 8, 3), dtype=np.uint8)
     padded = np.pad(pixels, ((2, 2), (2, 2), (0, 0)))
     windows = {padded[i : i + 8, j : j + 8].tobytes(): (i, j) for i in range(5) for j in range(5)}
-    found = {windows[np.array(report_way.random_crop(Image.fromarray(pixels), 2)).tobytes()] for _ in range(300)}
+    found = {windows[np.array(baseline.random_crop(Image.fromarray(pixels), 2)).tobytes()] for _ in range(300)}
     assert len(found) == 25
-    flips = [np.array(report_way.random_flip(Image.fromarray(pixels))) for _ in range(200)]
+    flips = [np.array(baseline.random_flip(Image.fromarray(pixels))) for _ in range(200)]
     mirrored = [bool((flip == pixels[:, ::-1]).all()) for flip in flips]
     assert all(m or (flip == pixels).all() for m, flip in zip(mirrored, flips, strict=True))
     assert 70 < sum(mirrored) < 130
 
 
-def test_the_reports_numbers_are_the_loaders():
+def test_the_baselines_numbers_are_the_loaders():
     pixels = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    ours = Normalization(report_way.MEAN, report_way.STD)(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
-    theirs = report_way.normalize(report_way.to_tensor(Image.fromarray(pixels)))
+    ours = Normalization(baseline.MEAN, baseline.STD)(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
+    theirs = baseline.normalize(baseline.to_tensor(Image.fromarray(pixels)))
     torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-6)
 
 
-def test_our_way_takes_the_steps_it_is_told_over_the_end_of_an_epoch():
-    plan = Plan(model=TINY, batch_size=4, image_size=8, precision="fp32")
-    way = OurWay(training_configs(plan)["amp"], random_partition(12, 8), CPU)
-    before = way.run.model.linear.weight.clone()
-    assert way.train(5) > 0
-    assert (way.run.epoch, way.run.step_in_epoch, way.run.step) == (1, 2, 5)
-    assert way.run.partition.mean == MEAN
-    assert not torch.equal(before, way.run.model.linear.weight)
+def test_a_contender_takes_its_steps_over_the_end_of_an_epoch():
+    plan = BenchPlan(model=TINY, batch_size=4, image_size=8, precision="fp32")
+    contender = Contender(training_configs(plan)["amp"], random_partition(12, 8), CPU)
+    before = contender.run.model.linear.weight.clone()
+    assert contender.train(5) > 0
+    assert (contender.run.epoch, contender.run.step_in_epoch, contender.run.step) == (1, 2, 5)
+    assert contender.run.partition.normalization == CIFAR10
+    assert not torch.equal(before, contender.run.model.linear.weight)
 
 
 def test_configs_differ_in_the_method_and_recipes_keep_theirs():
-    plan = Plan(model=TINY, batch_size=4, precision="fp32", methods=("amp-norm",), recipes=("paper-amp",))
+    plan = BenchPlan(model=TINY, batch_size=4, precision="fp32", methods=("amp-norm",), recipes=("paper-amp",))
     configs = training_configs(plan)
     assert list(configs) == ["sgd", "amp-norm", "recipe paper-amp"]
     assert configs["amp-norm"].method == Amp(only="norm")
@@ -206,7 +206,7 @@ def test_configs_differ_in_the_method_and_recipes_keep_theirs():
 
 
 def test_on_a_gpu_eager_steps_are_measured_too():
-    configs = training_configs(Plan(methods=("amp",)), "cuda")
+    configs = training_configs(BenchPlan(methods=("amp",)), "cuda")
     assert {name: config.cuda_graph for name, config in configs.items() if not config.cuda_graph} == {
         "sgd, eager": False,
         "amp, eager": False,
@@ -215,7 +215,9 @@ def test_on_a_gpu_eager_steps_are_measured_too():
 
 
 def test_every_form_of_the_grouped_convolution_is_measured_at_every_shape():
-    plan = Plan(model=Model(blocks=(2, 1, 2), cardinality=4), batch_size=2, image_size=8, rounds=2, precision="fp32")
+    plan = BenchPlan(
+        model=Model(blocks=(2, 1, 2), cardinality=4), batch_size=2, image_size=8, rounds=2, precision="fp32"
+    )
     model = models.build(plan.model, 10)
     seen = []
     for module in model.modules():
@@ -225,7 +227,7 @@ def test_every_form_of_the_grouped_convolution_is_measured_at_every_shape():
             )
     model.eval()(torch.zeros(1, 3, 8, 8))
     assert convolution.shapes(plan.model, 8) == list(dict.fromkeys(seen))
-    part = convolution.measure_convolution(plan, CPU, "fp32", lambda text: None)
+    part = convolution.measure_convolution(Setup(plan=plan, device=CPU, precision="fp32"))
     assert "merged16" in part["shapes"][0]["seconds"]
     assert [(s["channels"], s["size"], s["stride"]) for s in part["shapes"]] == list(dict.fromkeys(seen))
     for shape in part["shapes"]:
@@ -269,7 +271,7 @@ def test_the_file_has_versions_settings_and_every_sample(measured):
     assert measured["plan"]["model"]["blocks"] == [1, 1]
     assert measured["command"].startswith("flatnext bench --blocks 1,1")
     part = measured["parts"]["training"]
-    assert list(part["contenders"]) == [REPORT, "sgd", "amp", "recipe quick-amp"]
+    assert list(part["contenders"]) == [BASELINE, "sgd", "amp", "recipe quick-amp"]
     assert {name: len(times) for name, times in part["seconds"].items()} == dict.fromkeys(part["contenders"], 1)
     assert part["contenders"]["sgd"]["step_to_sgd"]["median"] == 1
     rate = 4 / part["seconds"]["amp"][0]
@@ -283,7 +285,7 @@ def test_the_file_has_versions_settings_and_every_sample(measured):
 
 def test_the_table_names_every_contender(measured):
     text = format_bench(measured)
-    for name in (REPORT, "sgd", "amp", "recipe quick-amp", "for_inference, fp32"):
+    for name in (BASELINE, "sgd", "amp", "recipe quick-amp", "for_inference, fp32"):
         assert f"| {name} |" in text
     assert "Bound for one pass a step" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
@@ -315,11 +317,11 @@ class InProcess:
 def test_memory_of_steps_and_of_epochs(monkeypatch):
     monkeypatch.setattr(memory, "Child", InProcess)
     monkeypatch.setitem(memory.TINY, "train_images", 64)
-    plan = Plan(model=TINY, batch_size=4, image_size=8, precision="fp32")
-    result = memory.measure_memory(plan, CPU, lambda text: None)
+    plan = BenchPlan(model=TINY, batch_size=4, image_size=8, precision="fp32")
+    result = memory.measure_memory(Setup(plan=plan, device=CPU, precision="fp32"))
     assert result["batch_size"] == 8
-    assert list(result["peak_bytes"]) == [REPORT, "sgd", "amp"]
-    assert result["times_less_than_report"] == {REPORT: 1, "sgd": 4, "amp": 4}
+    assert list(result["peak_bytes"]) == [BASELINE, "sgd", "amp"]
+    assert result["times_less_than_report"] == {BASELINE: 1, "sgd": 4, "amp": 4}
     assert len(result["epoch_bytes"]) == 5
     assert result["growth_bytes"] == result["epoch_bytes"][4] - result["epoch_bytes"][1]
     assert "from epoch 2 to the last" in format_bench(fake_result("memory", result))
@@ -345,7 +347,8 @@ def test_start_up_is_timed_to_the_first_step(tmp_path, monkeypatch):
     assert startup.to_first_step("digits", str(tmp_path), "cpu") > 0
     monkeypatch.setattr(startup, "whole", lambda *arguments: 0.5)
     monkeypatch.setattr(startup, "to_first_step", lambda *arguments: 2.0)
-    result = startup.measure_startup(Plan(rounds=2, data_dir=str(tmp_path)), CPU, lambda text: None)
+    plan = BenchPlan(rounds=2, data_dir=str(tmp_path))
+    result = startup.measure_startup(Setup(plan=plan, device=CPU, precision="fp32"))
     assert result["seconds"]["flatnext --help"] == [0.5, 0.5]
     assert "| flatnext train, to the first step (cifar10) | 2.00 | 2.00 to 2.00 | 2 |" in format_bench(
         fake_result("startup", result)
@@ -360,8 +363,8 @@ def test_a_command_that_fails_is_an_input_error():
 @pytest.mark.parametrize(("part", "name"), [("inference", "sk"), ("convolution", "basic"), ("convolution", "pyramid")])
 def test_bench_refuses_parts_that_do_not_know_a_model(part, name):
     with pytest.raises(InputError, match=f"part {part} does not know block {VARIANTS[name].block}"):
-        Plan(parts=(part,), model=VARIANTS[name])
-    assert Plan(parts=("training", "memory"), model=VARIANTS[name]).model == VARIANTS[name]
+        BenchPlan(parts=(part,), model=VARIANTS[name])
+    assert BenchPlan(parts=("training", "memory"), model=VARIANTS[name]).model == VARIANTS[name]
 
 
 BAD = [

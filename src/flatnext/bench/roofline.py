@@ -25,7 +25,6 @@ import torch
 from flatnext import models
 from flatnext.bench.plan import BenchPlan
 from flatnext.bench.timing import seconds
-from flatnext.config import Method
 from flatnext.models.summary import Summary
 
 TYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}
@@ -95,14 +94,3 @@ def inference_work(summary: Summary, batch_size: int, precision: str) -> Work:
 
 def _convolution_outputs(summary: Summary) -> int:
     return sum(math.prod(layer.shape) for layer in summary.layers if layer.name.startswith("Conv2d"))
-
-
-def passes(method: Method) -> float:
-    """Return the forward and backward passes of a method a step, on average over its steps.
-
-    A pass over a share of the batch (`ascent_share`) counts as that share.
-    """
-    if method.name in ("sgd", "momentum-amp"):
-        return 1.0
-    share = getattr(method, "ascent_share", 1.0)
-    return 1 + share * getattr(method, "inner_iter", 1) / getattr(method, "perturb_every", 1)

@@ -9,7 +9,7 @@ from flatnext.bench.baseline import BASELINE, settings_of
 from flatnext.bench.child import Child
 from flatnext.bench.contender import Contender, random_partition
 from flatnext.bench.plan import Setup, group_rounds, training_configs
-from flatnext.bench.roofline import measure_rates, passes, summary_of, training_work
+from flatnext.bench.roofline import measure_rates, summary_of, training_work
 from flatnext.bench.timing import group_sums, interleave, ratios, spread
 from flatnext.config import Config
 
@@ -32,7 +32,7 @@ def measure_training(setup: Setup) -> dict[str, Any]:
     rates = rates.best(measure_rates(device, setup.precision))
     least = rates.seconds(work)
     bound = plan.batch_size / least
-    bounds = {BASELINE: bound, **{name: bound / passes(config.method) for name, config in configs.items()}}
+    bounds = {BASELINE: bound, **{name: bound / config.method.passes for name, config in configs.items()}}
     return {
         "steps_a_turn": setup.steps,
         "machine": vars(rates),
