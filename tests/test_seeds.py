@@ -22,9 +22,9 @@ def test_two_seeds_of_a_run_perturb_at_random_by_different_noise():
     def noise(seed, step):
         model = torch.nn.Linear(4, 3)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        method = methods.BoundMethod(settings=Rmp(), model=model, optimizer=optimizer, total_steps=9, seed=seed)
-        method.prepare(step, torch.device("cpu"))
-        return torch.randn(4, generator=method.generator(torch.device("cpu")))
+        method = methods.bind(Rmp(), model, optimizer, total_steps=9, seed=seed)
+        method.prepare(step)
+        return torch.randn(4, generator=method.generator)
 
     assert torch.equal(noise(0, 1), noise(0, 1))
     assert not torch.equal(noise(0, 1), noise(1, 1))

@@ -12,8 +12,9 @@ from torch import nn
 from flatnext import config
 from flatnext.config import Amp, Optimizer, Sgd
 from flatnext.config.method import Adversarial, Asam, MomentumAmp, Rmp, Sam
+from flatnext.data import Normalization
 from flatnext.device import autocast, dtype
-from flatnext.methods import BoundMethod
+from flatnext.methods import bind
 from flatnext.processes import ALONE
 from flatnext.training import Step, make_optimizer
 
@@ -85,14 +86,13 @@ def make_step(model, case, *, optimizer=None, total_steps=25, processes=ALONE):
     optimizer = optimizer or make_optimizer(model, case.optimizer)
     return Step(
         model=model,
-        method=BoundMethod(
-            settings=case.method,
-            model=model,
-            optimizer=optimizer,
+        method=bind(
+            case.method,
+            model,
+            optimizer,
             total_steps=total_steps,
             seed=SEED,
-            mean=MEAN,
-            std=STD,
+            normalization=Normalization(MEAN, STD),
         ),
         autocast=functools.partial(autocast, case.precision, torch.device("cpu")),
         clip_norm=case.clip_norm,

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from flatnext import config
 from flatnext.errors import InputError
-from flatnext.methods import BoundMethod, amp
+from flatnext.methods import amp, bind
 from flatnext.training import Step, make_optimizer
 
 
@@ -26,7 +26,7 @@ def batch(count=10):
 
 def step(model, settings, **options):
     optimizer = make_optimizer(model, config.Optimizer(learning_rate=0.1))
-    method = BoundMethod(settings=settings, model=model, optimizer=optimizer, total_steps=10)
+    method = bind(settings, model, optimizer, total_steps=10)
     return Step(model=model, method=method, autocast=contextlib.nullcontext, **options)
 
 
