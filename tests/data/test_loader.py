@@ -249,6 +249,12 @@ def test_bad_settings_are_named(changes, word):
         make_loader(make_split(), **changes)
 
 
+@pytest.mark.parametrize(("width", "size", "word"), [(7, 4, "square"), (9, 10, "early_sizes has 10")])
+def test_early_sizes_that_cannot_be_made_are_refused(width, size, word):
+    with pytest.raises(InputError, match=word):
+        make_loader(make_split(9, 9, width), early_sizes=(size,))
+
+
 @pytest.mark.parametrize(("epoch", "start"), [(-1, 0), (0, -1), (0, 6)])
 def test_bad_steps_are_refused_at_once(epoch, start):
     with pytest.raises(InputError, match="start"):
