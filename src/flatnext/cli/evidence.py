@@ -10,7 +10,7 @@ from flatnext.cli.evaluate import TRAINING_ONLY, add_weights_arguments, override
 from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir
 from flatnext.cli.report import write
 from flatnext.errors import InputError
-from flatnext.evidence.plan import AUTOATTACK, PARTS, Plan
+from flatnext.evidence.plan import AUTOATTACK, NAMES, EvidencePlan
 
 HELP = "measure calibration, errors, flatness, corruptions and attacks of trained weights"
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = f"{parser.description} The results are kept in RUN/evidence.json: docs/evidence.md."
     add_weights_arguments(parser, "; or a study, of which every run is measured")
     parser.add_argument(
-        "--measurements", nargs="+", default=["all"], metavar="NAME", help=f"{', '.join(PARTS)} (default: all of them)"
+        "--measurements", nargs="+", default=["all"], metavar="NAME", help=f"{', '.join(NAMES)} (default: all of them)"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="file of the results (default RUN/evidence.json)")
     parser.add_argument("--overwrite", action="store_true", help="measure again what is there already")
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_plan_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("measurements")
-    default = Plan()
+    default = EvidencePlan()
     group.add_argument(
         "--images",
         type=int,
@@ -74,8 +74,8 @@ def _add_plan_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure each run, print its file, and write the report anew where there is one run folder or study."""
-    given = {field.name: getattr(options, field.name) for field in fields(Plan)}
-    plan = Plan(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    given = {field.name: getattr(options, field.name) for field in fields(EvidencePlan)}
+    plan = EvidencePlan(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
 
     from flatnext.evidence.gather import gather, run_folders
     from flatnext.progress import ConsoleDisplay

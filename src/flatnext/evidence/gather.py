@@ -15,18 +15,19 @@ import torch
 from flatnext import models
 from flatnext.data import test_set_name
 from flatnext.device import device_name
+from flatnext.durations import duration
 from flatnext.errors import InputError
 from flatnext.evaluation.trained_model import TrainedModel, load_trained_model
 from flatnext.evidence import measurements
-from flatnext.evidence.measurements import Measurement
-from flatnext.evidence.plan import Plan, in_order
+from flatnext.evidence.measurements import Measure
+from flatnext.evidence.plan import EvidencePlan, in_order
 from flatnext.files import read_json, sha256, write_json
 from flatnext.progress import Display
-from flatnext.runs.evidence import Corruptions, Made
+from flatnext.runs.evidence import Corruptions, Measurement, Provenance
 from flatnext.runs.folder import RunFolder, find_runs
 from flatnext.schema import dump
 
-MEASUREMENTS: dict[str, Measurement] = {
+MEASUREMENTS: dict[str, Measure] = {
     "calibration": measurements.measure_calibration,
     "errors": measurements.measure_errors,
     "flatness": measurements.measure_flatness,
@@ -50,7 +51,7 @@ SETTINGS = {
 def gather(
     path: Path | str,
     names: Sequence[str] = ("all",),
-    plan: Plan | None = None,
+    plan: EvidencePlan | None = None,
     *,
     output: Path | None = None,
     checkpoint: str | None = None,
@@ -70,7 +71,7 @@ def gather(
 
     Args:
         path: run folder, weights file, or name of shipped weights, as for `evaluate`.
-        names: of `plan.PARTS`, or `all`.
+        names: of `plan.NAMES`, or `all`.
         plan: on how many images, and with which settings (None: the defaults).
         output: the file (None: `evidence.json` in a run folder, which the report reads; else NAME-evidence.json here).
         checkpoint: in a run folder, `last` or `best` (None: `last`); that of the best is in `evidence-best.json`.
@@ -87,7 +88,12 @@ def gather(
     Raises:
         InputError: a path or setting is wrong, or the file cannot be read or written.
     """
-    plan, display, path, checkpoint_name = plan or Plan(), display or Display(), Path(path), checkpoint or "last"
+    plan, display, path, checkpoint_name = (
+        plan or EvidencePlan(),
+        display or Display(),
+        Path(path),
+        checkpoint or "last",
+    )
     todo = _measurements(names, test_sets, cifar10_c)
     weights = models.find_weights(path, checkpoint)
     if path.is_dir() and not RunFolder(path).finished():
@@ -99,7 +105,7 @@ def gather(
         data_dir=data_dir,
         device=device,
         download=download,
-        progress=True,
+        progress=display.speaks,
         overrides=overrides,
     )
     _check_images(model, test_sets, cifar10_c)
@@ -107,17 +113,18 @@ def gather(
     everything = _all_settings(plan, model, Path(data_dir), cifar10_c, test_sets)
     for name, measure in todo.items():
         settings = {key: everything[key] for key in (*COMMON_SETTINGS, *SETTINGS[name])}
-        before = file.read()["parts"].get(name)
-        if before and before.get("settings") == settings and not overwrite:
-            display.say(f"{path}: {name}: gathered before")
+        title, before = f"{path}: {name}", file.settings(name)
+        if before == settings and not overwrite:
+            display.say(f"{title}: gathered before")
             continue
-        if before and before.get("settings") != settings:
-            display.say(f"{path}: {name}: was gathered with other settings, and is replaced")
+        if before is not None and before != settings:
+            display.say(f"{title}: was gathered with other settings, and is replaced")
         start = time.monotonic()
-        with display.task(f"{path}: {name}") as progress:
+        with display.task(title) as progress:
             result = measure(model, plan, progress)
-        made = _made(model, time.monotonic() - start, command)
-        file.add(name, {"settings": settings, "made": dump(made), "result": _to_json(result)})
+        made = _provenance(model, time.monotonic() - start, command)
+        file.add(name, Measurement(settings=settings, made=made, result=result))
+        display.say(f"{title}: {duration(made.seconds)}")
     return file.path
 
 
@@ -155,20 +162,25 @@ class _EvidenceFile:
             raise InputError(f"{self.path} is damaged, or holds no evidence: delete it, or choose another --output")
         return content if content.get("sha256") == self.digest else fresh
 
-    def add(self, name: str, part: dict[str, Any]) -> None:
-        """Write a result beside those that the file holds now: another process may have added to it."""
+    def settings(self, name: str) -> Any:
+        """Return the settings of a measurement that the file holds, None if it does not."""
+        before = self.read()["parts"].get(name)
+        return before.get("settings") if before else None
+
+    def add(self, name: str, measurement: Measurement[Any]) -> None:
+        """Write a measurement beside those that the file holds now: another process may have added to it."""
         content = self.read()
-        content["parts"][name] = part
+        content["parts"][name] = dump(measurement) | {"result": _to_json(measurement.result)}
         write_json(self.path, content)
 
 
 def _measurements(
     names: Sequence[str], test_sets: Sequence[Path | str], cifar10_c: Path | str | None
-) -> dict[str, Measurement]:
+) -> dict[str, Measure]:
     """Return what is to be measured, by name."""
     todo = {name: MEASUREMENTS[name] for name in in_order(names)}
     if cifar10_c is not None and "corruptions" not in todo:
-        raise InputError("the files of CIFAR-10-C are for the part corruptions: name it, or leave them out")
+        raise InputError("the files of CIFAR-10-C are for the measurement corruptions: name it, or leave them out")
     if cifar10_c is not None:
         todo["corruptions"] = partial(measurements.measure_corruptions, published=Path(cifar10_c))
     if test_sets:
@@ -195,7 +207,11 @@ def _default_file(path: Path, checkpoint: str) -> Path:
 
 
 def _all_settings(
-    plan: Plan, model: TrainedModel, data_dir: Path, cifar10_c: Path | str | None, test_sets: Sequence[Path | str]
+    plan: EvidencePlan,
+    model: TrainedModel,
+    data_dir: Path,
+    cifar10_c: Path | str | None,
+    test_sets: Sequence[Path | str],
 ) -> dict[str, Any]:
     data = model.config.data
     return {
@@ -208,8 +224,8 @@ def _all_settings(
     }
 
 
-def _made(model: TrainedModel, seconds: float, command: str) -> Made:
-    return Made(
+def _provenance(model: TrainedModel, seconds: float, command: str) -> Provenance:
+    return Provenance(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
         device=device_name(model.predictor.device),

@@ -22,11 +22,11 @@ from flatnext.evaluation.predictor import Predictor
 from flatnext.evaluation.saliency import explained_mistakes
 from flatnext.evaluation.temperature import calibration_report
 from flatnext.evaluation.trained_model import TrainedModel
-from flatnext.evidence.plan import Plan
+from flatnext.evidence.plan import EvidencePlan
 from flatnext.progress import Progress, Weighted
 from flatnext.runs.evidence import Attacks, Calibration, Corruptions, Errors, Flatness, TestSets
 
-Measurement = Callable[[TrainedModel, Plan, Progress], Any]
+Measure = Callable[[TrainedModel, EvidencePlan, Progress], Any]
 
 AMP_RADII = (0.01, 0.05, 0.5)  # epsilon: a ball for each tensor
 SAM_RADII = (0.05, 0.1, 0.2)  # rho
@@ -53,7 +53,7 @@ def sample(split: data.Split, count: int, seed: int) -> data.Split:
     return split.select(sample_indices(split, count, seed))
 
 
-def measure_calibration(model: TrainedModel, plan: Plan, progress: Progress) -> Calibration:
+def measure_calibration(model: TrainedModel, plan: EvidencePlan, progress: Progress) -> Calibration:
     """Return NLL, Brier score, calibration errors and reliability, also after temperature scaling."""
     test = sample(model.split("test"), plan.images, plan.seed)
     validation = sample(model.split("validation"), plan.images, plan.seed) if model.has_validation_split else None
@@ -70,7 +70,7 @@ def measure_calibration(model: TrainedModel, plan: Plan, progress: Progress) -> 
     return report
 
 
-def measure_errors(model: TrainedModel, plan: Plan, progress: Progress) -> Errors:
+def measure_errors(model: TrainedModel, plan: EvidencePlan, progress: Progress) -> Errors:
     """Return the confusion matrix, and the most confident errors with Grad-CAM pictures."""
     indices = sample_indices(model.split("test"), plan.images, plan.seed)
     test = model.split("test").select(indices)
@@ -88,7 +88,7 @@ def measure_errors(model: TrainedModel, plan: Plan, progress: Progress) -> Error
     )
 
 
-def measure_flatness(model: TrainedModel, plan: Plan, progress: Progress) -> Flatness:
+def measure_flatness(model: TrainedModel, plan: EvidencePlan, progress: Progress) -> Flatness:
     """Return curves, surface, sharpness and Hessian, on training images in single precision.
 
     A checkpoint that does not say what it was trained on is measured on test images.
@@ -128,7 +128,7 @@ def measure_flatness(model: TrainedModel, plan: Plan, progress: Progress) -> Fla
 
 
 def measure_corruptions(
-    model: TrainedModel, plan: Plan, progress: Progress, *, published: Path | None = None
+    model: TrainedModel, plan: EvidencePlan, progress: Progress, *, published: Path | None = None
 ) -> Corruptions:
     """Return the accuracy under the fifteen corruptions, generated, and on the files of CIFAR-10-C where given."""
     test = sample(model.split("test"), plan.share(2), plan.seed)
@@ -152,7 +152,7 @@ def published_images(model: TrainedModel, folder: Path) -> corruptions.Cifar10C:
     return files
 
 
-def measure_attacks(model: TrainedModel, plan: Plan, progress: Progress) -> Attacks:
+def measure_attacks(model: TrainedModel, plan: EvidencePlan, progress: Progress) -> Attacks:
     """Return the accuracy under FGSM, PGD and AutoAttack, and the checks that gradients are not masked.
 
     In single precision: bf16 rounds a pixel by up to 0.4/255, which is much of a small budget.
@@ -185,7 +185,7 @@ def measure_attacks(model: TrainedModel, plan: Plan, progress: Progress) -> Atta
     return Attacks(attacks=tuple(results), checks=checks)
 
 
-def _budgets(plan: Plan) -> list[tuple[Norm, tuple[float, ...]]]:
+def _budgets(plan: EvidencePlan) -> list[tuple[Norm, tuple[float, ...]]]:
     both: list[tuple[Norm, tuple[float, ...]]] = [("linf", plan.linf), ("l2", plan.l2)]
     return [(norm, budgets) for norm, budgets in both if budgets]
 
@@ -195,7 +195,9 @@ def full_precision(predictor: Predictor) -> Predictor:
     return replace(predictor, precision="fp32") if predictor.precision == "bf16" else predictor
 
 
-def measure_test_sets(model: TrainedModel, plan: Plan, progress: Progress, *, paths: tuple[Path, ...]) -> TestSets:
+def measure_test_sets(
+    model: TrainedModel, plan: EvidencePlan, progress: Progress, *, paths: tuple[Path, ...]
+) -> TestSets:
     """Return the scores on other images of the same classes, all of them."""
     sets = {}
     for number, path in enumerate(paths, start=1):

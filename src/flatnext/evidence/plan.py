@@ -1,4 +1,4 @@
-"""What to gather, and on how many images."""
+"""What to measure, and on how many images."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from flatnext.errors import InputError
 
-PARTS = ("calibration", "errors", "flatness", "corruptions", "attacks")
-"""In the order in which they are gathered: the quick ones first."""
+NAMES = ("calibration", "errors", "flatness", "corruptions", "attacks")
+"""The measurements in the order in which they are made: the quick ones first."""
 
 AUTOATTACK = ("none", "standard")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class EvidencePlan:
     """The settings of all measurements. Expensive ones use a share of `images`, so that all take about as long.
 
     Args:
@@ -53,9 +53,9 @@ class Plan:
         return max(1, self.images // part)
 
 
-def in_order(parts: Sequence[str]) -> tuple[str, ...]:
-    """Return the named parts in their order; `all` names each. `InputError`: there is no such part."""
-    for part in parts:
-        if part not in (*PARTS, "all"):
-            raise InputError(f"part is {part!r}: choose all, {', '.join(PARTS)}")
-    return tuple(part for part in PARTS if part in parts or "all" in parts)
+def in_order(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the named measurements in their order; `all` stands for each. `InputError`: there is no such one."""
+    for name in names:
+        if name not in (*NAMES, "all"):
+            raise InputError(f"measurement is {name!r}: choose all, {', '.join(NAMES)}")
+    return tuple(name for name in NAMES if name in names or "all" in names)

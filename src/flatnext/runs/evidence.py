@@ -1,6 +1,6 @@
 """What was measured on one run after training, `evidence.json`, as frozen values that are checked when made.
 
-What is None was not measured, or was not finite. Each part keeps its settings and how it was made.
+What is None was not measured, or was not finite. Each measurement keeps its settings and how it was made.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ PARTS = ("calibration", "errors", "flatness", "corruptions", "attacks", "test_se
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
-    """How a part was measured."""
+class Provenance:
+    """When, where and by which command something was measured."""
 
     date: str
     command: str
@@ -31,12 +31,15 @@ class Made:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part(Generic[T]):
-    """One part of the evidence."""
+class Measurement(Generic[T]):
+    """The result of a measurement, with all settings that it depends on beside the weights."""
 
     settings: dict[str, Any]
-    made: Made
+    made: Provenance
     result: T
+
+
+Part = Measurement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -369,12 +372,12 @@ class Evidence:
     checkpoint: str
     sha256: str
     classes: tuple[str, ...]
-    calibration: Part[Calibration] | None = None
-    errors: Part[Errors] | None = None
-    flatness: Part[Flatness] | None = None
-    corruptions: Part[Corruptions] | None = None
-    attacks: Part[Attacks] | None = None
-    test_sets: Part[TestSets] | None = None
+    calibration: Measurement[Calibration] | None = None
+    errors: Measurement[Errors] | None = None
+    flatness: Measurement[Flatness] | None = None
+    corruptions: Measurement[Corruptions] | None = None
+    attacks: Measurement[Attacks] | None = None
+    test_sets: Measurement[TestSets] | None = None
 
     def __post_init__(self) -> None:
         """Check the checkpoint's name."""
