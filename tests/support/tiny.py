@@ -20,6 +20,12 @@ TINY = {
     "precision": "fp32",
 }
 
+TINY_FLAGS = [
+    *("--epochs", "1", "--batch-size", "32", "--train-images", "100", "--validation", "40", "--blocks", "1,1"),
+    *("--cardinality", "2", "--stem", "8", "--lr", "0.02", "--precision", "fp32"),
+]
+"""Such a run for the command line, of one epoch."""
+
 
 def tiny(name: str = "quick", **changes: object) -> Config:
     """Return a recipe on the digits with everything made small: 4 steps an epoch."""

@@ -35,13 +35,15 @@ class BenchPlan(Settings):
     parts: tuple[str, ...] = ("training", "inference", "memory")
     methods: tuple[str, ...] = tuple(METHODS)
     recipes: tuple[str, ...] = ()
-    rounds: int = setting(8, "turns of each contender", at_least=1)
-    steps: int | None = setting(None, "training steps a turn", at_least=1)
-    batch_size: int = setting(64, "images a step", at_least=2)
-    image_size: int = setting(32, "side of an image in pixels", at_least=1)
-    device: str = "auto"
-    precision: Literal["auto", "bf16", "fp32", "fp64"] = "auto"
-    data_dir: str = ".data"
+    rounds: int = setting(8, "how often each contender is measured", at_least=1)
+    steps: int | None = setting(None, "training steps in each round (default 1 on a CPU, 20 on a GPU)", at_least=1)
+    batch_size: int = setting(64, "images a step; memory is measured with twice as many too", at_least=2)
+    image_size: int = setting(32, "pixels a side", at_least=1)
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1 ...")
+    precision: Literal["auto", "bf16", "fp32", "fp64"] = setting(
+        "auto", "precision of this project; that of the baseline is fp32"
+    )
+    data_dir: str = setting(".data", "startup: folder of CIFAR-10; without it, digits are used")
     model: Model = ANY_SIZE
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flatnext.bench.plan import METHODS, ON_THE_MODEL, PARTS, BenchPlan
-from flatnext.cli.flags import add_setting_flags, setting_overrides
+from flatnext.cli.flags import add_flags_of, add_setting_flags, setting_overrides
 from flatnext.config import RECIPES, Config
 from flatnext.config.setting import require
 
@@ -28,23 +28,13 @@ USED_BY = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `bench`. Flags of the plan that are not given are absent when parsed."""
 
-    def flag(name: str, help: str, **options: Any) -> None:
-        parser.add_argument(name, default=argparse.SUPPRESS, help=help, **options)
+    def names(flag: str, help: str, **options: Any) -> None:
+        parser.add_argument(flag, nargs="+", default=argparse.SUPPRESS, help=help, **options)
 
-    flag("--parts", "what to measure (default training inference memory)", nargs="+", choices=PARTS)
-    flag("--methods", "methods to train with besides sgd (default: all)", nargs="+", choices=METHODS, metavar="NAME")
-    flag("--recipes", "recipes to train with as well, at the same size", nargs="+", choices=RECIPES, metavar="NAME")
-    flag("--rounds", "how often each contender is measured (default 8)", type=int, metavar="N")
-    flag("--steps", "training steps in each round (default 1 on a CPU, 20 on a GPU)", type=int, metavar="N")
-    flag("--batch-size", "images a step (default 64; memory is measured at twice this too)", type=int, metavar="N")
-    flag("--image-size", "side of an image in pixels (default 32)", type=int, metavar="N")
-    flag("--device", "auto, cpu, cuda, cuda:1 ... (default auto)", metavar="NAME")
-    flag(
-        "--precision",
-        "precision of this project; the baseline's is fp32 (default auto)",
-        choices=["auto", "bf16", "fp32", "fp64"],
-    )
-    flag("--data-dir", "startup: folder of CIFAR-10; without it, digits are used (default .data)", metavar="DIR")
+    names("--parts", "what to measure (default training inference memory)", choices=PARTS)
+    names("--methods", "methods to train with besides sgd (default: all)", choices=METHODS, metavar="NAME")
+    names("--recipes", "recipes to train with as well, at the same size", choices=RECIPES, metavar="NAME")
+    add_flags_of(BenchPlan, parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to this file")
     add_setting_flags(parser, "model", without=["parameter_budget"])
 

@@ -43,7 +43,14 @@ def add_setting_flags(
             for item, _ in described(kind):
                 if item.name not in seen:
                     seen.add(item.name)
-                    _add_flag(group, item, hints[item.name], "" if of_run else _default_note(item))
+                    note = "" if of_run else _default_note(item)
+                    _add_flag(group, f"setting_{item.name}", item, hints[item.name], note)
+
+
+def add_flags_of(kind: Any, parser: argparse.ArgumentParser) -> None:
+    """Add a flag for every setting of a dataclass that is no part of a config; see `add_setting_flags`."""
+    for item, _ in described(kind):
+        _add_flag(parser, item.name, item, type_hints(kind)[item.name], _default_note(item))
 
 
 def setting_overrides(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,14 +90,10 @@ def data_dir(options: argparse.Namespace, path: Path | None = None) -> Path:
     return options.data_dir or Path(".data")
 
 
-def _add_flag(group: argparse._ArgumentGroup, item: Field[Any], kind: Any, default: str) -> None:
+def _add_flag(group: argparse._ActionsContainer, dest: str, item: Field[Any], kind: Any, note: str) -> None:
     info = item.metadata["info"]
     flag = "--" + (info.flag or item.name).replace("_", "-")
-    options: dict[str, Any] = {
-        "dest": f"setting_{item.name}",
-        "default": argparse.SUPPRESS,
-        "help": info.help + default,
-    }
+    options: dict[str, Any] = {"dest": dest, "default": argparse.SUPPRESS, "help": info.help + note}
     if kind is bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
     elif typing.get_origin(kind) is Literal:

@@ -15,6 +15,10 @@ HINTS = {
     "--learning-rate": "give --lr",
     "--workers": "leave it out: the data are kept on the device",
     "--num-workers": "leave it out: the data are kept on the device",
+    **dict.fromkeys(
+        ("--autoattack", "--cifar10-c", "--images", "--l2", "--linf", "--measurements"),
+        "it is a flag of flatnext evidence",
+    ),
     **{
         f"--{no}{old}".replace("_", "-"): f"it is now called --{no}{new}".replace("_", "-")
         for old, new in RENAMED.items()

@@ -1,0 +1,160 @@
+"""The command line as a whole: its commands, help, errors and hints."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+from tiny import TINY_FLAGS
+
+from flatnext import cli
+from flatnext.config import RENAMED
+from flatnext.versions import version_of
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_a_command_is_a_module_with_its_flags_beside_what_it_does(name):
+    command = cli.COMMANDS[name]
+    assert command.__name__ == f"flatnext.cli.{name}"
+    assert command.HELP
+    assert callable(command.add_arguments)
+    assert callable(command.run)
+
+
+@pytest.mark.parametrize("command", ["", *cli.COMMANDS])
+def test_help_comes_without_torch(command):
+    code = (
+        f"import sys; sys.argv = ['flatnext', *{command.split()!r}, '--help']\n"
+        "from flatnext.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as e: assert e.code == 0\n"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"usage: flatnext {command}" in done.stdout
+    assert time.monotonic() - began < 10  # 0.1 s where nothing else runs
+
+
+def test_the_help_names_every_command(run):
+    status, out, _ = run("--help")
+    assert status == 0
+    assert all(f"    {name} " in out for name in cli.COMMANDS)
+
+
+def test_module_and_version():
+    done = subprocess.run([sys.executable, "-m", "flatnext", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("flatnext 0.")
+
+
+def test_a_version_of_what_is_not_installed():
+    assert version_of("no-such-package") == "not installed"
+    assert version_of("numpy")[0].isdigit()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["train", "--amp"], "--method amp; mixed precision is --precision bf16"),
+        (["train", "--learning-rate=0.1"], "give --lr"),
+        (["train", "--seed", "1", "--num-workers", "4"], "leave it out"),
+        (["evaluate", "runs/x", "--images", "50"], "it is a flag of flatnext evidence"),
+        (["train", "--no-graph"], "it is now called --no-cuda-graph"),
+        (["train", "--per-rank"], "it is now called --m-sharpness"),
+        *((["train", f"--{old}", "2"], new.replace("_", "-")) for old, new in RENAMED.items() if "_" not in old),
+    ],
+)
+def test_flags_by_other_names_get_a_hint(run, arguments, hint):
+    status, out, err = run(*arguments)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert hint in err
+
+
+def test_weights_lists_what_ships(run):
+    assert run("weights")[0] == 0
+
+
+def test_summary_of_the_baseline_papers_model(run):
+    status, out, _ = run("summary")
+    assert status == 0
+    for line in ("Total params: 4,761,770", "size (MB): 64.50", "Params size (MB): 18.16", "Total Size (MB): 82.68"):
+        assert line in out
+    assert "25.56 x 10^6" in run("summary", "--table1")[1]
+    assert "4,761,770" not in run("summary", "--model", "resnext11")[1]
+
+
+def test_data_shows_the_digits(run, tmp_path):
+    status, out, err = run("data", "--dataset", "digits", "--samples", "samples.png")
+    assert status == 0, err
+    assert "1,437" in out
+    assert "360" in out
+    assert (tmp_path / "samples.png").read_bytes().startswith(b"\x89PNG")
+
+
+BAD = [
+    (["train", "--recipe", "best-ever"], "best-ever"),
+    (["study", "--recipes", "best-ever"], "unknown recipe 'best-ever'"),
+    (["train", "--method", "amp", "--epsilon", "-1"], "epsilon is -1.0"),
+    (["train", "--epsilon", "0.1"], "method sgd has no setting 'epsilon'"),
+    (["train", "--epochs", "many"], "'many' is not N"),
+    (["train", "--epoch", "3"], "--epoch"),
+    (["study", "--seed", "3"], "--seed"),
+    (["study", "--seeds", "0", "--dataset", "digits"], "seeds is 0"),
+    (["train", "--recipe", "quick", "--stem", "4000", "--blocks", "9,9,9"], "parameter_budget"),
+    (["train", "--recipe", "quick", "--device", "abacus"], "abacus"),
+    (["train", "--no-download", "--data-dir", "nowhere"], "nowhere"),
+    (["train", "--no-download", "--data-dir", "nowhere", "--device", "abacus"], "abacus"),
+    (["study", "--no-download", "--data-dir", "nowhere", "--device", "abacus"], "abacus"),
+    (["train", "--resume", "nowhere"], "nowhere/config.json"),
+    (["train", "--resume", "nowhere", "--lr", "1"], "--resume"),
+    (["train", "--config", "broken.json"], "broken.json"),
+    (["train", "--config", "other.json"], "'epoch'"),
+    (["train", "--recipe", "quick", *TINY_FLAGS, "--output", "broken.json/run"], "broken.json/run"),
+    (["evaluate", "nowhere"], "nowhere"),
+    (["evaluate", "broken.json"], "broken.json"),
+    (["evaluate", "."], "last.safetensors"),
+    (["evaluate", "broken.json", "--checkpoint", "best"], "checkpoint is 'best'"),
+    (["pack", "nowhere", "--name", "a-digits-b"], "nowhere is not a run folder"),
+    (["report", "nowhere"], "nowhere"),
+    (["data", "--dataset", "folder", "--data-dir", "nowhere"], "nowhere"),
+    (["summary", "--image-size", "30"], "30"),
+    (["train", "--recipe", "quick", "--blocks", "1,1,1,1,1", "--cardinality", "2"], "image size is 8x8"),
+    (["train", "--recipe", "quick", "--image-size", "4", "--batch-size", "431"], "batch norm needs two"),
+    (
+        ["train", "--recipe", "quick", "--block", "sk", "--blocks", "1,1", "--batch-size", "431"],
+        "batch norm needs two in block sk",
+    ),
+    (["train", "--method", "momentum-amp", "--momentum", "0", "--no-nesterov"], "momentum-amp needs momentum above 0"),
+    (["train", "--recipe", "quick", "--crop-padding", "1000000"], "crop_padding is 1000000"),
+    (["train", "--recipe", "sgd", "--dataset", "digits"], "cutout is 16: give at most 8 for 8-pixel images"),
+    (["train", "--recipe", "quick", "--device", "meta"], "meta"),
+    (["train", "--recipe", "quick", "--seed", str(2**64)], "seed"),
+    (["train", "--grad-accum-steps", "1000"], "grad_accum_steps is 1000"),
+    (["study", "--recipes", "quick", "sgd"], "dataset"),
+    (["study", "--dataset", "folder", "--data-dir", "nowhere"], "nowhere"),
+    (["study", "--method", "amp"], "--method"),
+    (["data", "--dataset", "digits", "--train-images", "5"], "--train-images"),
+    (["evaluate", "nowhere", "--cutout", "4"], "--cutout"),
+    (["evaluate", "nowhere", "--augment", "trivial"], "--augment"),
+    (["data", "--dataset", "digits", "--mixup", "0.2"], "--mixup"),
+    (["train", "--recipe", "quick", "--early-sizes", "6"], "early_sizes has 6"),
+    (["train", "--recipe", "cpu", "--epochs", "10"], "epochs: there are 10 in all"),
+    (["summary", "--table1", "--stem", "64"], "--table1"),
+    ([], "COMMAND"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(arguments) for arguments, _ in BAD])
+def test_bad_input_is_one_line_and_status_2(run, tmp_path, arguments, message):
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "other.json").write_text('{"epoch": 3}')
+    before = sorted(tmp_path.rglob("*"))
+    status, out, err = run(*arguments)
+    assert status == 2
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert message in err
+    assert sorted(tmp_path.rglob("*")) == before

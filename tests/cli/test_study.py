@@ -1,0 +1,43 @@
+"""`flatnext study` and `flatnext report`."""
+
+from __future__ import annotations
+
+import json
+
+from tiny import TINY_FLAGS
+
+
+def test_study_and_report(run, tmp_path):
+    status, out, err = run("study", "--dataset", "digits", "--seeds", 2, *TINY_FLAGS)
+    assert status == 0, err
+    report = tmp_path / "studies" / "digits" / "report.md"
+    assert out.splitlines()[-2:] == ["studies/digits/report.html", "studies/digits/report.md"]
+    assert "quick-amp" in out.splitlines()[0]
+    assert "flatnext study --dataset digits --seeds 2" in report.read_text()
+    before = report.read_text()
+    (report.parent / "quick" / "seed-1" / "result.json").unlink()
+    assert run("report", report.parent)[0] == 0
+    assert report.read_text() != before
+
+
+def test_a_study_of_models(run, tmp_path):
+    flags = [*TINY_FLAGS[: TINY_FLAGS.index("--blocks")], "--precision", "fp32", "--lr", "0.02"]
+    models = ["--models", "resnext11", "resnext20"]
+    status, out, err = run("study", "--recipes", "quick", *models, "--seeds", 1, *flags)
+    assert status == 0, err
+    found = {
+        name: json.loads((tmp_path / f"studies/digits/quick-{name}/seed-0/config.json").read_text())
+        for name in ("resnext11", "resnext20")
+    }
+    assert found["resnext20"]["model"]["blocks"] == [2, 2, 2]
+    assert {**found["resnext11"], "model": 0, "recipe": 0} == {**found["resnext20"], "model": 0, "recipe": 0}
+    assert "quick-resnext11" in out
+    assert run("study", "--recipes", "quick", *models, "--stem", 3)[0] == 2
+    assert run("study", "--recipes", "quick", "--models", "resnet31")[0] == 2
+
+
+def test_a_failed_run_is_status_1(run):
+    flags = [flag if flag != "0.02" else "1e30" for flag in TINY_FLAGS]
+    status, _, err = run("study", "--recipes", "quick", "--seeds", 1, *flags)
+    assert status == 1
+    assert "not finite" in err
