@@ -1,10 +1,10 @@
-"""What a GPU makes of a training step: recorded or not, each method, each form of the grouped convolution.
+"""Time training steps on a GPU: recorded or not, each method, each form of the grouped convolution.
 
     PYTHONPATH=src python benchmarks/gpu.py [--batch-size 128] [--rounds 8] [--compiled] [--json gpu.json]
 
-Contenders take turns of whole periods of steps, so that a drifting machine drifts for all. What fails when it is
-made is reported and left out; once nothing can be recorded any more, no further contender is made. Beside each time
-stands what 50,000 images would take. The file is written after each part. `benchmarks/gpu.sh` runs this too.
+Contenders take turns of whole periods of steps, so that a machine that drifts drifts for all. One that cannot be made
+is reported and left out; once no graph can be recorded any more, no further contender is made. The table gives the time
+for 50,000 images as well. The file is written after each part. `benchmarks/gpu.sh` runs this script.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from flatnext.errors import InputError
 from flatnext.ops.cuda import grouped, timing
 from flatnext.training.graph import CudaRecorder
 
-STEPS = 20  # of a turn: whole periods of an interval of 4
+STEPS = 20  # of a turn: whole periods of amp-every-4
 SHAPES = [(128, 32, 1), (256, 32, 2), (256, 16, 1), (512, 16, 2), (512, 8, 1)]  # channels, image size, stride
 VARIANTS: dict[str, tuple[dict[str, Any], str | None, bool]] = {
     "eager": ({"cuda_graph": False}, "plain", False),
@@ -45,9 +45,10 @@ VARIANTS: dict[str, tuple[dict[str, Any], str | None, bool]] = {
 
 
 def measure_forms(batch_size: int, device: torch.device) -> list[dict[str, Any]]:
-    """Return the microseconds of both passes of each form of each grouped convolution, and how far it is from fp32."""
-    found = []
+    """Return the microseconds of both passes of each form of each grouped convolution, and its error against fp32."""
+    rows = []
     for channels, size, stride in SHAPES:
+        label = f"{channels:4d} channels, {size:2d} px, stride {stride}:"
         x = torch.randn(batch_size, channels, size, size, device=device, dtype=torch.bfloat16)
         x = x.contiguous(memory_format=torch.channels_last)
         weight = torch.randn(channels, channels // 32, 3, 3, device=device) / 6
@@ -57,34 +58,29 @@ def measure_forms(batch_size: int, device: torch.device) -> list[dict[str, Any]]
             try:
                 with torch.autocast(device.type, torch.bfloat16):
                     work = partial(grouped.both_passes, x, weight, stride, 32, form)
-                    took = timing.cuda_seconds(device, work)
+                    seconds = timing.cuda_seconds(device, work)
                     error = (grouped.grouped_conv2d(x, weight, stride, 32, form).float() - exact).abs().max()
             except Exception as failure:  # Triton's compiler raises many kinds
-                print(f"{channels:4d} channels, {size:2d} px, stride {stride}: {form:9s} failed: {failure!r:.200}")
+                print(f"{label} {form:9s} failed: {failure!r:.200}")
                 continue
-            row: dict[str, Any] = {
-                "channels": channels,
-                "size": size,
-                "stride": stride,
-                "form": form,
-                "microseconds": took * 1e6,
-            }
-            found.append({**row, "error": float(error / exact.abs().max())})
-            print(f"{channels:4d} channels, {size:2d} px, stride {stride}: {form:9s} {took * 1e6:8.1f} us", flush=True)
-    return found
+            row: dict[str, Any] = {"channels": channels, "size": size, "stride": stride, "form": form}
+            rows.append({**row, "microseconds": seconds * 1e6, "error": float(error / exact.abs().max())})
+            print(f"{label} {form:9s} {seconds * 1e6:8.1f} us", flush=True)
+    return rows
 
 
-def contender(method: Method, variant: str, batch_size: int, device: torch.device) -> Callable[[], float]:
-    """Return what takes a turn of steps and returns its seconds, warmed up."""
+def make_turn(method: Method, variant: str, batch_size: int, device: torch.device) -> Callable[[], float]:
+    """Return a function that takes a turn of steps and returns its seconds, warmed up."""
     settings, form, compiled = VARIANTS[variant]
     common = {"batch_size": batch_size, "learning_rate": 0.001, "epochs": 10_000}
-    way = Contender(Config(recipe="gpu", method=method).override(common | settings), random_partition(8192, 32), device)
+    config = Config(recipe="gpu", method=method).override(common | settings)
+    contender = Contender(config, random_partition(8192, 32), device)
     if compiled:
-        way.run.model.compile()
+        contender.run.model.compile()
 
     def turn() -> float:
         with grouped.only(form) if form else contextlib.nullcontext():
-            return way.train(STEPS)
+            return contender.train(STEPS)
 
     turn()
     turn()
@@ -92,21 +88,21 @@ def contender(method: Method, variant: str, batch_size: int, device: torch.devic
 
 
 def measure_steps(names: list[tuple[str, str]], options: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Return the seconds of every turn of those contenders that work, and print what they say beside SGD's."""
+    """Return the seconds of every turn of the contenders that can be made, and print them in comparison with SGD."""
     turns: dict[str, Callable[[], float]] = {}
     for name, variant in dict.fromkeys([("sgd", "graph"), *names]):
         if not can_record(device):
-            print(f"{name}, {variant}: left out: nothing can be recorded any more", flush=True)
+            print(f"{name}, {variant}: left out: no graph can be recorded any more", flush=True)
             continue
         try:
-            turns[f"{name}, {variant}"] = contender(METHODS[name], variant, options.batch_size, device)
-        except Exception as error:  # one that does not work must not cost the others
+            turns[f"{name}, {variant}"] = make_turn(METHODS[name], variant, options.batch_size, device)
+        except Exception as error:  # the others go on without it
             print(f"{name}, {variant}: failed: {type(error).__name__}: {str(error).partition(chr(10))[0]}", flush=True)
     if not turns:
         return {}
     seconds = interleave(turns, options.rounds)
     turns.clear()
-    gc.collect()  # the memory of all these runs
+    gc.collect()  # frees the memory of all these runs
     torch.cuda.empty_cache()
     report(seconds, options.batch_size)
     return seconds
@@ -123,15 +119,15 @@ def can_record(device: torch.device) -> bool:
 
 def report(seconds: dict[str, list[float]], batch_size: int) -> None:
     """Print a table of the contenders, the fastest first."""
-    print("\n| contender | ms a step | middle half | images/s | 50,000 images, s | to the first |")
+    print("\n| contender | ms a step | middle half | images/s | 50,000 images, s | to SGD |")
     print("|---|---|---|---|---|---|")
-    first = statistics.median(next(iter(seconds.values())))
+    sgd = statistics.median(next(iter(seconds.values())))
     for name, times in sorted(seconds.items(), key=lambda item: statistics.median(item[1])):
         low, middle, high = statistics.quantiles(times, n=4, method="inclusive")
         rate = batch_size * STEPS / middle
         step = [1000 * t / STEPS for t in (middle, low, high)]
         spread = f"{step[0]:.2f} | {step[1]:.2f} to {step[2]:.2f}"
-        print(f"| {name} | {spread} | {rate:,.0f} | {50_000 / rate:.2f} | {middle / first:.2f} |", flush=True)
+        print(f"| {name} | {spread} | {rate:,.0f} | {50_000 / rate:.2f} | {middle / sgd:.2f} |", flush=True)
 
 
 def difference(batch_size: int, device: torch.device, method: str, steps: int = 30) -> float:
@@ -139,12 +135,11 @@ def difference(batch_size: int, device: torch.device, method: str, steps: int = 
     models = []
     for graph in (True, False):
         settings = {"batch_size": batch_size, "precision": "fp32", "learning_rate": 0.01, "cuda_graph": graph}
-        way = Contender(
-            Config(recipe="gpu", method=METHODS[method]).override(settings), random_partition(8192, 32), device
-        )
+        config = Config(recipe="gpu", method=METHODS[method]).override(settings)
+        contender = Contender(config, random_partition(8192, 32), device)
         with grouped.only("plain"):
-            way.train(steps)
-        models.append(way.run.model)
+            contender.train(steps)
+        models.append(contender.run.model)
     pairs = zip(*(model.parameters() for model in models), strict=True)
     return max(float((a - b).detach().abs().max()) for a, b in pairs)
 
@@ -158,7 +153,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     device = resolve_device("cuda")
-    warnings.filterwarnings("error", message="the step cannot be recorded")  # its times would be another contender's
+    # Else eager steps would be timed under the name of recorded ones.
+    warnings.filterwarnings("error", message="the step cannot be recorded")
     content: dict[str, Any] = {"device": device_name(device), "torch": torch.__version__, "cuda": torch.version.cuda}
     content |= {"batch_size": options.batch_size, "rounds": options.rounds, "steps_a_turn": STEPS}
     print(f"{content['device']}, torch {torch.__version__}, batch {options.batch_size}, n = {options.rounds} turns")
@@ -169,11 +165,12 @@ def main() -> None:
             options.json.write_text(json.dumps(content, indent=1))
 
     keep("forms", measure_forms(options.batch_size, device))
-    found = {name: difference(options.batch_size, device, name) for name in ("sgd", "amp", "rmp")}
-    print(f"weights after 30 steps, replayed against not, fp32: largest difference {found}\n", flush=True)
-    keep("difference", found)
-    used = [name for name, (_, _, compiled) in VARIANTS.items() if options.compiled or not compiled]
-    keep("variants", measure_steps([(name, variant) for name in ("sgd", "amp") for variant in used], options, device))
+    differences = {name: difference(options.batch_size, device, name) for name in ("sgd", "amp", "rmp")}
+    print(f"weights after 30 steps, replayed against not, fp32: largest difference {differences}\n", flush=True)
+    keep("difference", differences)
+    variants = [name for name, (_, _, compiled) in VARIANTS.items() if options.compiled or not compiled]
+    names = [(name, variant) for name in ("sgd", "amp") for variant in variants]
+    keep("variants", measure_steps(names, options, device))
     keep("methods", measure_steps([(name, "graph") for name in METHODS], options, device))
 
 

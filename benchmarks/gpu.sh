@@ -28,7 +28,7 @@ for part in $parts; do
         "$python" -c 'import xdist' 2> /dev/null && many='-n 8' || many=
         # shellcheck disable=SC2086  # two words or none
         "$python" -m pytest -q -p no:cacheprovider $many -k 'on_a_gpu or many_chunks or (torchs and bfloat16)' \
-            tests/test_graph.py tests/test_grouped.py tests/test_grouped_triton.py
+            tests/training/test_graph.py tests/ops/test_cuda.py tests/ops/test_triton.py
         ;;
     steps) "$python" benchmarks/gpu.py --json "$out/gpu.json" ;;
     bench)
