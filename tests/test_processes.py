@@ -100,7 +100,7 @@ def test_two_processes_equal_one(both, alone, case):
     expected = alone["cases"][str(case)]
     for result in both[:2]:
         assert_close(result["cases"][str(case)]["weights"], expected["weights"], 1e-6)
-        assert result["cases"][str(case)]["tally"] == pytest.approx(expected["tally"], abs=1e-6)
+        assert result["cases"][str(case)]["metrics"] == pytest.approx(expected["metrics"], abs=1e-6)
     pairs = zip(*(result["cases"][str(case)]["weights"] for result in both[:2]), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
@@ -114,7 +114,7 @@ def test_per_rank_perturbs_by_halves(both, case):
     sizes = [len(labels) for _, labels in batches]
     for result in both[:2]:
         assert_close(result["m_sharpness"][str(case)]["weights"], expected, 1e-9)
-        assert result["m_sharpness"][str(case)]["tally"][0] == pytest.approx(
+        assert result["m_sharpness"][str(case)]["metrics"][0] == pytest.approx(
             np.average(losses, weights=sizes), abs=1e-9
         )
 
@@ -165,7 +165,7 @@ def test_a_loss_that_is_not_finite_in_one_process_ends_both_at_that_step(both, a
     assert [result["bad_loss"] for result in both[:2]] == [("NonFiniteLossError", (3,))] * 2
 
 
-def test_the_tally_of_a_checkpoint_is_counted_once(both, alone):
+def test_the_metrics_of_a_checkpoint_is_counted_once(both, alone):
     for result in (*both[:2], alone):
         assert result["loaded"]["sums"].tolist() == [6.0, 3.0, 12.0]
         assert result["loaded"]["seconds"] == 2.0
@@ -339,10 +339,10 @@ HOOK = f"""\
 import os
 
 if "RANK" in os.environ:
-    import flatnext.training.loop
+    import flatnext.training.trainer
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    flatnext.training.loop.CHECKPOINT_SECONDS = float(os.environ.get("TEST_CHECKPOINT_SECONDS", "300"))
+    flatnext.training.trainer.CHECKPOINT_SECONDS = float(os.environ.get("TEST_CHECKPOINT_SECONDS", "300"))
     steps = []
 
     def hook(*_):

@@ -22,11 +22,12 @@ from methods_table import (
 )
 
 from flatnext.config import Sgd
-from flatnext.data import Split
+from flatnext.data import Normalization, Split
 from flatnext.errors import InputError
+from flatnext.evaluation import Predictor
 from flatnext.processes import join_processes
-from flatnext.training.judge import Judge
-from flatnext.training.tally import NonFiniteLossError, Tally
+from flatnext.training.evaluator import Evaluator
+from flatnext.training.metric_sums import MetricSums, NonFiniteLossError
 
 STEPS = 10
 SIZES = (8, 8, 7)  # 7 images are 4 and 3
@@ -38,12 +39,12 @@ def train_oracle_network(case, processes):
     """Return the weights after ten steps, and the loss and accuracy of all of them."""
     network = oracle_network(oracle_weights(), "fp64")
     step = make_step(network, case, total_steps=STEPS, processes=processes)
-    tally = Tally(torch.device("cpu"))
+    sums = MetricSums(torch.device("cpu"))
     for number, batch in enumerate(oracle_batches(STEPS, SIZES)):
         images, labels = to_torch(batch, "fp64")
         own = processes.share(images).clone(), processes.share(labels)
-        tally.add(step(*own, number, len(labels)), number)
-    return {"weights": [p.detach() for p in network.parameters()], "tally": tally.total(processes)[:2]}
+        sums.add(step(*own, number, len(labels)), number)
+    return {"weights": [p.detach() for p in network.parameters()], "metrics": sums.means(processes)[:2]}
 
 
 def train_bn_network(case, processes):
@@ -59,15 +60,16 @@ def train_bn_network(case, processes):
 
 def predict(count, processes):
     images = torch.arange(count * 48).mul(37).remainder(256).to(torch.uint8).view(count, 3, 4, 4)
-    judge = Judge(
+    predictor = Predictor(
         model=bn_network("fp64"),
-        partition=SimpleNamespace(mean=MEAN, std=STD),
+        classes=tuple("abcd"),
+        normalization=Normalization(MEAN, STD),
         device=torch.device("cpu"),
         precision="fp64",
         channels_last=False,
-        processes=processes,
     )
-    return judge.predict(Split(images, torch.zeros(count, dtype=torch.int64)))
+    evaluator = Evaluator(predictor=predictor, partition=None, processes=processes)
+    return evaluator.predict(Split(images, torch.zeros(count, dtype=torch.int64)))
 
 
 def error_of(function):
@@ -81,12 +83,12 @@ def error_of(function):
 
 def bad_loss(processes):
     """Return the error of a check after a loss of the last process alone was not finite."""
-    tally = Tally(torch.device("cpu"))
+    sums = MetricSums(torch.device("cpu"))
     for step in range(5):
         bad = step == 3 and processes.rank == processes.count - 1
         loss = torch.tensor(torch.nan if bad else 1.0)
-        tally.add(SimpleNamespace(loss=loss, correct=torch.tensor(1), count=2, trained=2), step)
-    return error_of(lambda: tally.check(processes))
+        sums.add(SimpleNamespace(loss=loss, correct=torch.tensor(1), count=2, trained=2), step)
+    return error_of(lambda: sums.check(processes))
 
 
 def exchanges(processes, log):
@@ -119,14 +121,14 @@ def exchanges(processes, log):
 
 def work(processes):
     """Return everything that two processes and one must agree on."""
-    kept = Tally(torch.device("cpu"))
-    kept.load({"sums": torch.tensor([6.0, 3.0, 12.0], dtype=torch.float64), "seconds": 2.0}, processes)
+    kept = MetricSums(torch.device("cpu"))
+    kept.load_state_dict({"sums": torch.tensor([6.0, 3.0, 12.0], dtype=torch.float64), "seconds": 2.0}, processes)
     return {
         "cases": {str(case): train_oracle_network(case, processes) for case in CASES},
         "m_sharpness": {str(case): train_oracle_network(case, processes) for case in PER_RANK},
         "predict": {count: predict(count, processes) for count in (1, 2, 11)},
         "bad_loss": bad_loss(processes),
-        "loaded": kept.state(processes),
+        "loaded": kept.state_dict(processes),
     }
 
 

@@ -12,21 +12,19 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from test_training import assert_same_run, weights
+from same_run import assert_same_run, weights
 from tiny import AtStep, tiny
 from torch import nn
 
-from flatnext import data, evaluation, models
-from flatnext.config import Config, Data, recipe
+from flatnext import evaluation
+from flatnext.config import Config, recipe
 from flatnext.device import resolve_device
 from flatnext.errors import InputError
 from flatnext.evaluation import evaluate
 from flatnext.processes import ALONE
 from flatnext.runs.folder import RunFolder
-from flatnext.training import Stopped, load_data, train
-from flatnext.training.average import Average, decay_after
-from flatnext.training.loop import check_data
-from flatnext.training.run import Run
+from flatnext.training import RunState, Stopped, load_data, train
+from flatnext.training.average import WeightAverage, decay_after
 
 GROWING = tiny(epochs=3, early_sizes=(4, 4), crop_padding=2, cutout=4, ema=0.9)
 
@@ -38,7 +36,7 @@ def small_network():
 def test_the_average_is_numpys():
     torch.manual_seed(0)
     network = small_network().double()
-    average = Average(network, 0.95)
+    average = WeightAverage(network, 0.95)
     expected = None
     for seen in range(300):
         with torch.no_grad():
@@ -60,7 +58,7 @@ def test_the_average_is_numpys():
 
 def test_the_average_keeps_nothing_of_before_it_began():
     network = small_network()
-    average = Average(network, 0.999)
+    average = WeightAverage(network, 0.999)
     average.update(0)
     with torch.no_grad():
         network[0].weight.fill_(3.0)
@@ -78,8 +76,8 @@ def test_the_average_is_not_biased_by_its_start():
 
 def test_a_runs_average_is_that_of_its_steps_since_the_size_changed(tmp_path):
     config, seen = tiny(epochs=3, early_sizes=(4,), ema=0.8, crop_padding=0), []
-    partition = check_data(config, tmp_path)
-    run = Run(config, RunFolder(tmp_path / "run"), partition, resolve_device("cpu"), ALONE)
+    partition = load_data(config, tmp_path)
+    run = RunState(config, RunFolder(tmp_path / "run"), partition, resolve_device("cpu"), ALONE)
     assert [run.loader.size_began(epoch) for epoch in range(3)] == [0, 1, 1]
     states = []
     for epoch in range(3):
@@ -91,11 +89,11 @@ def test_a_runs_average_is_that_of_its_steps_since_the_size_changed(tmp_path):
             run.update_average()
             states.append(copy.deepcopy(run.model.state_dict()))
             seen.append(epoch)
-    expected = Average(run.model, 0.8)
+    expected = WeightAverage(run.model, 0.8)
     for number, state in enumerate(states[4:]):
         run.model.load_state_dict(state)
         expected.update(number)
-    for name, value in run.scored.state_dict().items():
+    for name, value in run.evaluated.state_dict().items():
         assert torch.equal(value, expected.model.state_dict()[name])
 
 
@@ -120,14 +118,10 @@ def test_what_is_stored_and_scored_is_the_average(grown, tmp_path):
     raw = tmp_path / "raw"
     train(GROWING.override({"ema": 0.0}), raw)
     assert not torch.equal(weights(folder)["conv1.weight"], weights(raw)["conv1.weight"])
-    model = models.build(GROWING.model, 10)
-    models.load_weights(folder / "last.safetensors", model)
-    partition = check_data(GROWING, tmp_path)
-    logits = evaluation.predict(
-        model, partition.test, mean=partition.mean, std=partition.std, device=torch.device("cpu")
-    )
-    assert result["last"]["test"]["loss"] == evaluation.score(logits, partition.test.labels).loss
-    assert evaluate(folder)["accuracy"] == result["last"]["test"]["accuracy"]
+    test = load_data(GROWING, tmp_path).test
+    logits = evaluation.load_predictor(folder, device="cpu")(test.images)
+    assert result.last.test.loss == evaluation.score(logits, test.labels).loss
+    assert evaluate(folder)["accuracy"] == result.last.test.accuracy
 
 
 def test_the_raw_weights_are_trained_as_without_an_average(tmp_path):
@@ -158,7 +152,7 @@ def test_metrics_are_true_with_growing_images(grown):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
         assert line["images_per_second"] == pytest.approx(100 / line["train_seconds"])
-    assert result["images_per_second"] == pytest.approx(300 / sum(line["train_seconds"] for line in lines))
+    assert result.images_per_second == pytest.approx(300 / sum(line["train_seconds"] for line in lines))
 
 
 @pytest.mark.parametrize(
@@ -186,12 +180,3 @@ def test_the_settings_survive_json():
     config = recipe("sgd").override({"early_sizes": (16, 24), "ema": 0.999, "schedule": "linear"})
     assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
     assert config.data == replace(recipe("sgd").data, early_sizes=(16, 24))
-
-
-def test_a_loader_refuses_sizes_that_it_cannot_make():
-    images = torch.zeros(4, 3, 8, 6, dtype=torch.uint8)
-    options = {"batch_size": 2, "normalization": data.Normalization((0,) * 3, (1,) * 3), "seed": 0}
-    with pytest.raises(InputError, match="square"):
-        data.Loader(data.Split(images, torch.arange(4)), Data(early_sizes=(4,)), **options)
-    with pytest.raises(InputError, match="early_sizes has 10"):
-        data.Loader(data.Split(images[:, :, :6], torch.arange(4)), Data(early_sizes=(10,)), **options)

@@ -10,14 +10,14 @@ from dataclasses import replace
 import pytest
 import torch
 from methods_table import METHODS, Case, bits, bn_network, image_batches, make_step, same_bits
-from test_training import assert_same_run
+from same_run import assert_same_run
 from tiny import AtStep, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flatnext.config import Amp, Sgd
 from flatnext.config.method import Rmp
 from flatnext.errors import InputError
-from flatnext.training import loop, train
+from flatnext.training import train, trainer
 from flatnext.training.graph import WARM_UP, CudaRecorder, GraphStep, recordable
 from flatnext.training.optimizer import fuse
 
@@ -194,9 +194,9 @@ def test_a_run_of_replayed_steps_ends_the_same(tmp_path, monkeypatch, name):
         recorders.append(Again())
         return recorders[-1]
 
-    monkeypatch.setattr(loop, "recordable", lambda step, device: True)
-    monkeypatch.setattr(loop, "CudaRecorder", recorder)
-    train(config, tmp_path / "replayed", device="cpu", progress=AtStep(0, None))
+    monkeypatch.setattr(trainer, "recordable", lambda step, device: True)
+    monkeypatch.setattr(trainer, "CudaRecorder", recorder)
+    train(config, tmp_path / "replayed", device="cpu", display=AtStep(0, None))
     assert len(recorders) == 1
     assert recorders[0].replayed > 4
     assert_same_run(tmp_path / "plain", tmp_path / "replayed")

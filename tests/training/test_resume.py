@@ -1,0 +1,210 @@
+"""A run that was stopped or killed and then resumed ends as one that was not."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+
+import pytest
+import torch
+from same_run import assert_same_run, weights
+from tiny import AtStep, tiny
+from torch import nn
+
+from flatnext import files
+from flatnext.errors import InputError
+from flatnext.runs import folder as folder_module
+from flatnext.runs.folder import RunFolder
+from flatnext.schema import dump
+from flatnext.training import Stopped, train
+from flatnext.training import checkpoint as checkpoint_module
+from flatnext.training.evaluator import Evaluator
+
+CONFIGS = [
+    tiny(),
+    tiny("quick-amp", ema=0.9),
+    tiny("quick-amp", inner_iter=2, precision="bf16", clip_norm=1.0, cutout=4),
+]
+
+
+@pytest.fixture(scope="module", params=CONFIGS, ids=lambda c: c.recipe + c.precision)
+def whole(request, tmp_path_factory):
+    """Return a config and the folder of its run, never stopped."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(request.param, folder)
+    return request.param, folder
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+def kill_at_write(monkeypatch, number: int) -> None:
+    """Let the process end in the middle of the write of this number, counted from 0."""
+    count = -1
+
+    def write(path, content):
+        nonlocal count
+        count += 1
+        if count == number:
+            path.with_name(f".{path.name}.tmp").write_bytes(b"half")
+            raise Killed
+        real(path, content)
+
+    real = files.write_atomically
+    for module in (files, checkpoint_module, folder_module):
+        monkeypatch.setattr(module, "write_atomically", write)
+
+
+WRITES = 2 + 2 * 4 + 1  # config, session; metrics, state, last and best of two epochs; result
+
+
+@pytest.mark.parametrize("number", [1, 3, 4, 5, 8])
+def test_stopped_by_a_signal_and_resumed_ends_the_same(whole, tmp_path, number):
+    config, folder = whole
+    with pytest.raises(Stopped, match="--resume"):
+        train(config, tmp_path / "run", display=AtStep(number, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    rest = AtStep(0, None)
+    train(config, tmp_path / "run", resume=True, display=rest)
+    assert rest.steps == 8 - number  # nothing is done twice
+    assert_same_run(folder, tmp_path / "run")
+
+
+def test_there_are_no_more_writes(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at_write(patch, WRITES)
+        train(CONFIGS[1], tmp_path / "run")
+    assert RunFolder(tmp_path / "run").finished()
+
+
+@pytest.mark.parametrize("write", range(WRITES))
+def test_killed_at_any_write_and_resumed_ends_the_same(tmp_path, write):
+    config, folder, whole = CONFIGS[1], tmp_path / "run", tmp_path / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at_write(patch, write)
+        with pytest.raises(Killed):
+            train(config, folder)
+    train(config, folder, resume=True)
+    train(config, whole)
+    assert_same_run(folder, whole)
+
+
+def test_killed_between_checkpoints_goes_on_from_the_last_one(tmp_path):
+    def die() -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(CONFIGS[0], tmp_path / "run", display=AtStep(6, die))
+    rest = AtStep(0, None)
+    train(CONFIGS[0], tmp_path / "run", resume=True, display=rest)
+    assert rest.steps == 4
+    train(CONFIGS[0], tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_finished_run_is_returned_and_not_repeated(whole):
+    config, folder = whole
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert dump(train(config, folder, resume=True)) == json.loads((folder / "result.json").read_text())
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_a_signal_during_the_last_evaluation_is_not_lost(tmp_path, monkeypatch):
+    real = Evaluator.validation
+    monkeypatch.setattr(
+        Evaluator, "validation", lambda evaluator: (os.kill(os.getpid(), signal.SIGINT), real(evaluator))[1]
+    )
+    with pytest.raises(Stopped):
+        train(tiny(epochs=1), tmp_path / "run")
+    monkeypatch.undo()
+    train(tiny(epochs=1), tmp_path / "run", resume=True)
+    train(tiny(epochs=1), tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_restart_goes_on_with_its_own_run_alone(tmp_path, monkeypatch):
+    def die():
+        raise Killed
+
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    with pytest.raises(Killed):
+        train(CONFIGS[0], tmp_path / "run", display=AtStep(6, die))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
+    with pytest.raises(InputError, match="holds a run"):
+        train(CONFIGS[0], tmp_path / "run")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
+    rest = AtStep(0, None)
+    train(CONFIGS[0], tmp_path / "run", overwrite=True, display=rest)
+    assert rest.steps == 4  # the restart of a launch that was told to overwrite does not begin anew
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("state-000000004.pt", b"half"),
+        ("state-000000004.pt", None),
+        ("environment.json", b"[]"),
+        ("environment.json", b"{}"),
+        ("metrics.jsonl", b"\xff"),
+        ("metrics.jsonl", b"{}\n"),
+        ("last.safetensors", b"half"),
+        ("config.json", b"{}"),
+    ],
+)
+def test_a_damaged_folder_is_one_line(tmp_path, name, content):
+    def die():
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(CONFIGS[0], tmp_path, display=AtStep(6, die))
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        train(CONFIGS[0], tmp_path, resume=True)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_last_checkpoint_before_a_failure_is_finite(tmp_path):
+    config = tiny(epochs=3)
+
+    folder = tmp_path / "run"
+    calls = []
+
+    def fake(logits, labels, **options):
+        calls.append(1)
+        return real(logits, labels, **options) * (math.nan if len(calls) == 8 else 1.0)
+
+    real = nn.functional.cross_entropy
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.nn.functional.cross_entropy", fake)
+        with pytest.raises(InputError, match=r"step 5 \(epoch 2\)"):
+            train(config, folder)
+    assert all(bool(torch.isfinite(value).all()) for value in weights(folder).values() if value.is_floating_point())
+    train(config, folder, resume=True)
+    assert not (folder / "failure.json").exists()
+    train(config, tmp_path / "whole")
+    assert_same_run(folder, tmp_path / "whole")
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_checkpoint(tmp_path, monkeypatch):
+    config, folder = tiny(), tmp_path / "run"
+
+    def full(descriptor):
+        if (folder / "last.safetensors").exists():
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"cannot write .*No space left"):
+        train(config, folder)
+    assert not list(folder.glob(".*.tmp"))
+    assert weights(folder)
+    monkeypatch.undo()
+    train(config, folder, resume=True)
+    train(config, tmp_path / "whole")
+    assert_same_run(folder, tmp_path / "whole")

@@ -1,0 +1,120 @@
+"""Training a run: what it leaves, and what it measures."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import safetensors.torch
+import torch
+from same_run import assert_same_run, measured, weights
+from tiny import tiny
+
+from flatnext.errors import InputError
+from flatnext.evaluation.evaluate import evaluate
+from flatnext.runs.folder import RunFolder
+from flatnext.schema import dump
+from flatnext.training import train
+
+CONFIGS = [
+    tiny(),
+    tiny("quick-amp", ema=0.9),
+    tiny("quick-amp", inner_iter=2, precision="bf16", clip_norm=1.0, cutout=4),
+]
+
+
+@pytest.fixture(scope="module", params=CONFIGS, ids=lambda c: c.recipe + c.precision)
+def whole(request, tmp_path_factory):
+    """Return a config and the folder of its run, never stopped."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train(request.param, folder)
+    return request.param, folder
+
+
+def test_evaluation_every_few_epochs_and_after_the_last(tmp_path):
+    train(tiny(epochs=5, evaluate_every=2), tmp_path)
+    lines = measured(tmp_path)
+    assert [line["epoch"] for line in lines if line["validation_accuracy"] is not None] == [2, 4, 5]
+    assert [line["epoch"] for line in lines if line["test_loss"] is not None] == [2, 4, 5]
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["best"]["epoch"] in (2, 4, 5)
+    train(tiny(epochs=5), tmp_path / "each")
+    each = measured(tmp_path / "each")
+    assert [line["train_loss"] for line in lines] == [line["train_loss"] for line in each]  # it changes no weight
+
+
+def test_a_run_leaves_its_folder(whole):
+    config, folder = whole
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "result.json",
+        "last.safetensors",
+        "best.safetensors",
+        "tensorboard",
+        ".lock",
+    }
+    assert RunFolder(folder).config() == config
+    lines = measured(folder)
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert [line["step"] for line in lines] == [4, 8]
+    result = json.loads((folder / "result.json").read_text())
+    assert result["last"]["epoch"] == 2
+    assert result["last"]["test"]["accuracy"] == lines[-1]["test_accuracy"]
+    assert result["last"]["validation"]["accuracy"] == lines[-1]["validation_accuracy"]
+    best = max(lines, key=lambda line: (line["validation_accuracy"], -line["validation_loss"]))
+    assert result["best"]["epoch"] == best["epoch"]
+    assert result["best"]["test"]["accuracy"] == best["test_accuracy"]
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["train_images"] == 100
+    assert environment["test_images"] == 360
+    assert list((folder / "tensorboard").iterdir())
+
+
+def test_best_is_the_weights_that_its_score_is_of(tmp_path):
+    config = tiny(epochs=4, learning_rate=0.05, warmup_epochs=0.0, schedule="constant", seed=2)
+    result = train(config, tmp_path / "run")
+    assert result.best.epoch < 4  # else the test shows nothing: choose another seed
+    with safetensors.safe_open(tmp_path / "run" / "best.safetensors", "pt") as file:
+        assert int(file.metadata()["step"]) == 4 * result.best.epoch
+    for name, checkpoint in (("last", result.last), ("best", result.best)):
+        assert evaluate(tmp_path / "run", checkpoint=name)["confusion"] == dump(checkpoint.test.confusion)
+
+
+def test_bad_input_leaves_nothing(tmp_path):
+    with pytest.raises(InputError, match="parameter_budget"):
+        train(tiny(parameter_budget=1000), tmp_path / "run")
+    with pytest.raises(InputError, match="train_images"):
+        train(tiny(train_images=10**6), tmp_path / "run")
+    with pytest.raises(InputError, match="device"):
+        train(tiny(), tmp_path / "run", device="abacus")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+    config = tiny(learning_rate=1e30, warmup_epochs=0, epochs=3, schedule="steps", milestones=(1,), gamma=1e-3)
+    with pytest.raises(InputError, match=r"not finite at step \d+ \(epoch \d\).*--lr"):
+        train(config, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "failure.json").read_text())["step"] < 12
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_the_weights_are_a_function_of_the_config_and_not_of_global_state(tmp_path):
+    torch.manual_seed(123)
+    train(tiny(), tmp_path / "a")
+    torch.rand(7)
+    state = torch.get_rng_state()
+    train(tiny(), tmp_path / "b")
+    assert torch.equal(state, torch.get_rng_state())
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    train(tiny(seed=1), tmp_path / "c")
+    assert not torch.equal(weights(tmp_path / "a")["conv1.weight"], weights(tmp_path / "c")["conv1.weight"])
+
+
+def test_no_validation_split_means_no_best(tmp_path):
+    result = train(tiny(validation=0, test_curve=False), tmp_path / "run")
+    assert result.best is None
+    assert not (tmp_path / "run" / "best.safetensors").exists()
+    assert measured(tmp_path / "run")[0]["test_accuracy"] is None
