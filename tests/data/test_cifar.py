@@ -3,7 +3,7 @@
 import os
 import pickle
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -57,8 +57,8 @@ def test_published_files_are_read_pixel_for_pixel(cifar10_dir, tmp_path, kind, i
 def test_published_mean_is_the_reports(cifar10_dir):
     dataset = load("cifar10", cifar10_dir, download=False)
     mean, std = channel_statistics(dataset.train.images)
-    assert tuple(round(value, 4) for value in mean) == dataset.mean == (0.4914, 0.4822, 0.4465)
-    assert dataset.std == (0.2023, 0.1994, 0.2010)
+    assert tuple(round(value, 4) for value in mean) == dataset.normalization.mean == (0.4914, 0.4822, 0.4465)
+    assert dataset.normalization.std == (0.2023, 0.1994, 0.2010)
     pixels = dataset.train.images[:, 1].double() / 255
     assert std[1] == pytest.approx(pixels.std(correction=0).item())
     # The report's std is the mean over images of an image's own std.
@@ -110,14 +110,14 @@ def test_other_sets_are_normalised_by_their_own_pixels(tmp_path):
     name, layout = layout_of("cifar100-binary")
     write_set(tmp_path / layout.archive.folder, layout)
     dataset = load(name, tmp_path)
-    assert (dataset.mean, dataset.std) == channel_statistics(dataset.train.images)
+    assert astuple(dataset.normalization) == channel_statistics(dataset.train.images)
 
 
 def test_a_constant_channel_has_a_usable_std(tmp_path):
     name, layout = layout_of("cifar100-binary")
     batches = {file: (pixels * 0, labels) for file, (pixels, labels) in make_batches(layout).items()}
     write_set(tmp_path, layout, batches)
-    assert load(name, tmp_path).std == (1.0, 1.0, 1.0)
+    assert load(name, tmp_path).normalization.std == (1.0, 1.0, 1.0)
 
 
 # Damaged and hostile files

@@ -1,5 +1,7 @@
 """A folder of images: read upright, square and in order, and every fault named."""
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 import torch
@@ -46,8 +48,8 @@ def test_train_and_test_folders(tmp_path, held_out):
     for split in (dataset.train, dataset.test):
         expected = torch.tensor([BLUE, RED], dtype=torch.uint8)[split.labels][:, :, None, None]
         assert torch.equal(split.images, expected.expand(split.images.shape))
-    assert (dataset.mean[0], dataset.mean[2]) == (0.5, 0.5)
-    assert dataset.std == (0.5, 1.0, 0.5)  # green never changes
+    assert (dataset.normalization.mean[0], dataset.normalization.mean[2]) == (0.5, 0.5)
+    assert dataset.normalization.std == (0.5, 1.0, 0.5)  # green never changes
 
 
 def test_a_test_folder_goes_before_val(tmp_path):
@@ -68,7 +70,7 @@ def test_classes_alone_are_divided_the_same_way_each_time(tmp_path):
     assert torch.equal(first.test.images, again.test.images)
     colours = torch.cat([first.train.images, first.test.images])[:, :, 0, 0]
     assert len(colours.unique(dim=0)) == 35  # no image is in both
-    assert (first.mean, first.std) == channel_statistics(first.train.images)
+    assert astuple(first.normalization) == channel_statistics(first.train.images)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "JPEG", "webp", "bmp", "gif", "ppm", "tif"])

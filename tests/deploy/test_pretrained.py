@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import socket
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -24,8 +25,9 @@ from flatnext.deploy import measure as measure_module
 from flatnext.deploy import pack as pack_module
 from flatnext.deploy.pack import format_packed, pack
 from flatnext.errors import InputError
-from flatnext.evaluation import Scores, calibration, predict, score
+from flatnext.evaluation import calibration, load_predictor, score
 from flatnext.models import catalog
+from flatnext.runs.scores import Scores
 from flatnext.training import train
 
 NAME = "resnext11-digits-tiny"
@@ -92,12 +94,13 @@ def test_info_is_the_runs(run, folder):
     info, digits = flatnext.pretrained_info("resnext11-digits"), flatnext.load("digits")
     assert info == flatnext.pretrained_info(NAME)
     assert info.config == CONFIG
-    assert (info.classes, info.mean, info.std, info.image_size) == (digits.classes, digits.mean, digits.std, 8)
+    assert (info.classes, info.normalization, info.image_size) == (digits.classes, digits.normalization, 8)
     assert info.path == folder / f"{NAME}.safetensors"
     with safetensors.safe_open(info.path, "pt") as file:
         assert "state" not in file.metadata()
     images = digits.test.images[:4]
-    wanted = (images.numpy() / 255 - np.reshape(info.mean, (1, 3, 1, 1))) / np.reshape(info.std, (1, 3, 1, 1))
+    mean, std = (np.reshape(values, (1, 3, 1, 1)) for values in astuple(info.normalization))
+    wanted = (images.numpy() / 255 - mean) / std
     np.testing.assert_allclose(info.normalize(images).numpy(), wanted, rtol=1e-5, atol=1e-6)
     with pytest.raises(InputError, match=r"give torch\.uint8"):
         info.normalize(images.float())
@@ -116,8 +119,8 @@ def figures(card):
 def test_the_cards_figures_are_those_of_an_evaluation(packed, folder):
     card = (folder / f"{NAME}.md").read_text()
     found, scores = figures(card), flatnext.evaluate("resnext11-digits")
-    digits, model, info = flatnext.load("digits"), flatnext.from_pretrained(NAME), flatnext.pretrained_info(NAME)
-    logits = predict(model, digits.test, mean=info.mean, std=info.std, device=torch.device("cpu"))
+    digits, info = flatnext.load("digits"), flatnext.pretrained_info(NAME)
+    logits = load_predictor(NAME, device="cpu", overrides={"precision": "fp32"})(digits.test.images)
     nll, brier, ece = oracle(logits.numpy(), digits.test.labels.numpy(), 15)
     assert found["accuracy"] == scores["accuracy"] == info.accuracy
     assert found == pytest.approx({"accuracy": scores["accuracy"], "nll": nll, "brier_score": brier, "ece": ece})
@@ -428,8 +431,7 @@ def test_the_command(run, folder, capsys, tmp_path):
 
 
 def hits(entry, split):
-    info, model = flatnext.pretrained_info(entry.name), flatnext.from_pretrained(entry.name)
-    logits = predict(model, split, mean=info.mean, std=info.std, device=torch.device("cpu"))
+    logits = load_predictor(entry.name, device="cpu", overrides={"precision": "fp32"})(split.images)
     return logits, score(logits, split.labels)
 
 

@@ -58,34 +58,9 @@ class Dataset:
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
             raise InputError(f"{self.name} has training and test images of different sizes: make them one size")
 
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """The mean of `normalization`."""
-        return self.normalization.mean
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """The std of `normalization`."""
-        return self.normalization.std
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Partition:
+class Partition(Dataset):
     """A data set divided for a run: with images held out for choices (None: none), and perhaps fewer to train on."""
 
-    name: str
-    classes: tuple[str, ...]
-    train: Split
     validation: Split | None
-    test: Split
-    normalization: Normalization
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """The mean of `normalization`."""
-        return self.normalization.mean
-
-    @property
-    def std(self) -> tuple[float, ...]:
-        """The std of `normalization`."""
-        return self.normalization.std

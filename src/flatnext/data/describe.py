@@ -16,7 +16,7 @@ from flatnext.data.normalization import channel_statistics
 def describe(dataset: Dataset, data_dir: Path) -> str:
     """Return lines with counts, image size, classes, pixel statistics and, for CIFAR, whether the files are genuine."""
     height, width = dataset.train.images.shape[2:]
-    mean, std = channel_statistics(dataset.train.images)
+    used, (mean, std) = dataset.normalization, channel_statistics(dataset.train.images)
     lines = [
         f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images "
         f"of {height} x {width} pixels, {len(dataset.classes)} classes",
@@ -25,7 +25,7 @@ def describe(dataset: Dataset, data_dir: Path) -> str:
         "",
         f"{'pixels in [0, 1]':24}{'mean (R, G, B)':26}std (R, G, B)",
         f"{'measured, training':24}{_figures(mean):26}{_figures(std)}",
-        f"{'used to normalise':24}{_figures(dataset.mean):26}{_figures(dataset.std)}",
+        f"{'used to normalise':24}{_figures(used.mean):26}{_figures(used.std)}",
     ]
     if dataset.name in LAYOUTS:
         lines += ["", _provenance(dataset.name, Path(data_dir))]

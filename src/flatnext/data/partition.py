@@ -20,14 +20,7 @@ def partition(dataset: Dataset, settings: config.Data) -> Partition:
     train, validation = _hold_out(dataset, settings.validation, generator)
     if settings.train_images is not None:
         train = _keep(dataset, train, settings.train_images, generator)
-    return Partition(
-        name=dataset.name,
-        classes=dataset.classes,
-        train=train,
-        validation=validation,
-        test=dataset.test,
-        normalization=dataset.normalization,
-    )
+    return Partition(**{**vars(dataset), "train": train, "validation": validation})
 
 
 def _hold_out(dataset: Dataset, count: int | None, generator: torch.Generator) -> tuple[Split, Split | None]:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from flatnext import data, evaluation, models
-from flatnext.data.normalization import Normalization
 from flatnext.device import device_name, keep_memory, place
 from flatnext.errors import InputError
 from flatnext.runs.evidence import Calibration
@@ -99,7 +98,7 @@ def _logits(
     predictor = evaluation.Predictor(
         model=model,
         classes=origin.classes,
-        normalization=Normalization(origin.mean, origin.std),
+        normalization=origin.normalization,
         device=device,
         precision=PRECISION,
         channels_last=layout,

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from flatnext import models
-from flatnext.data import Normalization
 from flatnext.errors import InputError
 from flatnext.models.catalog import entry_of
 
@@ -32,7 +31,7 @@ class PretrainedInfo(models.Origin):
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise InputError(f"images are {images.dtype} {tuple(images.shape)}: give torch.uint8, N x 3 x H x W")
-        return Normalization(tuple(self.mean), tuple(self.std))(images)
+        return self.normalization(images)
 
 
 def pretrained_info(name: str | Path) -> PretrainedInfo:

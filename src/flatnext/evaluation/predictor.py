@@ -125,7 +125,7 @@ def load_predictor(
     return Predictor(
         model=model,
         classes=tuple(known.classes),
-        normalization=Normalization(known.mean, known.std),
+        normalization=known.normalization,
         device=on,
         precision=precision,
         channels_last=config.channels_last,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from flatnext.config import Config
+from flatnext.data import Normalization
 from flatnext.errors import InputError
 from flatnext.models.catalog import find_weights
 
@@ -24,15 +25,14 @@ DATA_PARALLEL_PREFIX = "module."
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """The run that made a weights file: its config, its classes, and its normalisation (pixels in [0, 1], by channel).
+    """The run that made a weights file: its config, its classes, and how its images are normalised.
 
     `image_size` is the side of the images in pixels, where the file says it.
     """
 
     config: Config
     classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    normalization: Normalization
     image_size: int | None = None
 
 
@@ -84,8 +84,7 @@ def read_origin(metadata: Mapping[str, Any], path: Path) -> Origin | None:
         return Origin(
             config=Config.from_json(json.loads(metadata["config"])),
             classes=tuple(map(str, json.loads(metadata["classes"]))),
-            mean=tuple(map(float, json.loads(metadata["mean"]))),
-            std=tuple(map(float, json.loads(metadata["std"]))),
+            normalization=Normalization(*(tuple(map(float, json.loads(metadata[key]))) for key in ("mean", "std"))),
             image_size=int(metadata["image_size"]) if "image_size" in metadata else None,
         )
     except (ValueError, KeyError, TypeError) as error:
