@@ -22,6 +22,10 @@ GROUPS: dict[str, tuple[Any, ...]] = {
     "method": tuple(METHODS.values()),
 }
 
+ABOUT_DEFAULTS = (
+    "Settings that you give replace those of the recipe; a default below applies where the recipe has no other value."
+)
+
 
 def add_setting_flags(
     parser: argparse.ArgumentParser, *groups: str, without: Collection[str] = (), of_run: bool = False

@@ -8,7 +8,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, setting_overrides
+from flatnext.cli.flags import ABOUT_DEFAULTS, add_place_flags, add_setting_flags, data_dir, setting_overrides
 from flatnext.cli.report import write
 from flatnext.config import RECIPES, Config, Model, recipe
 from flatnext.errors import InputError
@@ -18,6 +18,7 @@ HELP = "train several recipes with several seeds each, and write a report that c
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `study`."""
+    parser.description = f"{parser.description} {ABOUT_DEFAULTS}"
     parser.add_argument(
         "--recipes",
         nargs="+",

@@ -6,7 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
-from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, setting_overrides
+from flatnext.cli.flags import ABOUT_DEFAULTS, add_place_flags, add_setting_flags, data_dir, setting_overrides
 from flatnext.cli.parser import is_first_process
 from flatnext.config import RECIPES, Config, recipe
 from flatnext.errors import InputError
@@ -17,6 +17,7 @@ HELP = "train one model and write a run folder"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `train`."""
+    parser.description = f"{parser.description} {ABOUT_DEFAULTS}"
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
         "--recipe",

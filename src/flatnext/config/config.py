@@ -34,8 +34,7 @@ class Config(Settings):
     label_smoothing: float = setting(0.0, "label smoothing", at_least=0, below=1)
     ema: float = setting(
         0.0,
-        "decay a step of an exponential moving average of the weights, which is then evaluated and saved, such as "
-        "0.999; 0: none",
+        "evaluate and save an exponential moving average of the weights with this decay a step, such as 0.999; 0: none",
         at_least=0,
         below=1,
     )

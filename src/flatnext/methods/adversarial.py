@@ -1,7 +1,7 @@
 """Adversarial training: the gradient at images that were changed, inside a small ball, to raise the loss.
 
 FGSM: Goodfellow, Shlens and Szegedy, ICLR 2015, arXiv 1412.6572; with several steps, PGD: Madry et al., ICLR 2018,
-arXiv 1706.06083. It perturbs the inputs, as a paragraph of the report describes; AMP perturbs the weights.
+arXiv 1706.06083. It perturbs the inputs, where AMP perturbs the weights.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flatnext.errors import InputError
-from flatnext.methods.perturb import TINY, check, move, off, restored
+from flatnext.methods.perturbation import TINY, check, move, off, restored
 
 T = TypeVar("T")
 
@@ -48,9 +48,9 @@ def adversarial(
         inner_lr: length of a step, in radii.
         inner_iter: steps; 0 is plain training.
         norm: norm of the ball.
-        unit: what a pixel of 1.0 is in the inputs' units: 1 / std of the normalisation, broadcast against the inputs.
-        low: what a pixel of 0.0 is in the inputs' units, broadcast against them.
-        high: what a pixel of 1.0 is; without the two, pixels may leave their range.
+        unit: 1 / std of the normalisation, which a change of a pixel by 1.0 is in the inputs, broadcast against them.
+        low: the value in the inputs of a pixel of 0.0, broadcast against them.
+        high: that of a pixel of 1.0; without `low` and `high`, pixels may leave their range.
 
     Returns:
         What the first call of `closure`, on the clean inputs, returned.
@@ -79,9 +79,9 @@ def adversarial(
                     move(images, delta, clean)
                     closure()
         finally:
-            for x, (need, gradient) in zip(images, before, strict=True):
+            for x, (required, gradient) in zip(images, before, strict=True):
                 x.grad = gradient
-                x.requires_grad_(need)
+                x.requires_grad_(required)
     return result
 
 

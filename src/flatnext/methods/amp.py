@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flatnext.errors import InputError
-from flatnext.methods.perturb import check, clipped, gradients, move, off, restored
+from flatnext.methods.perturbation import check, clipped, gradients, move, off, restored
 
 T = TypeVar("T")
 

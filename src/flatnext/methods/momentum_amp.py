@@ -1,4 +1,4 @@
-"""Momentum AMP: the perturbation along the momentum, which the optimizer has anyway, at the price of plain training.
+"""Momentum AMP: a perturbation along the optimizer's momentum, with no more passes than plain training.
 
 After momentum-SAM (Becker, Altrock and Risse, 2024, arXiv 2401.12033), which takes a step of fixed length along the
 descending momentum; here it is clipped into AMP's ball instead (arXiv 2010.04925), so that a small momentum gives a
@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from flatnext.methods.perturb import check, factors, move, norms, off, restored, scaled
+from flatnext.methods.perturbation import check, factors, move, norms, off, restored, scaled
 
 T = TypeVar("T")
 
@@ -30,19 +30,19 @@ def momentum_amp(
 ) -> T:
     """Leave in `p.grad` the gradient at theta + delta, delta = clip(-inner_lr * momentum, epsilon).
 
-    The momentum is the optimizer's: `momentum_buffer` of SGD, `exp_avg` of Adam and its kin. It points up the slope, so
-    that delta points where the step will go, as the authors of momentum-SAM have it. Before the first step, and without
-    momentum, it is plain training. The one pass is the perturbed one: what it returns, and what it does to `buffers`,
-    is of theta + delta. Outside the pass the weights are theta: whoever evaluates or saves sees those.
+    The momentum is the optimizer's: `momentum_buffer` of SGD, `exp_avg` of Adam and similar ones. It points up the
+    slope, so delta points where the step will go, as in momentum-SAM. Before the first step, and without momentum, this
+    is plain training. The only pass is the perturbed one: its result and its effect on `buffers` are those of
+    theta + delta. After the pass the weights are theta again, so evaluation and checkpoints see theta.
 
     Cost: 1 pass a step. For the other arguments see `flatnext.methods.amp`.
     """
     check(epsilon=epsilon, inner_lr=inner_lr, ball=ball)
-    found = [(p, _momentum(optimizer, p)) for p in parameters]
-    weights = [p for p, momentum in found if momentum is not None]
+    pairs = [(p, _momentum(optimizer, p)) for p in parameters]
+    weights = [p for p, momentum in pairs if momentum is not None]
     if not weights or off(epsilon, inner_lr):
         return closure()
-    momenta = [momentum for _, momentum in found if momentum is not None]
+    momenta = [momentum for _, momentum in pairs if momentum is not None]
     downhill = torch._foreach_neg(factors(norms(momenta, ball), inner_lr, epsilon))
     delta = scaled(momenta, downhill)
     with restored(weights):

@@ -14,9 +14,9 @@ from torch.utils._pytree import tree_map
 
 from flatnext.errors import InputError
 from flatnext.methods.amp import amp
-from flatnext.methods.perturb import check
+from flatnext.methods.perturbation import check
 
-OWN = ("epsilon", "inner_lr", "inner_iter")
+GROUP_SETTINGS = ("epsilon", "inner_lr", "inner_iter")
 # Torch says that the hook may fire an extra time for a compiled module, which does no harm here.
 HOOK_WARNING = "Using `torch.compile"
 
@@ -84,27 +84,27 @@ class AMP(torch.optim.Optimizer):
         self.buffers = None if buffers is None else list(buffers)
 
     def _share(self) -> None:
-        """Have one set of groups and one state with the base optimizer, so that nothing can be out of step."""
+        """Use the groups and the state of the base optimizer, so that there is only one of each."""
         self.param_groups, self.state = self.base_optimizer.param_groups, self.base_optimizer.state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the state that `state_dict` gave, or the base optimizer's own, which leaves epsilon and so on."""
-        before = [{name: group[name] for name in OWN} for group in self.param_groups]
+        """Load what `state_dict` gave, or the state of a base optimizer, which keeps epsilon and the rest."""
+        before = [{name: group[name] for name in GROUP_SETTINGS} for group in self.param_groups]
         self.base_optimizer.load_state_dict(state_dict)
-        for group, own in zip(self.base_optimizer.param_groups, before, strict=True):
-            group |= own | {name: group[name] for name in OWN if name in group}
+        for group, settings in zip(self.base_optimizer.param_groups, before, strict=True):
+            group |= settings | {name: group[name] for name in GROUP_SETTINGS if name in group}
         self._share()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "base_optimizer": self.base_optimizer, "buffers": self.buffers}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group to the base optimizer; without an `epsilon` or `inner_lr` of its own it has the first group's."""
+        """Add a group to the base optimizer; `epsilon` and `inner_lr` are by default those of the first group."""
         groups = self.base_optimizer.param_groups
         if any(param_group is group for group in groups):
             super().add_param_group(param_group)  # torch's constructor at work
         else:
-            shared = {name: groups[0][name] for name in OWN}
+            shared = {name: groups[0][name] for name in GROUP_SETTINGS}
             self.base_optimizer.add_param_group({**shared, **param_group})
 
     @torch.no_grad()
@@ -140,8 +140,8 @@ class AMP(torch.optim.Optimizer):
 
 
 @contextmanager
-def _noting_buffers(found: list[Tensor]) -> Iterator[None]:
-    """Add the buffers of all modules that run forward in training mode inside the block to `found`, each once."""
+def _noting_buffers(buffers: list[Tensor]) -> Iterator[None]:
+    """Add the buffers of all modules that run forward in training mode inside the block to `buffers`, each once."""
     seen: set[int] = set()
 
     def note(module: nn.Module, _: Any) -> None:
@@ -150,7 +150,7 @@ def _noting_buffers(found: list[Tensor]) -> Iterator[None]:
             for buffer in module.buffers(recurse=hasattr(module, "_orig_mod")):
                 if id(buffer) not in seen:
                     seen.add(id(buffer))
-                    found.append(buffer)
+                    buffers.append(buffer)
 
     if not any(f[1] is not None and f[1].pattern == HOOK_WARNING for f in warnings.filters):
         warnings.filterwarnings("ignore", message=HOOK_WARNING)

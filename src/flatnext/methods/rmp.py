@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from flatnext.methods.perturb import TINY, check, factors, gradients, move, norms, off, restored, scaled
+from flatnext.methods.perturbation import TINY, check, factors, gradients, move, norms, off, restored, scaled
 
 T = TypeVar("T")
 

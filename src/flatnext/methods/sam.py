@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from flatnext.methods.perturb import check, factors, gradients, move, norms, off, restored, scaled
+from flatnext.methods.perturbation import check, factors, gradients, move, norms, off, restored, scaled
 
 T = TypeVar("T")
 

@@ -38,7 +38,7 @@ def title(study: Study) -> str:
     if not can_answer(study):
         return "Evidence"
     names = {group.config.method.name for group in study.groups}
-    return "What AMP changed" if names & {"amp", "momentum-amp"} else "What the methods changed"
+    return "What AMP changed" if any("amp" in name for name in names) else "What the methods changed"
 
 
 def _missing(study: Study) -> list[Block]:

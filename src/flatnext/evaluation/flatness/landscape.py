@@ -19,7 +19,7 @@ from torch import Tensor
 
 from flatnext.errors import InputError
 from flatnext.evaluation.flatness.objective import Objective, check_number
-from flatnext.methods.perturb import TINY, move, restored
+from flatnext.methods.perturbation import TINY, move, restored
 from flatnext.progress import Progress, silent
 from flatnext.runs.evidence import Curve, Surface
 

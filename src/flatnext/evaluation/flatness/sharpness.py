@@ -18,7 +18,7 @@ from torch import Tensor
 
 from flatnext.evaluation.flatness.objective import Objective, check_number
 from flatnext.methods import amp, asam, sam
-from flatnext.methods.perturb import check, clipped, factors, move, norms, restored, scaled
+from flatnext.methods.perturbation import check, clipped, factors, move, norms, restored, scaled
 from flatnext.progress import Progress, silent
 from flatnext.runs.evidence import Sharpness
 

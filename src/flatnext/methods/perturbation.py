@@ -1,4 +1,4 @@
-"""Moving weights to a perturbed point and back, and the ball that the perturbation stays in."""
+"""A perturbation: moving tensors to a perturbed point and back, and the ball that it stays in."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def off(*values: float | Sequence[float] | Tensor) -> bool:
     A tensor counts as not 0: to look at its value would be to wait for its device.
     """
     numbers = [v if isinstance(v, Sequence) else [v] for v in values if not isinstance(v, Tensor)]
-    return any(not any(each) for each in numbers)
+    return any(not any(several) for several in numbers)
 
 
 @contextmanager
 def restored(tensors: Tensors, buffers: Tensors = ()) -> Iterator[list[Tensor]]:
     """Put `tensors` and `buffers` back as they are now, to the bit, when the block ends; yield copies of `tensors`.
 
-    They are copied back, since adding a perturbation and subtracting it again does not give the same bits. Their memory
-    stays where it is and their version counters move on. To exchange the memory instead (`p.data = ...`) would spare
-    two copies, a few thousandths of a step, but who keeps a weight's address, a view or a packed form would miss it.
+    They are copied back, since adding a perturbation and subtracting it again does not give the same bits. Each tensor
+    keeps its memory and its version counter moves on. Exchanging the memory (`p.data = ...`) would save two copies, a
+    few thousandths of a step, but would not be seen by those who keep a weight's address, a view or a packed form.
     """
     everything = [*tensors, *buffers]
     saved = [torch.empty_like(t, requires_grad=False) for t in everything]
@@ -56,7 +56,7 @@ def restored(tensors: Tensors, buffers: Tensors = ()) -> Iterator[list[Tensor]]:
 
 @torch.no_grad()
 def _copy(targets: Tensors, sources: Tensors) -> None:
-    """Copy `sources` into `targets`, each kind of number by itself: a GPU then needs a few launches for all of them."""
+    """Copy `sources` into `targets`, all tensors of a dtype at once: a GPU then needs only a few launches."""
     kinds: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
     for target, source in zip(targets, sources, strict=True):
         into, out = kinds.setdefault(target.dtype, ([], []))
@@ -72,29 +72,29 @@ def move(tensors: Tensors, delta: Tensors, origin: Tensors | None = None) -> Non
     if origin is not None:
         _copy(tensors, origin)
     torch._foreach_add_(tensors, delta)
-    # If the caller's autocast is around the rule, it has kept narrow copies of the weights of the pass before.
+    # Autocast around the whole rule has kept low-precision copies of the weights of the previous pass.
     torch.clear_autocast_cache()
 
 
 def gradients(tensors: Iterable[Tensor]) -> list[Tensor]:
     """Return the gradients, dense; zeros where there is none."""
-    found = [(p, p.grad) for p in tensors]
-    return [torch.zeros_like(p) if g is None else g.to_dense() if g.is_sparse else g for p, g in found]
+    pairs = [(p, p.grad) for p in tensors]
+    return [torch.zeros_like(p) if g is None else g.to_dense() if g.is_sparse else g for p, g in pairs]
 
 
 @torch.no_grad()
 def norms(tensors: Tensors, ball: str) -> list[Tensor]:
     """Return the L2 norm of each tensor (ball "tensor"), or one norm of all together (ball "global")."""
     wide = torch.promote_types(tensors[0].dtype, torch.float32)  # TINY would be 0 in half precision
-    each = torch._foreach_norm(tensors, 2.0, wide)
-    return [torch.linalg.vector_norm(torch.stack(each))] if ball == "global" else list(each)
+    lengths = torch._foreach_norm(tensors, 2.0, wide)
+    return [torch.linalg.vector_norm(torch.stack(lengths))] if ball == "global" else list(lengths)
 
 
 @torch.no_grad()
 def factors(lengths: Tensors, most: float | Sequence[float], radius: Radius) -> list[Tensor]:
-    """Return for vectors of these norms the factor `most`, or where that leads out of the ball, radius / norm.
+    """Return the factor `most` for each of vectors with these norms, or radius / norm where `most` leaves the ball.
 
-    `most` and `radius` may be one number a vector. Numbers go to a GPU with the launch; nothing waits for it.
+    `most` and `radius` may be one number a vector. Numbers are passed to a GPU with the launch, so nothing waits.
     """
     inverse = torch._foreach_reciprocal(torch._foreach_add(lengths, TINY))
     edge = radius.to(inverse[0].dtype) if isinstance(radius, Tensor) else radius
@@ -103,7 +103,7 @@ def factors(lengths: Tensors, most: float | Sequence[float], radius: Radius) -> 
 
 @torch.no_grad()
 def scaled(vectors: Tensors, by: Tensors) -> list[Tensor]:
-    """Return the vectors, each times its factor, or all times the one there is."""
+    """Return the vectors, each times its factor, or all times the only factor."""
     if len(by) == len(vectors):
         return list(torch._foreach_mul(vectors, by))
     same = by[0].dtype == vectors[0].dtype  # if not, by a list, which keeps the factor's digits
