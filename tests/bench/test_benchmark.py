@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from places import REPOSITORY
 
 from flatnext import cli
 from flatnext.bench import child, inference, training
@@ -56,6 +57,14 @@ def test_the_table_names_every_contender(measured):
     assert "Bound for one pass a step" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in tables} <= {11, 10}
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "docs" / "bench").glob("*.json")), ids=lambda path: path.stem)
+def test_the_published_measurements_are_tables(path):
+    result = json.loads(path.read_text())
+    text = format_bench(result)
+    assert text.count("| ---") == len(result["parts"])
+    assert text.startswith(result["device_name"])
 
 
 BAD = [
