@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flatnext import config
 from flatnext.data import Dataset, Normalization, Split, load, partition
-from flatnext.data.partition import stratified
+from flatnext.data.splits import stratified
 from flatnext.errors import InputError
 
 NORMALIZATION = Normalization((0.5,) * 3, (0.2,) * 3)

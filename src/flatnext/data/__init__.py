@@ -4,9 +4,9 @@ from flatnext.data.dataset import Dataset, Partition, Split
 from flatnext.data.describe import describe
 from flatnext.data.loader import Loader
 from flatnext.data.normalization import CIFAR10, Normalization
-from flatnext.data.partition import partition, stratified
 from flatnext.data.samples import sample_grid
 from flatnext.data.sources import load
+from flatnext.data.splits import partition, stratified
 from flatnext.data.test_set import read_test_set, test_set_name
 
 __all__ = [

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from flatnext.data.dataset import Split
-from flatnext.data.partition import stratified
+from flatnext.data.splits import stratified
 
 TEST_IMAGES = 360
 TEST_SEED = 0

@@ -10,7 +10,7 @@ import torch
 
 from flatnext.data.dataset import Split
 from flatnext.data.images import image_files, read_image
-from flatnext.data.partition import stratified
+from flatnext.data.splits import stratified
 from flatnext.errors import InputError
 
 IMAGE_SIZE = 32

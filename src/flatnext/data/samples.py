@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +82,7 @@ def _plot(dataset: Dataset, halves: list[list[Tensor]], captions: list[str]) -> 
     width, height = left + 2 * half_width + GAP + MARGIN, TOP + rows_height + MARGIN
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
 
-    def write(x: float, y: float, text: str, **style: object) -> None:
+    def write(x: float, y: float, text: str, **style: Any) -> None:
         figure.text(x / width, 1 - y / height, text, parse_math=False, va="center", **style)
 
     part = f", {len(names)} of {len(dataset.classes)} classes" if len(names) < len(dataset.classes) else ""

@@ -1,4 +1,4 @@
-"""The division of the training images: some held out for choices, some left out."""
+"""Stratified splits: images held out for validation, and fewer images to train on."""
 
 from __future__ import annotations
 
