@@ -78,7 +78,7 @@ def test_a_runs_average_is_that_of_its_steps_since_the_size_changed(tmp_path):
     config, seen = tiny(epochs=3, early_sizes=(4,), ema=0.8, crop_padding=0), []
     partition = load_data(config, tmp_path)
     run = RunState(config, RunFolder(tmp_path / "run"), partition, resolve_device("cpu"), ALONE)
-    assert [run.loader.size_began(epoch) for epoch in range(3)] == [0, 1, 1]
+    assert [run.loader.first_epoch_at_size(epoch) for epoch in range(3)] == [0, 1, 1]
     states = []
     for epoch in range(3):
         for step in range(len(run.loader)):

@@ -41,47 +41,31 @@ class Draws:
 
 
 def draw_epoch(
-    settings: config.Data, *, seed: int, epoch: int, count: int, steps: int, size: torch.Size, padding: int
+    settings: config.Data, *, seed: int, epoch: int, count: int, steps: int, size: tuple[int, int], padding: int
 ) -> Draws:
-    """Draw an epoch of `steps` batches from `count` images of `size`, height and width, on the CPU.
+    """Draw an epoch of `steps` batches from `count` images of `size` (height, width) on the CPU.
 
     `padding` is the crop's at this size. Order, crop, flip and cutout are drawn whether they are in use or not, so that
     switching one on or off changes none of the others. Everything depends on (`seed`, `epoch`) alone.
     """
-    generator = torch.Generator().manual_seed(mix(seed, epoch))
-    height, width = size
+    generator = _generator(seed, epoch)
     order = torch.randperm(count, generator=generator)
     offsets = torch.randint(2 * padding + 1, (count, 2), generator=generator)
     mirrored = torch.randint(2, (count,), generator=generator).bool()
     if settings.flip == "alternating":
-        mirrored = _mirrored_first(seed, count)[order] ^ bool(epoch % 2)
-    rows = torch.randint(height, (count,), generator=generator)
-    columns = torch.randint(width, (count,), generator=generator)
+        first = torch.randint(2, (count,), generator=_generator(seed, 0, FLIP_STREAM)).bool()  # in the first epoch
+        mirrored = first[order] ^ bool(epoch % 2)
+    centres = torch.stack([torch.randint(side, (count,), generator=generator) for side in size], dim=1)
+    operations = mixtures = None
+    if settings.augment != "none":
+        operations = draw_operations(settings.augment, count, *size, _generator(seed, epoch, AUGMENT_STREAM))
+    if settings.mixup or settings.cutmix:
+        numbers = np.random.default_rng(mix(seed, epoch, MIX_STREAM))
+        mixtures = draw_mixtures(steps, settings.mixup, settings.cutmix, numbers)
     return Draws(
-        order=order,
-        offsets=offsets,
-        mirrored=mirrored,
-        centres=torch.stack([rows, columns], dim=1),
-        operations=_draw_operations(settings, seed, epoch, count, size),
-        mixtures=_draw_mixtures(settings, seed, epoch, steps),
+        order=order, offsets=offsets, mirrored=mirrored, centres=centres, operations=operations, mixtures=mixtures
     )
 
 
-def _mirrored_first(seed: int, count: int) -> Tensor:
-    """Return for each image of the split whether alternating flips mirror it in the first epoch (bool, N)."""
-    generator = torch.Generator().manual_seed(mix(seed, 0, FLIP_STREAM))
-    return torch.randint(2, (count,), generator=generator).bool()
-
-
-def _draw_operations(settings: config.Data, seed: int, epoch: int, count: int, size: torch.Size) -> Operations | None:
-    if settings.augment == "none":
-        return None
-    generator = torch.Generator().manual_seed(mix(seed, epoch, AUGMENT_STREAM))
-    return draw_operations(settings.augment, count, size[0], size[1], generator)
-
-
-def _draw_mixtures(settings: config.Data, seed: int, epoch: int, steps: int) -> Sequence[Mixture] | None:
-    if not (settings.mixup or settings.cutmix):
-        return None
-    generator = np.random.default_rng(mix(seed, epoch, MIX_STREAM))
-    return draw_mixtures(steps, settings.mixup, settings.cutmix, generator)
+def _generator(seed: int, epoch: int, *stream: int) -> torch.Generator:
+    return torch.Generator().manual_seed(mix(seed, epoch, *stream))

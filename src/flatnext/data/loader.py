@@ -118,7 +118,7 @@ class Loader:
         sizes = self.settings.early_sizes or ()
         return sizes[epoch] if epoch < len(sizes) else self._full_size
 
-    def size_began(self, epoch: int) -> int:
+    def first_epoch_at_size(self, epoch: int) -> int:
         """Return the first of the epochs in a row, up to this one, whose images have this one's size."""
         while epoch > 0 and self.image_size(epoch - 1) == self.image_size(epoch):
             epoch -= 1
@@ -143,7 +143,7 @@ class Loader:
             epoch=epoch,
             count=len(self.split),
             steps=len(self),
-            size=self._images(epoch).shape[2:],
+            size=(self._images(epoch).shape[2], self.image_size(epoch)),
             padding=self._scaled(self.settings.crop_padding, epoch),
         )
 

@@ -132,7 +132,7 @@ class RunState:
     def update_average(self) -> None:
         """Add the weights after a step to the average, which begins anew where the image size has changed."""
         if self.average:
-            began = self.loader.size_began(self.epoch) * len(self.loader)
+            began = self.loader.first_epoch_at_size(self.epoch) * len(self.loader)
             self.average.update(self.step - 1 - began)
 
     def finish_epoch(self) -> None:
