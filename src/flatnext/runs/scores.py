@@ -5,9 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from flatnext.schema import dump
 
 ROUNDING = 1e-6
 """A mean of confidences may exceed 1 by as little."""
@@ -33,10 +30,6 @@ class Scores:
         check_count(self.count)
         check_fractions(accuracy=self.accuracy)
         require(min((min(row, default=0) for row in self.confusion or ()), default=0) >= 0, "confusion is below zero")
-
-    def to_json(self, *, confusion: bool = True) -> dict[str, Any]:
-        """Return the scores as a dict that `json` can write."""
-        return {name: value for name, value in dump(self).items() if confusion or name != "confusion"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The images that an attack may show: a ball around each clean image, within [0, 1]."""
+"""The images that an attack may use: a ball around each clean image, within [0, 1]."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Ball:
         return _largest(delta) if norm == "linf" else lengths(delta)
 
     def holds(self, clean: Tensor, images: Tensor) -> Tensor:
-        """Return which of `images` are in the ball around `clean` (bool, B), wherever [0, 1] is."""
+        """Return which of `images` are in the ball around `clean` (bool, B); [0, 1] is not checked."""
         return self.size(images - clean, self.norm).flatten() <= self.radius
 
     def project(self, clean: Tensor, images: Tensor) -> Tensor:
         """Return `images` (B x 3 x H x W) moved into the ball around `clean`, then clipped to [0, 1].
 
-        Clipping leaves no ball, since the clean pixels are in [0, 1]. For L2 the result is inside both, though not
+        Clipping stays in the ball, since the clean pixels are in [0, 1]. For L2 the result is inside both, though not
         always the nearest such point.
         """
         delta = images - clean

@@ -18,7 +18,7 @@ from flatnext.evaluation.attacks.search import Attack, Draws, Outcome, Search, a
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(Attack):
-    """`trials` points drawn uniformly from the ball: no attack, but what attacks must beat. `trials` forward passes."""
+    """`trials` points drawn uniformly from the ball: a baseline for attacks. `trials` forward passes."""
 
     trials: int = 10
     name: str = "noise"

@@ -1,6 +1,6 @@
-"""What attacks raise: functions of logits (B x classes) and labels (B), one value an image.
+"""The losses that attacks raise: functions of logits (B x classes) and labels (B), with a value for each image.
 
-And the classes that targeted ones aim at.
+Also the classes that targeted attacks aim at.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
     """Return log((1 - p) / p), p being the label's probability: log(exp(c) - 1) where c is the cross-entropy.
 
     It rises with the cross-entropy, so an attack that looks at the gradient's direction and at which loss is larger
-    does the same with either. The cross-entropy's gradient rounds to 0 where the model is very sure; this one does not.
+    does the same with either. The cross-entropy's gradient rounds to 0 where the model is very confident; this one's
+    does not.
     """
     return _others(logits, labels).logsumexp(dim=1) - _of(logits, labels)
 

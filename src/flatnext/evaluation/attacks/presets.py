@@ -15,12 +15,12 @@ from flatnext.evaluation.attacks.square import Square
 def autoattack(*, steps: int = 100, targets: int = 9, queries: int = 5000) -> tuple[Attack, ...]:
     """Return AutoAttack (arXiv 2003.01690): Auto-PGD on cross-entropy and on targeted DLR, targeted FAB, and Square.
 
-    With the defaults these are the parts, the order and the settings of the authors' version `standard`; with others a
-    figure is no AutoAttack figure. Each part works on what the one before has left. What differs from the authors'
-    code is in the docstrings of the parts: each image has draws of its own, and is left alone as soon as it is
-    misclassified, so an image's fate does not depend on its batch. Their warnings, of random or masked models, are
-    not here: see `sanity_checks`. An image that withstands all costs 7,813 passes forward and 1,910 backward, of which
-    Square's are 5,001. It needs 4 classes.
+    With the defaults these are the attacks, the order and the settings of the authors' version `standard`; with others
+    a figure is no AutoAttack figure. Each attack gets the images that those before have not fooled. What differs from
+    the authors' code is in the docstrings of the attacks: each image has its own random numbers, and is not attacked
+    any further once it is misclassified, so that its outcome does not depend on the batch. Their warnings of random or
+    masked models are not here: see `sanity_checks`. An image that withstands all costs 7,813 passes forward and 1,910
+    backward, of which Square's are 5,001. It needs 4 classes.
     """
     return (
         APGD(steps=steps),

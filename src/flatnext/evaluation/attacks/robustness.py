@@ -49,10 +49,10 @@ def robustness(
 ) -> Robustness:
     """Return the accuracy of a model on images changed to be misclassified.
 
-    Each attack works on the images that are still classified correctly, and each image is left alone as soon as it is
+    Each attack works on the images that are still classified correctly, and is done with an image as soon as it is
     misclassified. With n images, a clean accuracy a, and robust accuracy r at the end, the cost lies between
-    n + n r P and n + n a P passes, P being the sum of the attacks' `passes()`; a pass backward goes to the images
-    alone and costs about as much as one forward.
+    n + n r P and n + n a P passes, P being the sum of the attacks' `passes()`; a backward pass computes the gradient
+    of the images alone and costs about as much as a forward one.
 
     Args:
         predictor: its model is held in evaluation mode and left as it was. In bf16 gradients are less exact, and

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from torch import Tensor
@@ -109,10 +109,10 @@ def _limits(
     )
 
 
-def _falling(name: str, accuracies: dict[str, float | None], slack: float) -> Check:
+def _falling(name: str, accuracies: Mapping[str, float], slack: float) -> Check:
     """Return a check that no accuracy is above the one before it, by more than `slack`."""
-    pairs = itertools.pairwise(value for value in accuracies.values() if value is not None)
-    return Check(name=name, passed=all(after <= before + slack for before, after in pairs), values=accuracies)
+    passed = all(after <= before + slack for before, after in itertools.pairwise(accuracies.values()))
+    return Check(name=name, passed=passed, values=dict(accuracies))
 
 
 def _reach(norm: Norm, images: Tensor) -> float:

@@ -59,8 +59,8 @@ def motion_blur(pixels: Array, generators: Draws, radius: int, sigma: float) -> 
 def smeared(pixels: Array, angles: Array, radius: int, sigma: float) -> Array:
     """Return the means along one side of a line from each pixel, with the weights of half a Gaussian.
 
-    As ImageMagick's `MotionBlurImage`: 2 radius + 1 places, each the nearest pixel to its point of the line; outer
-    pixels go on for ever.
+    As ImageMagick's `MotionBlurImage`: 2 radius + 1 places, each the nearest pixel to its point of the line; pixels
+    beyond the edge repeat the outermost one.
 
     Args:
         pixels: float32, N x H x W x C.

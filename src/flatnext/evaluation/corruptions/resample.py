@@ -27,7 +27,7 @@ def take(pixels: Array, rows: Array, columns: Array) -> Array:
 
 
 def moved(pixels: Array, down: Array, right: Array) -> Array:
-    """Return in each place the pixel that lies `down` and `right` of it (int, N each); outer pixels go on for ever."""
+    """Return in each place the pixel that lies `down` and `right` of it (int, N each); the outermost pixels repeat."""
     height, width = pixels.shape[1:3]
     rows = np.clip(np.arange(height) + down[:, None], 0, height - 1)
     columns = np.clip(np.arange(width) + right[:, None], 0, width - 1)

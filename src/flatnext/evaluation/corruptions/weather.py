@@ -28,7 +28,7 @@ def snow(
 
     Args:
         pixels: float32, N x H x W x 3.
-        generators: one an image.
+        generators: one for each image.
         mean: of the normal noise that the flakes are made from, as a share of the full range.
         spread: its standard deviation.
         size: by how much the noise is magnified.

@@ -22,8 +22,8 @@ class Objective:
     """Mean cross-entropy of a model in evaluation mode on all images of a split, none augmented.
 
     It is the loss of the data alone: without weight decay, and without the label smoothing or mixing of training.
-    Measure on training images, since it is their loss that was made small. A copy of the model is worked on; the model
-    keeps its weights, gradients, mode and buffers. All of its parameters count, whether they require a gradient or not.
+    Measure on training images, since training minimised their loss. The objective has a copy of the model; the model
+    keeps its weights, gradients, mode and buffers. All parameters count, whether they require a gradient or not.
 
     In bf16 a change of the loss is off by a few thousandths, as outputs and small changes of weights are rounded: rises
     that are as small need fp32, and the Hessian is not given in bf16.
