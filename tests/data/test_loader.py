@@ -1,67 +1,17 @@
-"""Augmentation against a slow oracle that treats one image at a time, and the loader's promises."""
+"""The loader beside a slow oracle that treats one image at a time, and its promises."""
 
 from itertools import islice
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loaders import MEAN, NORMALIZATION, STD, collect, make_loader, make_split
-from PIL import Image
+from loaders import NORMALIZATION, augment_slowly, collect, make_loader, make_split
 
 from flatnext.data import Split
-from flatnext.data.augment import cutout, horizontal_flip, random_crop
 from flatnext.data.images import resize
 from flatnext.errors import InputError
 from flatnext.seeds import mix
-
-
-def augment_slowly(image, padding=0, offset=(0, 0), mirror=False, centre=(0, 0), size=0):
-    """Return one image, cropped, flipped, normalised and cut out, pixel by pixel in double precision."""
-    _, height, width = image.shape
-    result = np.zeros(image.shape)
-    for y in range(height):
-        for x in range(width):
-            from_y = y + offset[0] - padding
-            from_x = (width - 1 - x if mirror else x) + offset[1] - padding
-            inside = 0 <= from_y < height and 0 <= from_x < width
-            covered = all(0 <= at - (mid - size // 2) < size for at, mid in zip((y, x), centre, strict=True))
-            for channel in range(3):
-                value = image[channel, from_y, from_x] if inside else 0
-                result[channel, y, x] = 0 if covered else (value / 255 - MEAN[channel]) / STD[channel]
-    return result
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.data())
-def test_augmentation_equals_the_slow_oracle(data):
-    height, width, padding, size = (data.draw(st.integers(*bounds)) for bounds in ((1, 6), (1, 6), (0, 4), (0, 5)))
-    split = make_split(3, height, width)
-    number = st.integers(0, 2 * padding)
-    offsets = [(data.draw(number), data.draw(number)) for _ in range(3)]
-    mirrored = [data.draw(st.booleans()) for _ in range(3)]
-    centres = [(data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))) for _ in range(3)]
-    layout = data.draw(st.sampled_from([torch.contiguous_format, torch.channels_last]))
-    images = split.images.contiguous(memory_format=layout)
-    images = horizontal_flip(random_crop(images, torch.tensor(offsets), padding), torch.tensor(mirrored))
-    pixels = cutout(NORMALIZATION(images, torch.float64), torch.tensor(centres), size)
-    for at in range(3):
-        expected = augment_slowly(split.images[at].numpy(), padding, offsets[at], mirrored[at], centres[at], size)
-        np.testing.assert_allclose(pixels[at].numpy(), expected, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("function", [random_crop, horizontal_flip, cutout])
-def test_augmentation_leaves_its_input_alone(function):
-    images = make_split(2).images.float()
-    before = images.clone()
-    arguments = {
-        random_crop: (torch.tensor([[0, 1], [2, 2]]), 1),
-        horizontal_flip: (torch.tensor([True, False]),),
-        cutout: (torch.tensor([[0, 1], [2, 2]]), 3),
-    }[function]
-    assert not torch.equal(function(images, *arguments), before)
-    assert torch.equal(images, before)
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -84,20 +34,6 @@ def test_loader_equals_the_slow_oracle(dtype, channels_last):
             torch.testing.assert_close(image.double(), exact, rtol=tolerance, atol=tolerance)
             at += 1
     assert at == len(split)
-
-
-@pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("size", [4, 16, 20, 24, 32])
-def test_shrinking_is_pillows(size, channels_last):
-    images = make_split(5, 32, 32).images
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    small = resize(images.contiguous(memory_format=layout), size, chunk=2)
-    assert small.is_contiguous(memory_format=layout)
-    for image, found in zip(images, small, strict=True):
-        expected = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((size, size), Image.Resampling.BILINEAR)
-        # Pillow rounds after the rows and again after the columns.
-        difference = found.permute(1, 2, 0).numpy().astype(int) - np.asarray(expected)
-        assert np.abs(difference).max() <= 1
 
 
 def test_early_epochs_are_augmented_as_small_images_are():

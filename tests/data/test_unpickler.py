@@ -1,0 +1,103 @@
+"""Pickles that call something are refused and not run; damaged ones are refused in one line."""
+
+import os
+import pickle
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from cifar_files import layout_of, write_set
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flatnext.data import load
+from flatnext.data.unpickler import read_pickle
+from flatnext.errors import InputError
+
+
+def one_line(caught, *words):
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert str(word) in message
+    return message
+
+
+class Trap:
+    """An object whose pickle runs a shell command where it is read without care."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def test_a_pickle_that_calls_something_is_refused_and_not_run(tmp_path):
+    name, layout = layout_of("cifar10-python")
+    write_set(tmp_path, layout)
+    marker = tmp_path / "called"
+    content = pickle.dumps({"data": Trap(os.system, f"touch {marker}"), "labels": [1]})
+    pickle.loads(content)  # the trap is a live one
+    assert marker.exists()
+    marker.unlink()
+    (tmp_path / "data_batch_3").write_bytes(content)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError) as caught:
+        load(name, tmp_path)
+    one_line(caught, tmp_path / "data_batch_3", "system", "published")
+    assert not marker.exists()
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "call",
+    [(eval, "1"), (getattr, "x", "y"), (np.load, "x"), (np.memmap, "x"), (np.dtype, "O"), (np.frombuffer, b"1")],
+    ids=lambda call: call[0].__name__,
+)
+def test_no_other_callable_is_let_through(tmp_path, call):
+    path = tmp_path / "batch"
+    path.write_bytes(pickle.dumps({"data": Trap(*call)}))
+    with pytest.raises(InputError) as caught:
+        read_pickle(path)
+    one_line(caught, path)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        b"(K\x01K\x05\x85cnumpy\ndtype\n(X\x02\x00\x00\x00u1K\x00K\x01tR\x89C\x02abt",  # 5 bytes said, 2 there
+        b"(K\x01J\xff\xff\xff\xff\x85cnumpy\ndtype\n(X\x02\x00\x00\x00u1K\x00K\x01tR\x89C\x02abt",  # -1 bytes
+        b"(K\x01\x8a\x09\x00\x00\x00\x00\x00\x00\x00\x00\x01\x85cnumpy\ndtype\n(X\x02\x00\x00\x00u1K\x00K\x01tR\x89C\x02abt",
+        b"(K\x01K\x02\x85cnumpy\ndtype\n\x89C\x02abt",  # the type itself in place of one made
+        b"K\x01",
+    ],
+    ids=["too large", "negative", "absurd", "no dtype", "no tuple"],
+)
+def test_absurd_arrays_are_refused(tmp_path, state):
+    path = tmp_path / "batch"
+    make = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85C\x01btR"
+    path.write_bytes(b"\x80\x03}X\x04\x00\x00\x00data" + make + state + b"bs.")
+    with pytest.raises(InputError) as caught:
+        read_pickle(path)
+    one_line(caught, path, "published")
+
+
+def test_an_array_without_content_is_empty(tmp_path):
+    path = tmp_path / "batch"
+    path.write_bytes(b"\x80\x03}X\x04\x00\x00\x00datacnumpy.core.multiarray\n_reconstruct\n)Rs.")
+    assert read_pickle(path)["data"].shape == (0,)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_a_flipped_byte_gives_a_result_or_an_input_error(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "flipped"
+    content = bytearray(
+        pickle.dumps({"data": np.zeros((2, 4), np.uint8), "labels": [1, 2]}, protocol=2 + data.draw(st.integers(1, 2)))
+    )
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    with suppress(InputError):  # any other exception, a warning too, fails the test
+        assert isinstance(read_pickle(path), dict)
