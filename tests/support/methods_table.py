@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import io
 from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -193,3 +195,38 @@ def bits(tensors):
 def same_bits(left, right):
     left, right = list(left), list(right)
     return len(left) == len(right) and all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+cases = pytest.mark.parametrize("case", TABLE, ids=str)
+perturbing = pytest.mark.parametrize("case", [c for c in TABLE if not isinstance(c.method, Sgd)], ids=str)
+FULL = 6  # a step at which every row of the table perturbs, whatever its interval and schedule
+
+
+def passes(method):
+    """Return how many passes a step that perturbs takes, as the methods' documentation says."""
+    if isinstance(method, (Sgd, MomentumAmp)):
+        return 1
+    return 1 + getattr(method, "inner_iter", 1)
+
+
+def started(case, **options):
+    """Return a network with batch norm that has taken a step, so that there is momentum, and its `Step`."""
+    model = bn_network(case.precision)
+    step = make_step(model, case, **options)
+    take(step, image_batches(1, case.precision)[0], 0)
+    return model, step
+
+
+def watch(model):
+    """Return a list that gets the weights and the images of every forward pass."""
+    seen = []
+    model.register_forward_pre_hook(lambda module, x: seen.append((bits(module.parameters()), x[0].detach().clone())))
+    return seen
+
+
+def saved(content):
+    """Return what comes back from a file."""
+    file = io.BytesIO()
+    torch.save(content, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)

@@ -1,0 +1,215 @@
+"""The rules by themselves, in a training loop of one's own."""
+
+import contextlib
+import functools
+import math
+
+import pytest
+import torch
+from methods_table import (
+    bn_network,
+    image_batches,
+    same_bits,
+)
+from torch import nn
+from torch.nn import functional as F
+
+import flatnext
+from flatnext import methods
+from flatnext.errors import InputError
+
+
+def rules(optimizer):
+    """Return each rule that perturbs weights, large enough to be seen."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "amp": functools.partial(flatnext.amp, epsilon=0.5),
+        "rmp": functools.partial(methods.rmp, epsilon=0.5, generator=generator),
+        "sam": functools.partial(methods.sam, rho=0.5),
+        "asam": functools.partial(methods.asam, rho=0.5),
+        "momentum-amp": functools.partial(methods.momentum_amp, epsilon=0.5, optimizer=optimizer),
+    }
+
+
+@pytest.mark.parametrize("name", rules(None))
+def test_autocast_around_the_whole_step_does_not_hide_the_perturbation(name):
+    gradients = []
+    images, labels = image_batches(1)[0]
+    for outside in (True, False):
+        model = bn_network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        for p in model.parameters():  # torch keeps bf16 copies of the weights as long as autocast is on
+            optimizer.state[p]["momentum_buffer"] = torch.ones_like(p)
+
+        def closure(model=model, outside=outside):
+            model.zero_grad()
+            with contextlib.nullcontext() if outside else torch.autocast("cpu", torch.bfloat16):
+                loss = F.cross_entropy(model(images).float(), labels)
+            loss.backward()
+
+        with torch.autocast("cpu", torch.bfloat16) if outside else contextlib.nullcontext():
+            rules(optimizer)[name](closure, model.parameters(), model.buffers())
+            with torch.no_grad():
+                after = model(images)  # with the weights that came back, not with copies of the perturbed ones
+        gradients.append([*(p.grad for p in model.parameters()), after.float() if outside else None])
+    weights = [g[:-1] for g in gradients]
+    assert same_bits(*weights)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(gradients[0][-1], model(images).float(), rtol=0.05, atol=0.05)
+
+
+def test_the_ball_clips_and_does_not_normalise():
+    weight = nn.Parameter(torch.tensor([0.0, 0.0]))
+    seen = []
+
+    def closure(gradient):
+        seen.append(weight.detach().clone())
+        weight.grad = torch.tensor(gradient)
+
+    methods.amp(lambda: closure([0.03, 0.04]), [weight], [], epsilon=0.5)
+    assert torch.allclose(seen[1], torch.tensor([0.03, 0.04]))
+    methods.amp(lambda: closure([3.0, 4.0]), [weight], [], epsilon=0.5)
+    assert torch.allclose(seen[3], torch.tensor([0.3, 0.4]))
+
+
+@pytest.mark.parametrize(("ball", "norms"), [("tensor", [0.5, 0.5]), ("global", [0.3, 0.4])])
+def test_one_ball_a_tensor_or_one_over_all(ball, norms):
+    weights = [nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(9))]
+    seen = []
+
+    def closure():
+        seen.append([float(w.detach().norm()) for w in weights])
+        weights[0].grad = torch.full((4,), 3 / 2)  # norm 3
+        weights[1].grad = torch.full((9,), 4 / 3)  # norm 4
+
+    methods.amp(closure, weights, [], epsilon=0.5, ball=ball)
+    assert seen[1] == pytest.approx(norms, rel=1e-6)
+    methods.rmp(closure, weights, [], epsilon=0.5, ball=ball, generator=torch.Generator().manual_seed(0))
+    own = seen[3] if ball == "tensor" else [math.hypot(*seen[3])]
+    assert own == pytest.approx([0.5] * len(own), rel=1e-6)
+    methods.sam(closure, weights, [], rho=0.5)
+    assert seen[5] == pytest.approx([0.3, 0.4], rel=1e-6)  # always one ball, to its edge
+
+
+@pytest.mark.parametrize("ball", ["tensor", "global"])
+@pytest.mark.parametrize("inner_iter", [1, 3])
+def test_settings_in_any_form_are_the_same(ball, inner_iter):
+    """A radius as a number, as a tensor on the device, and one number a parameter where there is one ball for each."""
+    images, labels = image_batches(1, "fp64")[0]
+    model = bn_network("fp64")
+    count = len(list(model.parameters()))
+
+    def closure():
+        model.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+
+    forms = [(0.05, 0.7), (torch.tensor(0.05, dtype=torch.float64), 0.7), (0.05, [0.7] * count)]
+    if ball == "tensor":
+        forms += [
+            ([0.05] * count, 0.7),
+            ([0.05] * (count - 1) + [0.05 * (1 + 1e-13)], [0.7] * (count - 1) + [0.7 + 1e-13]),
+        ]
+    gradients = []
+    for epsilon, inner_lr in forms:
+        methods.amp(
+            closure,
+            model.parameters(),
+            model.buffers(),
+            epsilon=epsilon,
+            inner_lr=inner_lr,
+            inner_iter=inner_iter,
+            ball=ball,
+        )
+        gradients.append([p.grad for p in model.parameters()])
+    for other in gradients[1:]:
+        for a, b in zip(gradients[0], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW", "Muon"])
+def test_momentum_amp_steps_along_the_momentum_of_any_optimizer(name):
+    layer = nn.Linear(5, 4, bias=False)
+    options = {} if name == "AdamW" else {"momentum": 0.9}
+    optimizer = getattr(torch.optim, name)(layer.parameters(), lr=0.01, **options)
+    x, y = torch.randn(8, 5, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 4
+    seen = []
+
+    def closure():
+        seen.append(layer.weight.detach().clone())
+        optimizer.zero_grad()
+        F.cross_entropy(layer(x), y).backward()
+
+    for _ in range(3):
+        before = layer.weight.detach().clone()
+        buffer = optimizer.state.get(layer.weight, {})
+        buffer = buffer.get("exp_avg" if name == "AdamW" else "momentum_buffer", torch.zeros(())).clone()
+        methods.momentum_amp(closure, layer.parameters(), [], optimizer=optimizer, epsilon=0.01, inner_lr=2.0)
+        assert torch.equal(layer.weight, before)
+        wanted = -2.0 * buffer
+        wanted = wanted * min(1.0, 0.01 / max(float(wanted.norm()), 1e-30))
+        torch.testing.assert_close(seen[-1] - before, wanted.expand_as(before), rtol=1e-3, atol=1e-6)
+        optimizer.step()
+    assert float((seen[-1] - before).norm()) > 1e-4
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW", "Muon"])
+def test_a_rule_beside_any_optimizer_trains(name):
+    layer = nn.Linear(5, 4, bias=False)
+    optimizer = getattr(torch.optim, name)(layer.parameters(), lr=0.05)
+    x = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
+    y = x[:, :4].argmax(dim=1)
+    rule = functools.partial(flatnext.amp, epsilon=0.05)
+    losses = []
+
+    def closure():
+        optimizer.zero_grad()
+        loss = F.cross_entropy(layer(x), y)
+        loss.backward()
+        return float(loss.detach())
+
+    for _ in range(20):
+        losses.append(rule(closure, layer.parameters(), layer.buffers()))
+        optimizer.step()
+    assert losses[-1] < losses[0] - 0.02
+
+
+BAD = [
+    *[("amp", {"epsilon": 0.5, name: value}, name) for name in ("epsilon", "inner_lr") for value in (-0.1, math.nan)],
+    ("amp", {"epsilon": math.inf}, "epsilon"),
+    ("amp", {"epsilon": 0.5, "inner_iter": -1}, "inner_iter"),
+    ("amp", {"epsilon": 0.5, "ball": "square"}, "square"),
+    ("amp", {"epsilon": [0.5, -0.5]}, "epsilon"),
+    ("amp", {"epsilon": [0.5, 0.5], "ball": "global"}, "ball=global"),
+    ("amp", {"epsilon": 0.5, "inner_lr": [1.0, -1.0]}, "inner_lr"),
+    ("rmp", {"epsilon": -0.5, "generator": None}, "epsilon"),
+    ("rmp", {"epsilon": 0.5, "generator": None, "ball": "square"}, "square"),
+    ("momentum_amp", {"epsilon": -0.5, "optimizer": None}, "epsilon"),
+    ("momentum_amp", {"epsilon": 0.5, "optimizer": None, "inner_lr": -1.0}, "inner_lr"),
+    ("momentum_amp", {"epsilon": 0.5, "optimizer": None, "ball": "square"}, "square"),
+    ("sam", {"rho": -0.5}, "rho"),
+    ("asam", {"rho": -0.5}, "rho"),
+    ("asam", {"rho": 0.5, "eta": -0.1}, "eta"),
+    ("adversarial", {"epsilon": -0.5}, "epsilon"),
+    ("adversarial", {"epsilon": 0.5, "inner_lr": -1.0}, "inner_lr"),
+    ("adversarial", {"epsilon": 0.5, "inner_iter": -1}, "inner_iter"),
+    ("adversarial", {"epsilon": 0.5, "norm": "l3"}, "l3"),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "message"), BAD, ids=[f"{n}-{s}" for n, s, _ in BAD])
+def test_a_bad_setting_is_an_input_error_before_anything_runs(name, settings, message):
+    weights, calls = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))], []
+    with pytest.raises(InputError, match=message) as caught:
+        getattr(methods, name)(lambda: calls.append(1), weights, [], **settings)
+    assert "\n" not in str(caught.value)
+    assert not calls
+
+
+@pytest.mark.parametrize("name", [*rules(None), "adversarial"])
+def test_no_gradient_at_all_is_one_plain_pass(name):
+    weights, calls = [nn.Parameter(torch.ones(2))], []
+    optimizer = torch.optim.SGD(weights, lr=0.1, momentum=0.9)
+    rule = {**rules(optimizer), "adversarial": functools.partial(methods.adversarial, epsilon=0.0)}[name]
+    assert rule(lambda: calls.append(1) or "result", weights, []) == "result"
+    assert calls == [1]
+    assert rule(lambda: "result", [], []) == "result"
