@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Literal
 
 import torch
@@ -26,8 +27,9 @@ class APGD(Attack):
     `dlr-targeted` runs once for each of the `targets` classes (None: 9) that are likeliest on the clean image after
     the label. With T runs (targets, or 1) an image costs at most `restarts` x T x (`steps` + 1) passes forward and
     backward, with targets one more forward. Where the authors' code differs from the text, it is followed: the share
-    of rising steps must exceed 0.75, and a point that is put back counts with the loss from before. It is not where the
-    first step's loss is compared with 0: index with that at the start. `ce` climbs the log odds, which rise with it.
+    of rising steps must exceed 0.75, and a point that is put back counts with the loss from before. One thing is not
+    followed: they compare the loss of the first step with 0, this code with the loss at the start. `ce` climbs the log
+    odds, which rise with it.
     """
 
     steps: int = 100
@@ -100,11 +102,8 @@ class APGD(Attack):
         for step in range(self.steps + 1):
             if step:
                 state.move(search.clean[state.index], ball, 1.0 if step == 1 else MOMENTUM_WEIGHT)
-            labels, goals = search.labels[state.index], state.goals
-            logits, losses, gradient = model.gradient(
-                state.x,
-                lambda z, y=labels, g=goals: self._losses(z, y, g),  # type: ignore[misc]
-            )
+            loss = partial(self._losses, labels=search.labels[state.index], goals=state.goals)
+            logits, losses, gradient = model.gradient(state.x, loss)
             state.see(losses, gradient, first=step == 0)
             state = state.select(search.record(state.index, state.x, logits, losses))
             if len(state.index) == 0:

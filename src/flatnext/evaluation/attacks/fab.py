@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -74,7 +75,7 @@ class FAB(Attack):
         """Run once from `x`."""
         for _ in range(self.steps):
             clean, labels = search.clean[index], search.labels[index]
-            _, leads, gradient = model.gradient(x, lambda z, y=labels, g=goals: lead(z, y, g))  # type: ignore[misc]
+            _, leads, gradient = model.gradient(x, partial(lead, labels=labels, goals=goals))
             x = self._step(clean, x, leads, gradient, ball.norm)
             logits = model.predict(x)
             remain, inside = torch.ones_like(index, dtype=torch.bool), ball.holds(clean, x)

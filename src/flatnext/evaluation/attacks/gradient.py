@@ -6,6 +6,7 @@ FGSM: Goodfellow, Shlens and Szegedy, ICLR 2015, arXiv 1412.6572. PGD: Madry et 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -84,7 +85,7 @@ class PGD(Attack):
     def _climb(self, model: AttackedModel, search: Search, index: Tensor, x: Tensor, ball: Ball) -> None:
         for _ in range(self.steps):
             labels = search.labels[index]
-            logits, losses, gradient = model.gradient(x, lambda z, y=labels: log_odds(z, y))  # type: ignore[misc]
+            logits, losses, gradient = model.gradient(x, partial(log_odds, labels=labels))
             remain = search.record(index, x, logits, losses)
             index, x, gradient = index[remain], x[remain], gradient[remain]
             if len(index) == 0:

@@ -127,7 +127,7 @@ def _gradients(predictor: Predictor, images: Tensor, labels: Tensor, batch_size:
         model = AttackedModel(predictor)
         batches = zip(images.split(batch_size), labels.to(model.device).split(batch_size), strict=True)
         for batch, target in batches if len(images) else ():
-            _, _, gradient = model.gradient(pixels(batch, model), lambda z, y=target: log_odds(z, y))  # type: ignore[misc]
+            _, _, gradient = model.gradient(pixels(batch, model), partial(log_odds, labels=target))
             flat = gradient.flatten(1)
             without += int((~flat.isfinite().all(dim=1) | (flat == 0).all(dim=1)).sum())
     share = without / max(len(images), 1)
