@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 
 import pytest
+import safetensors.torch
 import torch
+from places import RUNS_OF_0_1_0
 from same_run import assert_same_run, weights
 from tiny import AtStep, tiny
 from torch import nn
@@ -208,3 +211,15 @@ def test_a_full_disk_is_one_line_and_keeps_the_checkpoint(tmp_path, monkeypatch)
     train(config, folder, resume=True)
     train(config, tmp_path / "whole")
     assert_same_run(folder, tmp_path / "whole")
+
+
+def test_a_half_finished_run_of_0_1_0_ends_as_it_would_have_there(tmp_path):
+    folder = shutil.copytree(RUNS_OF_0_1_0 / "half-finished", tmp_path / "run")
+    train(RunFolder(folder).config(), folder, device="cpu", resume=True)
+    expected = safetensors.torch.load_file(RUNS_OF_0_1_0 / "expected" / "half-finished.safetensors")
+    trained = weights(folder)
+    assert trained.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(trained[name], value, rtol=1e-4, atol=1e-6)
+    sessions = json.loads((folder / "environment.json").read_text())["sessions"]
+    assert [session["from_step"] for session in sessions] == [0, 6]

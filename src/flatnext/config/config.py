@@ -83,7 +83,7 @@ class Config(Settings):
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Config:
         """Return the config that `to_json` wrote. An unknown key, or a value of another type, is an `InputError`."""
-        return parse(cls, _with_present_names(content), "config")
+        return parse(cls, _with_present_names(content) if isinstance(content, Mapping) else content, "config")
 
     def override(self, settings: Mapping[str, Any]) -> Config:
         """Return this config with some settings changed, each by its name alone, as on the command line.
