@@ -25,7 +25,7 @@ PIXELS = 3 * 32 * 32
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a published version of a set lies on disk."""
+    """How a published version of a data set lies on disk."""
 
     archive: Archive
     md5: dict[str, str]
@@ -107,9 +107,9 @@ def load_cifar(
 ) -> tuple[tuple[str, ...], Split, Split]:
     """Return classes, training and test images of `cifar10` or `cifar100` (its fine labels).
 
-    They are read from the folder of either layout, which `data_dir` is or holds; else from a published archive in
-    `data_dir`, which is unpacked beside itself; else the archive of the Python layout is downloaded. A batch may have
-    any number of images. Raises `InputError` for files that are missing, damaged or not what they should be.
+    They are read from the folder of either layout, which `data_dir` is or holds. Where it is missing, a published
+    archive in `data_dir` is unpacked there; where that is missing, the archive of the Python layout is downloaded. A
+    batch may have any number of images. Raises `InputError` for files that are missing or damaged.
     """
     layout, folder = find(name, data_dir) or _unpack(name, data_dir, download=download, progress=progress)
     return (

@@ -37,7 +37,7 @@ def affine_map(name: str, value: float, height: int, width: int) -> tuple[int, .
 
 
 def affine(images: Tensor, maps: Tensor) -> Tensor:
-    """Return images whose pixels come from where `maps` (int64, N x 6; see `affine_map`) says, else are black."""
+    """Return the images sampled where `maps` (int64, N x 6; see `affine_map`) says, black where that is outside."""
     height, width = images.shape[2:]
     x = torch.arange(width, device=images.device)[None, None, :]
     y = torch.arange(height, device=images.device)[None, :, None]
@@ -83,7 +83,7 @@ def solarize(images: Tensor, strengths: Tensor) -> Tensor:
 
 
 def color(images: Tensor, strengths: Tensor) -> Tensor:
-    """Blend with the grey image: 0 is grey, 1 is the image, 2 has twice the colour."""
+    """Blend with the grey image: strength 0 is grey, 1 the image, 2 twice the colour."""
     return _blend(_grey(images)[:, None], images, strengths)
 
 
@@ -101,7 +101,7 @@ def brightness(images: Tensor, strengths: Tensor) -> Tensor:
 
 
 def sharpness(images: Tensor, strengths: Tensor) -> Tensor:
-    """Blend with the image smoothed by a 3 x 3 kernel, which the border keeps out of."""
+    """Blend with the image smoothed by a 3 x 3 kernel, except its outermost pixels."""
     kernel = torch.ones(3, 1, 3, 3, device=images.device)
     kernel[:, :, 1, 1] = 5
     smooth = images.float()
@@ -118,7 +118,7 @@ def _grey(images: Tensor) -> Tensor:
 
 
 def _blend(start: Tensor, images: Tensor, factors: Tensor) -> Tensor:
-    """Return start + factor * (image - start), cut off at 0 and 255 and rounded down."""
+    """Return start + factor * (image - start), clipped to 0 and 255 and rounded down."""
     start = start.float()
     return (start + factors.view(-1, 1, 1, 1) * (images.float() - start)).clamp_(0, 255).to(torch.uint8)
 

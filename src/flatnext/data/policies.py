@@ -59,7 +59,7 @@ RANGES: dict[str, dict[str, Range]] = {
 class Operations:
     """What is done to each of N images: which operation, how strongly, and from where its pixels come.
 
-    `kinds` (int64, N x rounds, on the CPU) are places in `NAMES`; `strengths` is float32, N x rounds; `maps` (int64,
+    `kinds` (int64, N x rounds, on the CPU) are indices into `NAMES`; `strengths` is float32, N x rounds; `maps` (int64,
     N x rounds x 6) are the affine maps of the geometric operations (see `affine_map`).
     """
 
