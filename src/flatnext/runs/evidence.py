@@ -39,9 +39,6 @@ class Measurement(Generic[T]):
     result: T
 
 
-Part = Measurement
-
-
 @dataclass(frozen=True, kw_only=True)
 class Reliability:
     """Images by confidence: bin i reaches from `edges[i]` to `edges[i + 1]`; None where a bin is empty."""
