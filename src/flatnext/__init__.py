@@ -13,8 +13,15 @@ if TYPE_CHECKING:
     from flatnext.data import Loader, Normalization, load, partition
     from flatnext.deploy import PretrainedInfo, from_pretrained, pretrained_info
     from flatnext.errors import InputError
-    from flatnext.evaluation import Predictor, evaluate, load_predictor
-    from flatnext.methods import AMP, adversarial, amp, asam, momentum_amp, rmp, sam, sgd
+    from flatnext.evaluation import Predictor, load_predictor
+    from flatnext.evaluation.evaluate import evaluate  # type checkers take these names for the modules otherwise
+    from flatnext.methods.adversarial import adversarial
+    from flatnext.methods.amp import amp
+    from flatnext.methods.momentum_amp import momentum_amp
+    from flatnext.methods.optimizer import AMP
+    from flatnext.methods.rmp import rmp
+    from flatnext.methods.sam import asam, sam
+    from flatnext.methods.sgd import sgd
     from flatnext.models import ResNeXt, create_model, for_inference, list_models, load_weights, resnext29
     from flatnext.training import train
 

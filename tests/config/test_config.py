@@ -1,48 +1,11 @@
-"""Configs, recipes and flags."""
+"""The config: what it refuses, JSON both ways, and overriding settings by name."""
 
 from __future__ import annotations
 
-import argparse
-import json
-from dataclasses import fields, is_dataclass, replace
-
 import pytest
 
-from flatnext.cli.flags import add_setting_flags, setting_overrides
-from flatnext.config import METHODS, MODELS, RECIPES, Amp, Config, Data, Model, Optimizer, Schedule, Sgd, recipe
+from flatnext.config import RENAMED, Amp, Config, Data, Model, Optimizer, Schedule, recipe
 from flatnext.errors import InputError
-
-
-def parse(*arguments):
-    parser = argparse.ArgumentParser()
-    add_setting_flags(parser)
-    return setting_overrides(vars(parser.parse_args(arguments)))
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_survives_json(name):
-    config = recipe(name)
-    assert config.recipe == name
-    assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
-
-
-def test_report_recipes_are_what_the_reports_code_ran():
-    sgd, amp, text = recipe("report-sgd"), recipe("report-amp"), recipe("report-text-sgd")
-    for config in (sgd, amp, text):
-        assert (config.epochs, config.batch_size, config.data.validation) == (100, 64, 0)
-        assert config.model == Model()
-    assert (sgd.optimizer.learning_rate, sgd.optimizer.momentum, sgd.optimizer.weight_decay) == (0.001, 0.9, 5e-4)
-    assert (text.optimizer.learning_rate, text.optimizer.momentum, text.optimizer.weight_decay) == (0.001, 0.0, 1e-4)
-    assert (amp.optimizer.learning_rate, amp.optimizer.momentum, amp.optimizer.weight_decay) == (0.1, 0.9, 0.0)
-    assert amp.method == Amp(epsilon=0.5, inner_lr=1.0, inner_iter=1, ball="tensor")
-    assert sgd.schedule == amp.schedule == Schedule(t_max=200, per_epoch=True)
-    assert sgd.optimizer.decay_all
-
-
-@pytest.mark.parametrize("pair", [("sgd", "amp"), ("quick", "quick-amp")])
-def test_a_pair_differs_in_the_method_alone(pair):
-    plain, perturbed = map(recipe, pair)
-    assert replace(perturbed, recipe=plain.recipe, method=Sgd()) == plain
 
 
 @pytest.mark.parametrize(
@@ -137,21 +100,16 @@ def test_changing_the_schedule_drops_the_settings_of_the_old_one():
     assert changed.schedule == Schedule(schedule="constant", per_epoch=True)
 
 
-def test_every_setting_has_a_flag_and_names_are_unique():
-    parts = [Config, *(type(v) for v in vars(Config()).values() if is_dataclass(v))]
-    names = [f.name for part in dict.fromkeys(parts) for f in fields(part) if f.metadata]
-    assert len(names) == len(set(names))
-    assert not set(names) & {f.name for kind in METHODS.values() for f in fields(kind)}
-    assert parse("--lr", "0.5", "--no-nesterov", "--milestones", "2,4", "--t-max", "none", "--ball", "global") == {
-        "learning_rate": 0.5,
-        "nesterov": False,
-        "milestones": (2, 4),
-        "t_max": None,
-        "ball": "global",
-    }
-    assert parse() == {}
+def test_changing_the_widths_drops_the_setting_of_the_old_ones():
+    pyramid = Config(model=Model(widths="pyramid", pyramid_alpha=48))
+    assert pyramid.override({"widths": "constant-by-stage"}).model == Model()
 
 
-def test_the_model_flag_names_a_model_that_other_flags_change():
-    given = parse("--model", "resnext11", "--stem", "16")
-    assert Config().override(given).model == replace(MODELS["resnext11"], stem=16)
+def test_a_config_with_the_names_of_version_0_1_0_is_read():
+    names = {new: old for old, new in RENAMED.items()}
+    config = Config(method=Amp(perturb_every=3, m_sharpness=True), grad_accum_steps=2, cuda_graph=False)
+    content = {names.get(key, key): value for key, value in config.to_json().items()}
+    content["method"] = {names.get(key, key): value for key, value in content["method"].items()}
+    assert content["accumulate"] == 2
+    assert content["method"]["interval"] == 3
+    assert Config.from_json(content) == config

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
 from pathlib import Path
 
 from flatnext.cli.evaluate import TRAINING_ONLY, add_weights_arguments, overrides_of
@@ -74,8 +73,13 @@ def _add_plan_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure each run, print its file, and write the report anew where there is one run folder or study."""
-    given = {field.name: getattr(options, field.name) for field in fields(EvidencePlan)}
-    plan = EvidencePlan(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    plan = EvidencePlan(
+        images=options.images,
+        seed=options.seed,
+        linf=tuple(options.linf),
+        l2=tuple(options.l2),
+        autoattack=options.autoattack,
+    )
 
     from flatnext.evidence.gather import gather, run_folders
     from flatnext.progress import ConsoleDisplay

@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
 def write(folders: Sequence[Path], output: Path) -> None:
     """Write the report on the runs in `folders` to the folder `output`; print the verdict and the files."""
     from flatnext.report import write_report
-    from flatnext.study.table import read_study
+    from flatnext.study.reading import read_study
 
     study = read_study(folders)
     write_report(study, output)

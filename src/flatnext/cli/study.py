@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
 
     from flatnext.progress import ConsoleDisplay
     from flatnext.study.plan import make_plan
-    from flatnext.study.run import run_study
+    from flatnext.study.runner import run_study
 
     failures = run_study(
         make_plan(configs, options.seeds, options.first_seed),

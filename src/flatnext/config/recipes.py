@@ -83,8 +83,10 @@ def with_method(kind: type[Method]) -> Config:
     AMP and its variants have the radius that AMP's authors use with cutout: epsilon 0.3 and inner rate 0.5. Only for
     AMP itself is that the authors' choice; for the others it has not been tuned.
     """
-    settings = {"epsilon": 0.3, "inner_lr": 0.5} if issubclass(kind, Ball) else {}
-    return replace(sgd(), recipe=kind.name, method=kind(**settings))
+    method = kind()
+    if isinstance(method, Ball):
+        method = replace(method, epsilon=0.3, inner_lr=0.5)
+    return replace(sgd(), recipe=kind.name, method=method)
 
 
 def cpu() -> Config:

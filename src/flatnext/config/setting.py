@@ -87,7 +87,10 @@ def described(settings: Any) -> Iterator[tuple[Field[Any], SettingInfo]]:
             yield item, item.metadata["info"]
 
 
-type_hints = cache(typing.get_type_hints)  # slow, and asked for with every value of settings
+@cache  # slow, and needed for every value
+def type_hints(kind: Any) -> dict[str, Any]:
+    """Return the types of the fields of a dataclass by name."""
+    return typing.get_type_hints(kind)
 
 
 def require(condition: bool, message: str) -> None:
@@ -101,7 +104,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check the type, the range and the owner of each setting; a list becomes a tuple, a whole number a float."""
-        hints = type_hints(type(self))
+        kind: Any = type(self)
+        hints = type_hints(kind)
         for item in fields(self):  # type: ignore[arg-type]  # the classes that inherit are dataclasses
             object.__setattr__(self, item.name, parse(hints[item.name], getattr(self, item.name), item.name))
         for item, info in described(self):
