@@ -10,12 +10,30 @@ import torch
 from places import REPOSITORY
 
 from flatnext import cli
-from flatnext.bench import child, inference, training
+from flatnext.bench import baseline, child, inference, training
 from flatnext.bench.baseline import BASELINE
 from flatnext.bench.roofline import measure_rates
 from flatnext.bench.table import format_bench
 
 FLAGS = ["--blocks", "1,1", "--cardinality", "2", "--stem", "8", "--image-size", "8", "--batch-size", "4"]
+
+
+class InProcess:
+    """Stands for a child that runs the baseline's inference: runs it in this process."""
+
+    def __init__(self, module, settings):
+        assert module == "flatnext.bench.baseline"
+        self.contender = baseline.make(json.loads(json.dumps(settings)))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def ask(self, do, **request):
+        assert do == "infer"
+        return {"seconds": self.contender.infer(**request)}
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +43,7 @@ def measured(tmp_path_factory):
     arguments = ["bench", *FLAGS, "--parts", "training", "inference", "--rounds", "1", "--methods", "amp"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(child, "SETTLE", 0.0)
+        patch.setattr(inference, "Child", InProcess)
         for part in (training, inference):
             patch.setattr(part, "measure_rates", functools.partial(measure_rates, side=64, megabytes=1))
         assert cli.main([*arguments, "--recipes", "quick-amp", "--precision", "fp32", "--json", str(path)]) == 0
@@ -63,7 +82,7 @@ def test_the_table_names_every_contender(measured):
 def test_the_published_measurements_are_tables(path):
     result = json.loads(path.read_text())
     text = format_bench(result)
-    assert text.count("| ---") == len(result["parts"])
+    assert text.count("\n| --- |") == len(result["parts"])
     assert text.startswith(result["device_name"])
 
 

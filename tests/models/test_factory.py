@@ -47,7 +47,7 @@ def test_a_config_from_before_there_were_blocks_is_the_baselines_model():
         ({"pyramid_alpha": 4}, "pyramid_alpha belongs to widths=pyramid, not to constant-by-stage"),
         ({"widths": "pyramid", "pyramid_alpha": 0}, "pyramid_alpha is 0: give at least 1"),
         ({"widths": "pyramid", "pyramid_alpha": 2000}, "more than parameter_budget 5,000,000: lower .*pyramid_alpha"),
-        ({"widths": "pyramid", "pyramid_alpha": 10**30}, "too large to count its parameters: lower .*pyramid_alpha"),
+        ({"widths": "pyramid", "pyramid_alpha": 10**15}, "too large to count its parameters: lower .*pyramid_alpha"),
         ({**GROUPED, **PYRAMID, "stem": 21}, "cannot pad 21 channels to 20: lower stem to 20"),
         ({**PLAIN, "block": "basic", "bottleneck_width": 400}, "more than parameter_budget 5,000,000: lower blocks"),
     ],
@@ -62,7 +62,7 @@ def test_mistakes_are_named_in_one_line(settings, message):
 def test_a_run_trains_and_scores(name, tmp_path):
     shape = {key: getattr(VARIANTS[name], key) for key in Config().to_json()["model"]}
     result = train(tiny(**{**shape, "epochs": 1}), tmp_path / "run")
-    assert 0 <= result["last"]["test"]["accuracy"] <= 1
+    assert 0 <= result.last.test.accuracy <= 1
 
 
 # Parameter budget
@@ -78,7 +78,7 @@ def test_a_model_at_the_budget_is_built_and_one_above_is_refused():
         build(Model(parameter_budget=4_761_769), classes=10)
 
 
-@pytest.mark.parametrize("width", [40_000, 10**10, 10**30])
+@pytest.mark.parametrize("width", [40_000, 10**10, 10**15])
 def test_a_model_that_no_memory_could_hold_is_refused(width):
     with pytest.raises(InputError, match="lower blocks, cardinality, bottleneck_width"):
         build(Model(bottleneck_width=width), classes=10)

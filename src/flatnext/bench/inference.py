@@ -23,7 +23,7 @@ SMALL_CALLS = 10  # in a turn of a single image, which is short
 
 
 def measure_inference(setup: Setup) -> dict[str, Any]:
-    """Return by batch size the seconds of every turn and the rates that follow: one image, `batch_size`, and twice."""
+    """Return by batch size the seconds of every turn and the rates that follow: 1, `batch_size`, and its double."""
     summary = summary_of(setup.plan)
     rates = measure_rates(setup.device, setup.precision)
     samples = take_turns(setup)

@@ -104,14 +104,14 @@ def measure_memory(setup: Setup) -> dict[str, Any]:
             peaks[name] = child.ask(what="peak")["bytes"]
     setup.say("memory: growth")
     with Child("flatnext.bench.memory", common) as child:
-        held = child.ask(what="growth")["bytes"]
+        epoch_bytes = child.ask(what="growth")["bytes"]
     return {
         "batch_size": batch_size,
         "steps": GPU_STEPS if setup.device.type == "cuda" else STEPS,
         "peak_bytes": peaks,
         "times_less_than_report": {name: peaks[BASELINE] / value for name, value in peaks.items()},
-        "epoch_bytes": held,
-        "growth_bytes": held[-1] - held[1],
+        "epoch_bytes": epoch_bytes,
+        "growth_bytes": epoch_bytes[-1] - epoch_bytes[1],
     }
 
 

@@ -83,11 +83,11 @@ def _memory(part: dict[str, Any], result: dict[str, Any]) -> str:
         [name, f"{peak / 2**20:,.0f}", f"{part['times_less_than_report'][name]:.2f}"]
         for name, peak in part["peak_bytes"].items()
     ]
-    held = ", ".join(f"{value / 2**20:.1f}" for value in part["epoch_bytes"])
-    grown = f"{part['growth_bytes'] / 2**20:+.1f} MiB from epoch 2 to the last"
+    epochs = ", ".join(f"{value / 2**20:.1f}" for value in part["epoch_bytes"])
+    growth = f"{part['growth_bytes'] / 2**20:+.1f} MiB from epoch 2 to the last"
     return (
         f"{markdown(head, rows)}\n\nBatch {part['batch_size']}, {part['steps']} steps, n = 1. "
-        f"A small run on the digits holds {held} MiB at the end of its epochs: {grown}."
+        f"A small run on the digits holds {epochs} MiB at the end of its epochs: {growth}."
     )
 
 

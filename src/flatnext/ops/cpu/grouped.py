@@ -24,7 +24,7 @@ def convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def fits(layer: nn.Conv2d, x: Tensor) -> bool:
-    """Return whether this 3x3 convolution, padded by 1 and without a bias, is one that the kernel is faster in."""
+    """Return whether the kernel takes this 3x3 convolution (padded by 1, without a bias) and is faster."""
     group, stride = layer.in_channels // layer.groups, layer.stride[0]
     kernels = kernels_for(x)
     return (

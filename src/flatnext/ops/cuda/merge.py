@@ -13,13 +13,13 @@ class MergeGroups(torch.autograd.Function):
     """Make the weight of a grouped convolution that of one with fewer, wider groups, and its gradient the reverse."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, groups: int, together: int, kind: torch.dtype) -> Tensor:
-        """Return (O, C / groups * together, 3, 3) of type `kind`, zero between the groups that are put together."""
+    def forward(ctx: Any, weight: Tensor, groups: int, together: int, dtype: torch.dtype) -> Tensor:
+        """Return (O, C / groups * together, 3, 3) of type `dtype`, zero between the groups that are put together."""
         ctx.sizes = groups, together
         ctx.weight = weight.shape, weight.stride(), weight.dtype
         outputs, group, *kernel = weight.shape
         shape = outputs, group * together, *kernel
-        merged = torch.empty(shape, dtype=kind, device=weight.device, memory_format=torch.channels_last).zero_()
+        merged = torch.empty(shape, dtype=dtype, device=weight.device, memory_format=torch.channels_last).zero_()
         _blocks(merged, groups, together).copy_(_by_group(weight, groups, together))
         return merged
 
@@ -27,8 +27,8 @@ class MergeGroups(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradient of the grouped weight, in its layout."""
-        shape, stride, kind = ctx.weight
-        grouped = torch.empty_strided(shape, stride, dtype=kind, device=gradient.device)
+        shape, stride, dtype = ctx.weight
+        grouped = torch.empty_strided(shape, stride, dtype=dtype, device=gradient.device)
         _by_group(grouped, *ctx.sizes).copy_(_blocks(gradient, *ctx.sizes))
         return grouped, None, None, None
 
@@ -40,5 +40,5 @@ def _by_group(weight: Tensor, groups: int, together: int) -> Tensor:
 
 def _blocks(merged: Tensor, groups: int, together: int) -> Tensor:
     """View the blocks on the diagonal of (O, c * together, 3, 3) as `_by_group` has them."""
-    parts = merged.unflatten(1, (together, -1)).unflatten(0, (groups // together, together, -1))
-    return parts.diagonal(dim1=1, dim2=3)
+    blocks = merged.unflatten(1, (together, -1)).unflatten(0, (groups // together, together, -1))
+    return blocks.diagonal(dim1=1, dim2=3)

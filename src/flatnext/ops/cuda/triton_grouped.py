@@ -1,8 +1,8 @@
-"""The grouped 3x3 convolution as kernels of our own for GPUs, written in Triton.
+"""The grouped 3x3 convolution as Triton kernels for GPUs. They have not been measured on a GPU yet.
 
 Images lie channels-last, so the 16 channels of a few neighbouring groups are a row of a matrix, a pixel each; a product
 with a 16 x 16 matrix, zero between the groups, is what a GPU's matrix units do. Pixels are fetched from memory once and
-then read from the cache for the nine taps; weights are read in float32 as they are, without a copy in bf16.
+then read from the cache for the nine taps; weights are read in float32, without a copy in bf16.
 Imported only where Triton is installed.
 """
 
@@ -89,7 +89,7 @@ def _weight_kernel(  # type: ignore[no-untyped-def]
     stride: tl.constexpr,
     tile: tl.constexpr,
 ):
-    """Write the part of 16 channels and a chunk of pixels in the weight's gradient; product's columns: tap, channel."""
+    """Write what a chunk of pixels adds to the weight's gradient in 16 channels; columns are (tap, channel)."""
     lane = tl.arange(0, 16)
     entry = tl.arange(0, 256)
     tap = entry // 16
@@ -106,9 +106,9 @@ def _weight_kernel(  # type: ignore[no-untyped-def]
         place = pixel[:, None] * channels + (first + lane)[None, :]
         slopes = tl.load(gradient + place, mask=(pixel < pixels)[:, None], other=0.0)
         total += tl.dot(tl.trans(slopes), values, input_precision="ieee")
-    own = (lane[:, None] // group == (entry % 16)[None, :] // group) & (tap < 9)[None, :]
+    in_group = (lane[:, None] // group == (entry % 16)[None, :] // group) & (tap < 9)[None, :]
     place = (tl.program_id(1) * channels + first + lane)[:, None] * (group * 9) + (entry % group * 9 + tap)[None, :]
-    tl.store(parts + place, total, mask=own)
+    tl.store(parts + place, total, mask=in_group)
 
 
 def convolution(x: Tensor, weight: Tensor, stride: int, groups: int, wide: int = 16) -> Tensor:
@@ -169,7 +169,7 @@ def _convolve(source: Tensor, weight: Tensor, target: Tensor, stride: int, wide:
 
 
 def _weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor, stride: int, tile: int = 32) -> Tensor:
-    """Return the gradient of `weight`: that of chunks of the pixels, then their sum, always in the same order."""
+    """Return the gradient of `weight`: the sum over chunks of pixels, always in the same order."""
     channels, group = x.shape[1], weight.shape[1]
     total = gradient.numel() // channels
     chunk = triton.cdiv(triton.cdiv(total, max(PROGRAMS * 16 // channels, 1)), tile) * tile
