@@ -1,4 +1,4 @@
-"""An `evidence.json` as `flatnext evaluate --parts` would write it, made up: AMP flatter and better calibrated."""
+"""What `flatnext evidence` would measure on a run, made up: AMP flatter and better calibrated."""
 
 from __future__ import annotations
 
@@ -9,6 +9,30 @@ from typing import Any
 import numpy as np
 
 from flatnext.config import Config
+from flatnext.runs.evidence import (
+    AttackResult,
+    Attacks,
+    Calibration,
+    Check,
+    Corruptions,
+    CorruptionScores,
+    Curve,
+    Eigenvalues,
+    Errors,
+    Evidence,
+    ExplainedMistake,
+    Flatness,
+    Measurement,
+    Provenance,
+    Reliability,
+    Scaled,
+    Sharpness,
+    Surface,
+    TestSets,
+    Trace,
+)
+from flatnext.runs.scores import Scores
+from flatnext.schema import dump
 
 PARTS = ("calibration", "errors", "flatness", "corruptions", "attacks", "test_sets")
 
@@ -17,52 +41,48 @@ CORRUPTIONS = ("gaussian_noise", "defocus_blur", "snow", "contrast", "jpeg_compr
 STEEP = {"sgd": 1.0, "amp": 0.35, "momentum-amp": 0.6}
 """How steep the loss is around a method's solution."""
 
+Png = Callable[[np.random.Generator], str]
+
 
 def evidence(
-    config: Config,
-    classes: Sequence[str],
-    confusion: np.ndarray,
-    png: Callable[[np.random.Generator], str],
-    parts: Sequence[str] = PARTS,
-    images: int = 2000,
-    **settings: dict[str, Any],
+    config: Config, classes: Sequence[str], confusion: np.ndarray, png: Png, parts: Sequence[str] = PARTS
 ) -> dict[str, Any]:
-    """Return the content of the file; `settings` are those of parts, by the part's name."""
+    """Return the content of `evidence.json` with these parts."""
     random = np.random.default_rng([7, config.seed, *config.recipe.encode()])
     steep = STEEP.get(config.method.name, 0.8) * math.exp(0.05 * random.standard_normal())
     accuracy = float(np.trace(confusion) / confusion.sum())
     makers = {
         "calibration": lambda: calibration(config, accuracy, steep, random),
         "errors": lambda: errors(confusion, accuracy, random, png),
-        "flatness": lambda: flatness(steep, images, random),
-        "corruptions": lambda: corruptions(accuracy, images, random),
-        "attacks": lambda: attacks(accuracy, images, random),
+        "flatness": lambda: flatness(steep, random),
+        "corruptions": lambda: corruptions(accuracy, random),
+        "attacks": lambda: attacks(accuracy, random),
         "test_sets": lambda: test_sets(accuracy, confusion),
     }
+    results = {
+        name: Measurement(settings={"seed": 0}, made=made(name), result=make())
+        for name, make in makers.items()
+        if name in parts
+    }
+    content = dump(Evidence(checkpoint="last", sha256="0" * 64, classes=tuple(classes), **results))
     return {
-        "checkpoint": "last",
-        "sha256": "0" * 64,
-        "classes": list(classes),
-        "parts": {
-            name: {"settings": settings.get(name, {"seed": 0}), "made": made(name), "result": makers[name]()}
-            for name in PARTS
-            if name in parts
-        },
+        **{name: content[name] for name in ("checkpoint", "sha256", "classes")},
+        "parts": {name: content[name] for name in results},
     }
 
 
-def made(name: str) -> dict[str, Any]:
-    return {
-        "date": "2026-11-23T12:00:00+00:00",
-        "command": f"flatnext evaluate RUN --parts {name}",
-        "device": "cpu",
-        "threads": 2,
-        "torch": "2.13.0+cpu",
-        "seconds": 12.5,
-    }
+def made(name: str) -> Provenance:
+    return Provenance(
+        date="2026-11-23T12:00:00+00:00",
+        command=f"flatnext evidence RUN --measurements {name}",
+        device="cpu",
+        threads=2,
+        torch="2.13.0+cpu",
+        seconds=12.5,
+    )
 
 
-def calibration(config: Config, accuracy: float, steep: float, random: np.random.Generator) -> dict[str, Any]:
+def calibration(config: Config, accuracy: float, steep: float, random: np.random.Generator) -> Calibration:
     def scores(over: float) -> dict[str, Any]:
         noise = 0.0005 * abs(random.standard_normal())
         return {
@@ -74,180 +94,129 @@ def calibration(config: Config, accuracy: float, steep: float, random: np.random
         }
 
     over = 0.035 * steep**0.5
-    scaled = {"temperature": 1 + 0.6 * steep**0.5, "validation_count": 5000, **scores(0.004)}
-    return {
-        "count": 10_000,
-        "accuracy": accuracy,
-        **scores(over),
-        "bins": 15,
-        "scaled": scaled if config.data.validation else None,
-    }
+    scaled = Scaled(temperature=1 + 0.6 * steep**0.5, validation_count=5000, **scores(0.004))
+    scaled = scaled if config.data.validation else None
+    return Calibration(count=10_000, accuracy=accuracy, bins=15, scaled=scaled, **scores(over))
 
 
-def reliability(over: float, random: np.random.Generator) -> dict[str, Any]:
+def reliability(over: float, random: np.random.Generator) -> Reliability:
     edges = np.linspace(0, 1, 16)
     counts = np.round(10_000 * edges[1:] ** 14 / (edges[1:] ** 14).sum()).astype(int)
     middle = (edges[1:] + edges[:-1]) / 2
     right = np.clip(middle - 5 * over * middle * (1 - middle) + 0.01 * random.standard_normal(15), 0, 1)
-    empty = counts == 0
-    return {
-        "edges": edges.tolist(),
-        "counts": counts.tolist(),
-        "confidence": [None if gone else float(value) for value, gone in zip(middle, empty, strict=True)],
-        "accuracy": [None if gone else float(value) for value, gone in zip(right, empty, strict=True)],
-    }
+    return Reliability(
+        edges=tuple(edges.tolist()),
+        counts=tuple(counts.tolist()),
+        confidence=tuple(None if n == 0 else float(value) for value, n in zip(middle, counts, strict=True)),
+        accuracy=tuple(None if n == 0 else float(value) for value, n in zip(right, counts, strict=True)),
+    )
 
 
-def errors(
-    confusion: np.ndarray, accuracy: float, random: np.random.Generator, png: Callable[[np.random.Generator], str]
-) -> dict[str, Any]:
+def errors(confusion: np.ndarray, accuracy: float, random: np.random.Generator, png: Png) -> Errors:
     pairs = [(i, j) for i, j in np.argwhere(confusion) if i != j]
-    chosen = [pairs[k] for k in random.integers(len(pairs), size=12)]
-    mistakes = [
-        {
-            "index": int(random.integers(confusion.sum())),
-            "label": int(label),
-            "predicted": int(predicted),
-            "confidence": 0.999 - 0.01 * place,
-            **{name: png(random) for name in ("png", "cam", "cam_label")},
-        }
-        for place, (label, predicted) in enumerate(chosen)
-    ]
-    counted = int(confusion.sum())
-    return {"count": counted, "accuracy": accuracy, "confusion": confusion.tolist(), "mistakes": mistakes}
+    mistakes = tuple(
+        ExplainedMistake(
+            index=int(random.integers(confusion.sum())),
+            label=int(label),
+            predicted=int(predicted),
+            confidence=0.999 - 0.01 * place,
+            png=png(random),
+            cam=png(random),
+            cam_label=png(random),
+        )
+        for place, (label, predicted) in enumerate(pairs[k] for k in random.integers(len(pairs), size=12))
+    )
+    matrix = tuple(map(tuple, confusion.tolist()))
+    return Errors(count=int(confusion.sum()), accuracy=accuracy, confusion=matrix, mistakes=mistakes)
 
 
-def flatness(steep: float, images: int, random: np.random.Generator) -> dict[str, Any]:
-    centre = 0.004 / steep**0.3
+def flatness(steep: float, random: np.random.Generator) -> Flatness:
+    centre, images = 0.004 / steep**0.3, 2000
 
-    def curve(name: str, radii: Sequence[float], power: float, directions: int) -> dict[str, Any]:
-        rises = [
-            [2 * steep * r**power * math.exp(0.1 * random.standard_normal()) for r in radii] for _ in range(directions)
-        ]
-        losses = centre + np.array(rises)
-        sd = losses.std(axis=0, ddof=1).tolist() if directions > 1 else None
-        return {
-            "direction": name,
-            "radii": list(radii),
-            "unit": 40.0,
-            "centre": centre,
-            "mean": losses.mean(axis=0).tolist(),
-            "sd": sd,
-            "losses": losses.tolist(),
-            "count": images,
-        }
+    def curve(radii: Sequence[float], power: float, directions: int) -> Curve:
+        noise = np.exp(0.1 * random.standard_normal((directions, len(radii))))
+        losses = centre + 2 * steep * np.array(radii) ** power * noise
+        return Curve(
+            radii=tuple(radii),
+            unit=40.0,
+            centre=centre,
+            mean=tuple(losses.mean(axis=0).tolist()),
+            losses=tuple(map(tuple, losses.tolist())),
+            count=images,
+        )
 
-    def sharpness(kind: str, ball: str, radii: Sequence[float], rise: float) -> list[dict[str, Any]]:
-        found = []
-        for radius in radii:
-            increase = rise * steep * radius * math.exp(0.08 * random.standard_normal())
-            ends = {"loss": centre, "worst": centre + increase, "increase": increase}
-            found.append({"kind": kind, "ball": ball, "radius": radius, "steps": 1, "count": images, **ends})
-            found[-1]["distance"] = 0.01 * steep if kind == "amp" else radius  # AMP's step is not normed
-        return found
+    def ascent(ball: str, radius: float, rise: float, distance: float) -> Sharpness:
+        increase = rise * steep * radius * math.exp(0.08 * random.standard_normal())
+        ends = {"loss": centre, "worst": centre + increase, "increase": increase}
+        return Sharpness(ball=ball, radius=radius, steps=1, distance=distance, count=images, **ends)
 
     largest = 60 * steep * math.exp(0.1 * random.standard_normal())
-    return {
-        "split": "train",
-        "random": curve("random", (0.02, 0.05, 0.1, 0.2, 0.3, 0.5), 2, 5),
-        "gradient": curve("gradient", (0.05, 0.1, 0.2, 0.5), 1.5, 1),
-        "surface": surface(centre, steep, images),
-        "amp": sharpness("amp", "tensor", (0.1, 0.5, 1.0), 0.2),
-        "sam": sharpness("sam", "global", (0.05, 0.1), 1.5),
-        "asam": sharpness("asam", "adaptive", (0.5, 2.0), 0.1),
-        "eigenvalues": {
-            "values": [largest, 0.6 * largest],
-            "residuals": [0.01, 0.02],
-            "smallest": -0.1,
-            "smallest_residual": 0.01,
-            "converged": True,
-            "steps": 18,
-            "dimension": 4_761_770,
-            "precision": "fp32",
-            "count": images // 4,
-        },
-        "trace": {
-            "trace": 25 * largest,
-            "standard_error": 30.0,
-            "samples": [25 * largest] * 10,
-            "probes": 10,
-            "dimension": 4_761_770,
-            "precision": "fp32",
-            "count": images // 4,
-        },
-    }
+    return Flatness(
+        random=curve((0.02, 0.05, 0.1, 0.2, 0.3, 0.5), 2, 5),
+        gradient=curve((0.05, 0.1, 0.2, 0.5), 1.5, 1),
+        surface=surface(centre, steep, images),
+        amp=tuple(ascent("tensor", radius, 0.2, 0.01 * steep) for radius in (0.1, 0.5, 1.0)),
+        sam=tuple(ascent("global", radius, 1.5, radius) for radius in (0.05, 0.1)),
+        asam=tuple(ascent("adaptive", radius, 0.1, radius) for radius in (0.5, 2.0)),
+        eigenvalues=Eigenvalues(values=(largest, 0.6 * largest), residuals=(0.01, 0.02), converged=True, count=500),
+        trace=Trace(trace=25 * largest, standard_error=30.0, probes=10, count=500),
+    )
 
 
-def surface(centre: float, steep: float, images: int) -> dict[str, Any]:
+def surface(centre: float, steep: float, images: int) -> Surface:
     positions = np.linspace(-1, 1, 11)
     a, b = np.meshgrid(positions, positions, indexing="ij")
     losses = centre + 2.5 * (1 - np.exp(-2 * steep * (a**2 + 0.7 * b**2 + 0.4 * a * b + 0.3 * a**2 * b)))
-    return {
-        "positions": positions.tolist(),
-        "unit": 40.0,
-        "cosine": 0.01,
-        "centre": centre,
-        "losses": losses.tolist(),
-        "count": images,
-    }
+    rows = tuple(map(tuple, losses.tolist()))
+    return Surface(positions=tuple(positions.tolist()), centre=centre, losses=rows, count=images)
 
 
-def corruptions(accuracy: float, images: int, random: np.random.Generator) -> dict[str, Any]:
+def corruptions(accuracy: float, random: np.random.Generator) -> Corruptions:
     table = {
-        name: [
+        name: tuple(
             accuracy - 0.02 * severity * (1 + place) / 2 - 0.004 * abs(random.standard_normal())
             for severity in range(1, 6)
-        ]
+        )
         for place, name in enumerate(CORRUPTIONS)
     }
-    generated = {
-        "source": "generated",
-        "seed": 0,
-        "count": images,
-        "clean": accuracy,
-        "mean": float(np.mean(list(table.values()))),
-        "severities": [1, 2, 3, 4, 5],
-        "by_severity": np.mean(list(table.values()), axis=0).tolist(),
-        "by_corruption": {name: float(np.mean(values)) for name, values in table.items()},
-        "accuracy": table,
-    }
-    return {"generated": generated, "published": None}
+    scores = {"source": "generated", "seed": 0, "count": 2000, "clean": accuracy, "severities": (1, 2, 3, 4, 5)}
+    return Corruptions(generated=CorruptionScores(accuracy=table, **scores))
 
 
-def attacks(accuracy: float, images: int, random: np.random.Generator) -> dict[str, Any]:
-    def attack(name: str, norm: str, budget: float, left: float, seconds: float) -> dict[str, Any]:
-        return {
-            "attack": name,
-            "norm": norm,
-            "budget": budget,
-            "count": images // 2,
-            "clean_accuracy": accuracy,
-            "robust_accuracy": max(0.0, accuracy * left + 0.01 * random.standard_normal()),
-            "precision": "fp32",
-            "seed": 0,
-            "seconds": seconds,
-            "parts": [],
-        }
+def attacks(accuracy: float, random: np.random.Generator) -> Attacks:
+    def attack(name: str, norm: str, budget: float, left: float, seconds: float) -> AttackResult:
+        return AttackResult(
+            attack=name,
+            norm=norm,
+            budget=budget,
+            count=1000,
+            clean_accuracy=accuracy,
+            robust_accuracy=max(0.0, accuracy * left + 0.01 * random.standard_normal()),
+            precision="fp32",
+            seed=0,
+            seconds=seconds,
+        )
 
-    return {
-        "attacks": [
+    return Attacks(
+        attacks=(
             attack("fgsm", "linf", 1.0, 0.5, 2.0),
             attack("pgd", "linf", 1.0, 0.3, 20.0),
-            attack("autoattack-quick", "linf", 1.0, 0.25, 160.0),
+            attack("autoattack", "linf", 1.0, 0.25, 160.0),
             attack("fgsm", "linf", 8.0, 0.15, 2.0),
             attack("pgd", "linf", 8.0, 0.0, 20.0),
             attack("pgd", "l2", 32.0, 0.4, 20.0),
-        ],
-        "checks": [
-            {"name": "FGSM is weaker than PGD", "passed": True, "values": {"fgsm": 0.5, "pgd": 0.3}},
-            {"name": "every image has a gradient", "passed": True, "values": {"without": 0.0}},
-        ],
-    }
+        ),
+        checks=(
+            Check(name="FGSM is weaker than PGD", passed=True, values={"fgsm": 0.5, "pgd": 0.3}),
+            Check(name="every image has a gradient", passed=True, values={"without": 0.0}),
+        ),
+    )
 
 
-def test_sets(accuracy: float, confusion: np.ndarray) -> dict[str, Any]:
-    scores = {"loss": 0.6, "accuracy": accuracy - 0.08, "count": int(confusion.sum()), "confusion": confusion.tolist()}
-    return {"sets": {"cifar10.1_v6": scores}}
+def test_sets(accuracy: float, confusion: np.ndarray) -> TestSets:
+    matrix = tuple(map(tuple, confusion.tolist()))
+    scores = Scores(loss=0.6, accuracy=accuracy - 0.08, count=int(confusion.sum()), confusion=matrix)
+    return TestSets(sets={"cifar10.1_v6": scores})
 
 
 test_sets.__test__ = False  # type: ignore[attr-defined]  # not one of pytest's

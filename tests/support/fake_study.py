@@ -15,6 +15,9 @@ from fake_evidence import evidence as made_evidence
 from PIL import Image
 
 from flatnext.config import Config, recipe
+from flatnext.runs.records import CheckpointScores, Environment, Epoch, Failure, Result, Session
+from flatnext.runs.scores import Mistake, Scores
+from flatnext.schema import dump
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -51,7 +54,6 @@ def write_run(
     error: str | None = None,
     command: str = "",
     evidence: Sequence[str] = (),
-    evidence_options: dict[str, Any] | None = None,
 ) -> None:
     """Write one run folder. `accuracy` is the test accuracy of the last epoch (default: near the recipe's level).
 
@@ -63,7 +65,7 @@ def write_run(
     config = replace(config, epochs=epochs, schedule=schedule, data=data)
     command = command or f"flatnext train --recipe {config.recipe} --seed {config.seed}"
     write_json(folder / "config.json", config.to_json())
-    write_json(folder / "environment.json", environment(config, command, classes, test_images))
+    write_json(folder / "environment.json", dump(environment(config, command, classes, test_images)))
     random = np.random.default_rng([config.seed, *config.recipe.encode()])
     if accuracy is None:
         shared = 0.002 * np.random.default_rng(config.seed).standard_normal()
@@ -72,14 +74,13 @@ def write_run(
     reached = float(np.trace(matrix) / matrix.sum())
     done = epochs if finished else epochs // 2
     lines = [metrics(epoch, config, reached, random, test_curve) for epoch in range(1, done + 1)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(dump(line)) + "\n" for line in lines))
     if error is not None:
-        write_json(folder / "failure.json", {"error": error, "epoch": done, "step": 352 * done})
+        write_json(folder / "failure.json", dump(Failure(error=error, epoch=done, step=352 * done)))
     elif finished:
-        write_json(folder / "result.json", result(lines, matrix, validation, random))
+        write_json(folder / "result.json", dump(result(lines, matrix, validation, random)))
     if evidence:
-        content = made_evidence(config, classes, matrix, png, evidence, **evidence_options or {})
-        write_json(folder / "evidence.json", content)
+        write_json(folder / "evidence.json", made_evidence(config, classes, matrix, png, evidence))
 
 
 def write_json(file: Path, content: Any) -> None:
@@ -87,24 +88,24 @@ def write_json(file: Path, content: Any) -> None:
     file.write_text(json.dumps(content))
 
 
-def environment(config: Config, command: str, classes: Sequence[str], test_images: int) -> dict[str, Any]:
-    machine = {"torch": "2.13.0+cpu", "device_name": "AMD EPYC", "threads": 2, "processes": 1}
+def environment(config: Config, command: str, classes: Sequence[str], test_images: int) -> Environment:
+    machine: dict[str, Any] = {"torch": "2.13.0+cpu", "device_name": "AMD EPYC", "threads": 2}
     started = f"2026-11-23T{5 + config.seed:02d}:00:00+00:00"
-    return {
+    return Environment(
         **machine,
-        "flatnext": "0.1.0",
-        "python": "3.11.7",
-        "numpy": "2.4.6",
-        "platform": "Linux-6.1-x86_64",
-        "device": "cpu",
-        "precision": "bf16",
-        "parameters": 4_761_770,
-        "train_images": config.data.train_images or 50_000 - config.data.validation,
-        "validation_images": config.data.validation,
-        "test_images": test_images,
-        "classes": list(classes),
-        "sessions": [{"command": command, "started": started, "from_step": 0, **machine}],
-    }
+        flatnext="0.1.0",
+        python="3.11.7",
+        numpy="2.4.6",
+        platform="Linux-6.1-x86_64",
+        device="cpu",
+        precision="bf16",
+        parameters=4_761_770,
+        train_images=config.data.train_images or 50_000 - config.data.validation,
+        validation_images=config.data.validation,
+        test_images=test_images,
+        classes=tuple(classes),
+        sessions=(Session(command=command, started=started, **machine),),
+    )
 
 
 def confusion(accuracy: float, classes: int, images: int, random: np.random.Generator) -> np.ndarray:
@@ -120,63 +121,60 @@ def confusion(accuracy: float, classes: int, images: int, random: np.random.Gene
     return matrix
 
 
-def metrics(epoch: int, config: Config, level: float, random: np.random.Generator, test_curve: bool) -> dict[str, Any]:
+def metrics(epoch: int, config: Config, level: float, random: np.random.Generator, test_curve: bool) -> Epoch:
     progress = epoch / config.epochs
     amp = config.method.name == "amp"
     test = level - (level - 0.35) * (1 - progress) ** 2.5 + 0.01 * (1 - progress) * random.standard_normal()
     train = min(1.0, test + (0.01 if amp else 0.045) * progress)
-    evaluated = test_curve or config.data.validation > 0
-    return {
-        "epoch": epoch,
-        "step": 352 * epoch,
-        "learning_rate": 0.1 * (1 - progress),
-        "train_loss": 3.2 * (1 - train) + 0.02,
-        "train_accuracy": train,
-        "validation_loss": 3.6 * (1 - test) + 0.05 if config.data.validation else None,
-        "validation_accuracy": test - 0.002 if config.data.validation else None,
-        "test_loss": 3.5 * (1 - test) + 0.05 if test_curve else None,
-        "test_accuracy": test if test_curve else None,
-        "train_seconds": (930 if amp else 480) + 5 * random.standard_normal(),
-        "evaluation_seconds": 20.0 if evaluated else 0.0,
-        "images_per_second": 48.0 if amp else 94.0,
-    }
+    return Epoch(
+        epoch=epoch,
+        step=352 * epoch,
+        learning_rate=0.1 * (1 - progress),
+        train_loss=3.2 * (1 - train) + 0.02,
+        train_accuracy=train,
+        validation_loss=3.6 * (1 - test) + 0.05 if config.data.validation else None,
+        validation_accuracy=test - 0.002 if config.data.validation else None,
+        test_loss=3.5 * (1 - test) + 0.05 if test_curve else None,
+        test_accuracy=test if test_curve else None,
+        train_seconds=(930 if amp else 480) + 5 * random.standard_normal(),
+        evaluation_seconds=20.0 if test_curve or config.data.validation else 0.0,
+        images_per_second=48.0 if amp else 94.0,
+    )
 
 
-def result(
-    lines: list[dict[str, Any]], matrix: np.ndarray, validation: bool, random: np.random.Generator
-) -> dict[str, Any]:
-    def scores(shift: float) -> dict[str, Any]:
-        accuracy = float(np.trace(matrix) / matrix.sum())
-        return {"loss": 3.5 * (1 - accuracy) + 0.05 + shift, "accuracy": accuracy, "count": int(matrix.sum())}
+def result(lines: list[Epoch], matrix: np.ndarray, validation: bool, random: np.random.Generator) -> Result:
+    accuracy = float(np.trace(matrix) / matrix.sum())
+    loss, rows = 3.5 * (1 - accuracy) + 0.05, tuple(map(tuple, matrix.tolist()))
+    held_out = Scores(loss=loss + 0.01, accuracy=accuracy - 0.002, count=5000) if validation else None
 
-    def checkpoint(epoch: int) -> dict[str, Any]:
-        held_out = {**scores(0.01), "accuracy": scores(0)["accuracy"] - 0.002, "count": 5000} if validation else None
-        return {"epoch": epoch, "validation": held_out, "test": {**scores(0), "confusion": matrix.tolist()}}
+    def checkpoint(epoch: int) -> CheckpointScores:
+        test = Scores(loss=loss, accuracy=accuracy, count=int(matrix.sum()), confusion=rows)
+        return CheckpointScores(epoch=epoch, validation=held_out, test=test)
 
     epochs = len(lines)
-    return {
-        "last": checkpoint(epochs),
-        "best": checkpoint(max(1, epochs - int(random.integers(3)))) if validation else None,
-        "mistakes": mistakes(matrix, random),
-        "train_seconds": sum(line["train_seconds"] for line in lines),
-        "images_per_second": lines[-1]["images_per_second"],
-    }
+    return Result(
+        last=checkpoint(epochs),
+        best=checkpoint(max(1, epochs - int(random.integers(3)))) if validation else None,
+        mistakes=mistakes(matrix, random),
+        train_seconds=sum(line.train_seconds for line in lines),
+        images_per_second=lines[-1].images_per_second,
+    )
 
 
-def mistakes(matrix: np.ndarray, random: np.random.Generator) -> list[dict[str, Any]]:
+def mistakes(matrix: np.ndarray, random: np.random.Generator) -> tuple[Mistake, ...]:
     pairs = [(i, j) for i, j in np.argwhere(matrix) if i != j]
     chosen = [pairs[k] for k in random.integers(len(pairs), size=24)] if pairs else []
     confidences = np.sort(1 - 0.1 * random.random(len(chosen)) ** 3)[::-1]
-    return [
-        {
-            "index": int(random.integers(matrix.sum())),
-            "label": int(label),
-            "predicted": int(predicted),
-            "confidence": float(confidence),
-            "png": png(random),
-        }
+    return tuple(
+        Mistake(
+            index=int(random.integers(matrix.sum())),
+            label=int(label),
+            predicted=int(predicted),
+            confidence=float(confidence),
+            png=png(random),
+        )
         for (label, predicted), confidence in zip(chosen, confidences, strict=True)
-    ]
+    )
 
 
 def png(random: np.random.Generator) -> str:

@@ -25,7 +25,8 @@ class Table:
 
     `series` gives each row the number of the recipe it belongs to, for its colour. `heat` holds a shade from 0 to 1 for
     each cell but the first of a row; negative for a cell that is right, as on the diagonal of a confusion matrix.
-    With `stacked` the cells of a row stand below each other where there is little room: for long texts.
+    With `stacked` the cells of a row stand below each other where there is little room: for long texts. With
+    `bold_last` the last column is the one to read first.
     """
 
     caption: str
@@ -35,6 +36,7 @@ class Table:
     series: tuple[int, ...] = ()
     heat: tuple[tuple[float, ...], ...] = ()
     stacked: bool = False
+    bold_last: bool = False
 
 
 @dataclass(frozen=True)

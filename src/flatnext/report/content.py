@@ -1,49 +1,85 @@
-"""What the report says, once for both its forms."""
+"""What the report says, once for all its forms."""
 
 from __future__ import annotations
 
-from flatnext.report import protocol, results
-from flatnext.report.blocks import Key, Report, Section
+from flatnext.report import calibration, flatness, robustness
+from flatnext.report.accuracy import accuracy, cost
+from flatnext.report.blocks import Block, Code, Key, Report, Section, Text
+from flatnext.report.claims import claims
 from flatnext.report.classes import classes
-from flatnext.report.evidence import evidence
-from flatnext.report.evidence_words import how_to_read
-from flatnext.report.numbers import listing, mean_sd
-from flatnext.study.statistics import estimate
-from flatnext.study.table import Study
+from flatnext.report.curves import curves
+from flatnext.report.mistakes import mistakes
+from flatnext.report.notes import notes
+from flatnext.report.numbers import counted, listing
+from flatnext.report.protocol import dataset, left_out, protocol, remarks
+from flatnext.report.tables import mean
+from flatnext.runs.evidence import PARTS
+from flatnext.study.claims import answers
+from flatnext.study.study import Study
+
+EXPECTED = tuple(name for name in PARTS if name != "test_sets")
+"""Other test sets are there only for who has some."""
 
 
 def content(study: Study) -> Report:
     """Return the report of a study."""
-    left_out = (protocol.left_out(study),) if study.left_out else ()
+    missing_runs = (left_out(study),) if study.left_out else ()
     if not study.groups:
-        return Report("FlatNeXt study", study.verdict, (), (), left_out)
-    title = f"{listing(group.label for group in study.groups)} on {protocol.dataset(study)}"
-    return Report(
-        title,
-        study.verdict,
-        protocol.remarks(study),
-        _keys(study),
-        (*_sections(study), *left_out, protocol.reading(study, how_to_read(study))),
-    )
-
-
-def _sections(study: Study) -> tuple[Section, ...]:
-    return (
-        *((results.comparison(study),) if study.contrasts else ()),
+        return Report("FlatNeXt study", study.verdict, (), (), missing_runs)
+    sections = (
+        accuracy(study),
         evidence(study),
-        results.accuracy(study),
-        results.curves(study),
+        curves(study),
         classes(study),
-        results.cost(study),
-        results.mistakes(study),
-        protocol.protocol(study),
+        mistakes(study),
+        cost(study),
+        protocol(study),
+        *missing_runs,
+        notes(study),
     )
+    title = f"{listing(study.labels)} on {dataset(study)}"
+    return Report(title, study.verdict, remarks(study), _keys(study), sections)
+
+
+def evidence(study: Study) -> Section:
+    """Return claims and verdicts, then figures, then tables that are folded away."""
+    answered = answers(study)
+    blocks = [*(claims(study, answered) if answered else ()), *_missing(study)]
+    measured = (flatness, calibration, robustness)
+    for part in measured:
+        blocks += part.figures(study)
+    for part in measured:
+        blocks += part.tables(study)
+    return Section("evidence", "Claims and evidence" if answered else "Evidence", tuple(blocks))
 
 
 def _keys(study: Study) -> tuple[Key, ...]:
-    keys = []
-    for number, group in enumerate(study.groups):
-        found = estimate(group.accuracy().values())
-        seeds = f"{found.n} seed{'s' if found.n > 1 else ''}"
-        keys.append(Key(group.label, f"{mean_sd(found, 100)} %", f"test accuracy, last epoch, {seeds}", number))
-    return tuple(keys)
+    return tuple(
+        Key(
+            recipe,
+            f"{mean(study.accuracy, recipe)} %",
+            f"test accuracy, last epoch, {counted(len(study.accuracy.values(recipe)), 'seed')}",
+            number,
+        )
+        for number, recipe in enumerate(study.labels)
+    )
+
+
+def _missing(study: Study) -> list[Block]:
+    """Name what was not measured, with the command that does it."""
+    lacking = {name: [run.name for run in study.runs if getattr(run.evidence, name, None) is None] for name in EXPECTED}
+    lacking = {name: runs for name, runs in lacking.items() if runs}
+    blocks: list[Block] = []
+    if stale := [run.name for run in study.runs if run.stale_evidence]:
+        blocks.append(Text(f"Left out, since its weights have changed since it was measured: {listing(stale)}."))
+    if not lacking:
+        return blocks
+    by_runs: dict[tuple[str, ...], list[str]] = {}
+    for name, runs in lacking.items():
+        by_runs.setdefault(tuple(runs), []).append(name)
+    phrases = (
+        f"{listing(names)} {'on any run' if len(runs) == len(study.runs) else f'on {listing(runs)}'}"
+        for runs, names in by_runs.items()
+    )
+    text = f"Not measured: {'; '.join(phrases)}. STUDY is the study's folder or a run's:"
+    return [*blocks, Text(text), Code((f"flatnext evidence STUDY --measurements {' '.join(lacking)}",))]

@@ -6,19 +6,15 @@ import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from flatnext.study.statistics import Estimate, points
+from flatnext.study.statistics import Estimate
 
 DASH = "–"
 
 
-def mean_sd(estimate: Estimate, scale: float = 1.0, digits: int = 2) -> str:
-    """Return `94.52 ± 0.21`, the mean alone where there is no standard deviation."""
-    mean = decimal(scale * estimate.mean, digits)
-    return mean if estimate.sd is None else f"{mean} ± {scale * estimate.sd:.{digits}f}"
-
-
-def decimal(value: float, digits: int, *, sign: bool = False) -> str:
+def decimal(value: float | None, digits: int, *, sign: bool = False) -> str:
     """Return a number with a fixed number of decimals, `−0.80`, or `+0.80` with `sign`; zero has no sign."""
+    if value is None:
+        return DASH
     text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
     return f"{0:.{digits}f}" if float(text) == 0 else text.replace("-", "−")
 
@@ -29,16 +25,17 @@ def decimals(values: Iterable[float]) -> int:
     return min(8, max(0, 2 - math.floor(math.log10(largest)))) if largest > 0 else 2
 
 
-def interval(estimate: Estimate, *, sign: bool = False) -> str:
-    """Return the interval of a fraction in per cent or points, `0.50 to 1.10`."""
+def mean_sd(estimate: Estimate, scale: float = 1.0, digits: int = 2) -> str:
+    """Return `94.52 ± 0.21`, the mean alone where there is no standard deviation."""
+    mean = decimal(scale * estimate.mean, digits)
+    return mean if estimate.sd is None else f"{mean} ± {scale * estimate.sd:.{digits}f}"
+
+
+def interval(estimate: Estimate, scale: float = 100.0, digits: int = 2, *, sign: bool = False) -> str:
+    """Return `0.50 to 1.10`."""
     if estimate.low is None or estimate.high is None:
         return DASH
-    return f"{points(estimate.low, sign=sign)} to {points(estimate.high, sign=sign)}"
-
-
-def optional(value: float | None, digits: int) -> str:
-    """Return a number with a fixed number of digits."""
-    return DASH if value is None else f"{value:.{digits}f}".replace("-", "−")
+    return " to ".join(decimal(scale * end, digits, sign=sign) for end in (estimate.low, estimate.high))
 
 
 def probability(value: float | None) -> str:
@@ -62,10 +59,15 @@ def moment(text: str) -> str:
         return text
 
 
-def span(values: Iterable[int]) -> str:
-    """Return `7` or `7 to 12`."""
-    low, high = min(values := list(values)), max(values)
-    return str(low) if low == high else f"{low} to {high}"
+def span(values: Iterable[str]) -> str:
+    """Return the first and the last of sorted texts, `7` or `7 to 12`."""
+    texts = list(values)
+    return " to ".join(dict.fromkeys((texts[0], texts[-1])))
+
+
+def counted(number: int, noun: str) -> str:
+    """Return `1 seed` or `3 seeds`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def listing(items: Iterable[str]) -> str:

@@ -1,17 +1,19 @@
-"""The report's parts on what was run: settings, environment, runs left out, and how to read the statistics."""
+"""The report's parts on what was run and how it was measured."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from typing import Any
 
 from flatnext.config import Perturbation
 from flatnext.durations import duration
-from flatnext.report.blocks import Block, Code, Details, Section, Table, Text
-from flatnext.report.numbers import listing, moment
-from flatnext.study.statistics import DRAWS, EXACT_UP_TO
-from flatnext.study.table import Study, setting_text
+from flatnext.report.blocks import Block, Code, Details, Section, Table
+from flatnext.report.numbers import DASH, counted, listing, moment, span
+from flatnext.runs.evidence import PARTS
+from flatnext.study.groups import setting_text
+from flatnext.study.study import Study
 
 DATASETS = {
     "cifar10": "CIFAR-10",
@@ -30,115 +32,43 @@ def dataset(study: Study) -> str:
     return DATASETS.get(name, name)
 
 
-def differing(study: Study) -> dict[str, tuple[str, ...]]:
-    """Return the settings, as text, that are not the same in all groups; a dash where a group has no such setting."""
-    found = {}
-    for name, values in study.settings.items():
-        meant = [ABSENT.get(name) if value is None else value for value in values]
-        if any(value != meant[0] for value in meant):
-            found[name] = tuple(map(setting_text, values))
-    return found
-
-
 def remarks(study: Study) -> tuple[str, ...]:
     """Return what to know in reading the verdict: a subset of the data, differences beside the method, missing runs."""
-    found = []
-    subsets = [group for group in study.groups if group.config.data.train_images is not None]
-    if subsets:
+    texts = []
+    if subsets := [group for group in study.groups if group.config.data.train_images is not None]:
         counts = sorted({run.environment.train_images for group in subsets for run in group.runs})
         which = "" if len(subsets) == len(study.groups) else f" ({listing(group.label for group in subsets)})"
-        found.append(
+        texts.append(
             f"Trained on a subset of {dataset(study)}{which}: {listing(f'{count:,}' for count in counts)} images. "
             "Accuracies are not those of the full training set."
         )
     if study.contrasts:
-        found.append(_beside_the_method(study))
+        texts.append(_beside_the_method(study))
     environments = [run.environment for run in study.runs]
     if len({(s.device_name, e.precision, s.torch) for e in environments for s in e.sessions}) > 1:
-        found.append(
-            "The runs were not all made with the same device, precision and version of torch; see What was run."
-        )
-    if study.left_out:
-        number = len(study.left_out)
-        found.append(f"{number} run{'s are' if number > 1 else ' is'} not in the statistics; see Runs left out.")
-    return tuple(found)
-
-
-def _beside_the_method(study: Study) -> str:
-    methods = [group.config.to_json()["method"] for group in study.groups]
-    several = len({method["name"] for method in methods}) > 1
-    own = {"method", *(name for method in methods for name in method)} if several else set()
-    besides = [name for name in differing(study) if name not in own]
-    if not several:
-        return f"The recipes differ in {listing(besides)}." if besides else "The recipes have the same settings."
-    if not besides:
-        return "The recipes differ in the method and its settings alone."
-    return f"The recipes differ in {listing(besides)} too: the comparison is of recipes, not of methods alone."
+        texts.append("The runs were not all made with the same device, precision and version of torch; see Settings.")
+    if number := len(study.left_out):
+        are = "are" if number > 1 else "is"
+        texts.append(f"{counted(number, 'run')} {are} not in the statistics; see Runs left out.")
+    return tuple(texts)
 
 
 def protocol(study: Study) -> Section:
-    """Return what was run: settings, seeds, images, versions, device, time and commands."""
-    labels = tuple(group.label for group in study.groups)
-    differ = differing(study)
+    """Return what was run: commands, settings, images, machine, versions and time, and how evidence was measured."""
+    differing = _differing(study)
     blocks: list[Block] = [Code(study.commands)] if study.commands else []
-    if differ:
-        rows = tuple((name, *values) for name, values in differ.items())
-        blocks.append(Table("Settings that differ between the recipes", ("setting", *labels), rows, numeric=False))
-    common = {name: values for name, values in study.settings.items() if name not in differ}
-    values = [next((value for value in values if value is not None), None) for values in common.values()]
-    rows = tuple(zip(common, map(setting_text, values), strict=True))
-    several = " in which the recipes do not differ" if len(labels) > 1 else ""
-    blocks.append(
-        Details(f"The {len(rows)} settings{several}", (Table(f"Settings{several}", (), rows, numeric=False),))
+    if differing:
+        rows = tuple((name, *values) for name, values in differing.items())
+        header = ("setting", *study.labels)
+        blocks.append(Table("Settings that differ between the recipes", header, rows, numeric=False))
+    common = {name: values for name, values in study.settings.items() if name not in differing}
+    rows = tuple(
+        (name, setting_text(next((value for value in values if value is not None), None)))
+        for name, values in common.items()
     )
-    blocks.append(_environment(study))
-    return Section("protocol", "What was run", tuple(blocks))
-
-
-def _environment(study: Study) -> Table:
-    """Return the runs' environments; where they are not all the same, each value with the number of its runs."""
-    runs = study.runs
-    environments = [run.environment for run in runs]
-
-    def values(texts: Iterable[str]) -> str:
-        counts = Counter(texts)
-        many = len(counts) > 1
-        return "; ".join(f"{text} ({count} of {len(runs)} runs)" if many else text for text, count in counts.items())
-
-    def sessions(field: str) -> str:
-        return values(", ".join(dict.fromkeys(str(getattr(s, field)) for s in e.sessions)) for e in environments)
-
-    started = [moment(session.started) for session in study.sessions if session.started]
-    dates = " to ".join(dict.fromkeys((started[0], started[-1]))) if started else "not recorded"
-    training = sum(run.result.train_seconds for run in runs)
-    evaluating = sum(epoch.evaluation_seconds for run in runs for epoch in run.epochs)
-    processes = sessions("processes")
-    rows = (
-        ("seeds", _seeds(study)),
-        ("images for training", values(f"{e.train_images:,}" for e in environments)),
-        ("images for validation", values(f"{e.validation_images:,}" for e in environments)),
-        ("images for testing", values(f"{e.test_images:,}" for e in environments)),
-        ("parameters", values(f"{e.parameters:,}" for e in environments)),
-        ("device", sessions("device_name")),
-        *((("processes", processes),) if processes != "1" else ()),
-        ("threads", sessions("threads")),
-        ("precision", values(e.precision for e in environments)),
-        ("platform", values(e.platform for e in environments)),
-        ("flatnext", values(e.flatnext for e in environments)),
-        ("torch", sessions("torch")),
-        ("numpy", values(e.numpy for e in environments)),
-        ("python", values(e.python for e in environments)),
-        ("first and last start", dates),
-        ("time, all runs together", f"{duration(training)} in training, {duration(evaluating)} in evaluation"),
-    )
-    return Table("Data, machine and versions", (), rows, numeric=False)
-
-
-def _seeds(study: Study) -> str:
-    by_group = {group.label: ", ".join(str(run.config.seed) for run in group.runs) for group in study.groups}
-    if len(set(by_group.values())) == 1:
-        return next(iter(by_group.values()))
-    return "; ".join(f"{label}: {text}" for label, text in by_group.items())
+    title = f"The {len(rows)} settings that all recipes share"
+    blocks += [Details(title, (Table("Settings", (), rows, numeric=False),)), _environment(study)]
+    return Section("protocol", "Settings and machine", (*blocks, *_measurements(study)))
 
 
 def left_out(study: Study) -> Section:
@@ -148,26 +78,107 @@ def left_out(study: Study) -> Section:
     return Section("left-out", "Runs left out", (table,))
 
 
-def reading(study: Study, more: Iterable[str] = ()) -> Section:
-    """Return how the figures came about, with `more` paragraphs in the end."""
-    texts = [
-        "Last is the network after the last epoch. Best is the network after the epoch with the highest accuracy on "
-        "the validation split, which is held out of the training set. The test set chose nothing: test curves were "
-        "only drawn.",
-        "Recipes are compared within a seed, on the test accuracy of the last epoch: with the same model and data a "
-        "seed gives both the same initial weights and the same order of images. The verdict and the 95 % interval are "
-        "those of the paired t-test; ± is the standard deviation between seeds (n − 1). The statistics are about "
-        "seeds: another split or another test set is another source of chance, which they do not see.",
-        "The sign-flip test is a permutation test on the same differences, two-sided: it goes through all patterns of "
-        f"signs up to {EXACT_UP_TO} seeds and draws {DRAWS:,} beyond. With n seeds its p cannot be below 2 / 2ⁿ, so "
-        "that fewer than 6 seeds cannot bring it below 0.05.",
-        "Training curves are means over an epoch while the weights change, on augmented images and with label "
-        "smoothing where the recipe has it; test curves are taken after the epoch. Lines are means over seeds, bands "
-        "reach from the smallest to the largest. A loss far above that of a guess, as the first epochs may have, runs "
-        "out of its panel at the top.",
-    ]
-    if len(study.contrasts) > 1:
-        texts.append(
-            "Holm's correction makes p larger, for the number of comparisons; the intervals are not corrected."
+def _differing(study: Study) -> dict[str, tuple[str, ...]]:
+    """Return the settings, as text, that are not the same in all groups; a dash where a group has no such setting."""
+    differing = {}
+    for name, values in study.settings.items():
+        meant = [ABSENT.get(name) if value is None else value for value in values]
+        if any(value != meant[0] for value in meant):
+            differing[name] = tuple(map(setting_text, values))
+    return differing
+
+
+def _beside_the_method(study: Study) -> str:
+    methods = [group.config.to_json()["method"] for group in study.groups]
+    several = len({method["name"] for method in methods}) > 1
+    of_methods = {"method", *(name for method in methods for name in method)} if several else set()
+    besides = [name for name in _differing(study) if name not in of_methods]
+    if not several:
+        return f"The recipes differ in {listing(besides)}." if besides else "The recipes have the same settings."
+    if not besides:
+        return "The recipes differ in the method and its settings alone."
+    return f"The recipes differ in {listing(besides)} too: the comparison is of recipes, not of methods alone."
+
+
+def _environment(study: Study) -> Table:
+    """Return the runs' environments; where they are not all the same, each value with the number of its runs."""
+    runs, environments = study.runs, [run.environment for run in study.runs]
+
+    def values(texts: Iterable[str]) -> str:
+        counts = Counter(texts)
+        many = len(counts) > 1
+        return "; ".join(f"{text} ({count} of {len(runs)} runs)" if many else text for text, count in counts.items())
+
+    def field(name: str) -> str:
+        return values(setting_text(getattr(e, name)) for e in environments)
+
+    def images(name: str) -> str:
+        return values(f"{getattr(e, name):,}" for e in environments)
+
+    def sessions(name: str) -> str:
+        return values(", ".join(dict.fromkeys(str(getattr(s, name)) for s in e.sessions)) for e in environments)
+
+    seeds = {group.label: ", ".join(str(run.config.seed) for run in group.runs) for group in study.groups}
+    alike = len(set(seeds.values())) == 1
+    started = [moment(session.started) for session in study.sessions if session.started]
+    training = sum(run.result.train_seconds for run in runs)
+    evaluating = sum(epoch.evaluation_seconds for run in runs for epoch in run.epochs)
+    rows = {
+        "seeds": next(iter(seeds.values())) if alike else "; ".join(f"{k}: {v}" for k, v in seeds.items()),
+        "images for training": images("train_images"),
+        "images for validation": images("validation_images"),
+        "images for testing": images("test_images"),
+        "parameters": images("parameters"),
+        "device": sessions("device_name"),
+        "processes": sessions("processes"),
+        "threads": sessions("threads"),
+        "precision": field("precision"),
+        "platform": field("platform"),
+        "flatnext": field("flatnext"),
+        "torch": sessions("torch"),
+        "numpy": field("numpy"),
+        "python": field("python"),
+        "first and last start": span(started) if started else "not recorded",
+        "time, all runs together": f"{duration(training)} in training, {duration(evaluating)} in evaluation",
+    }
+    if rows["processes"] == "1":
+        del rows["processes"]
+    return Table("Data, machine and versions", (), tuple(rows.items()), numeric=False)
+
+
+def _measurements(study: Study) -> list[Block]:
+    """Return how the evidence was measured: settings, machine, date, time and command of each measurement."""
+    rows = []
+    for name in PARTS:
+        parts = [part for run in study.runs if run.evidence and (part := getattr(run.evidence, name)) is not None]
+        if not parts:
+            continue
+        made = [part.made for part in parts]
+        machines = (f"{m.device}, {counted(m.threads, 'thread')}, torch {m.torch}" for m in made)
+        rows.append(
+            (
+                name.replace("_", " "),
+                _first(_settings(part.settings) for part in parts),
+                _first(machines),
+                span(sorted(moment(m.date) for m in made)),
+                f"{duration(sum(m.seconds for m in made))} for {counted(len(parts), 'run')}",
+                _first(m.command for m in made),
+            )
         )
-    return Section("reading", "How to read this", tuple(map(Text, (*texts, *more))))
+    header = ("measurement", "settings", "machine", "date", "time", "command")
+    caption = "How the evidence was measured"
+    table = Table(caption, header, tuple(rows), numeric=False, stacked=True)
+    return [Details(caption, (table,))] if rows else []
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    """Return the settings that say anything: no empty list, and nothing that was not given."""
+    given = {name: value for name, value in settings.items() if value not in (None, [], {})}
+    return ", ".join(f"{name} {setting_text(value)}" for name, value in given.items())
+
+
+def _first(texts: Iterable[str]) -> str:
+    """Return the first text, with the number of different others."""
+    different = [text for text in dict.fromkeys(texts) if text]
+    others = f" (and {len(different) - 1} others)" if len(different) > 1 else ""
+    return f"{different[0]}{others}" if different else DASH

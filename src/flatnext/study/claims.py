@@ -1,4 +1,4 @@
-"""What is claimed of AMP, and what the study's runs say to each claim: the words follow from the statistics alone."""
+"""What is claimed of AMP, and what the study's runs say to each claim: decided by the columns of the table alone."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from flatnext.study import measures
-from flatnext.study.epochs import Epochs, compare_epochs
-from flatnext.study.measures import Direction, Family, lost_name
-from flatnext.study.rows import Row, places, rows
+from flatnext.study.epoch_comparison import EpochComparison, compare_epochs
+from flatnext.study.groups import Group
+from flatnext.study.measures import Direction
+from flatnext.study.quantities import Quantity
 from flatnext.study.statistics import Comparison, adjust
-from flatnext.study.table import Contrast, Group, Study
+from flatnext.study.study import Contrast, Study
 
 Verdict = Literal[
     "shown",
@@ -26,76 +26,76 @@ Verdict = Literal[
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A claim: that the measures of these kinds, of one family, go the way that is better, or the way it `expects`.
+    """A claim: that these measures go the way that is better, or the way it `expects`.
 
-    `part` is the part of the evidence that they are in, empty for what training leaves. The kinds `beside` are shown
-    with it and decide nothing.
+    With `at` they are taken at a radius or a budget. `measurement` is the part of the evidence that they are in, empty
+    for what training leaves. Those `beside` are shown with it and decide nothing; for each attack that decides, what it
+    takes of the accuracy is among them.
     """
 
     text: str
     source: str
-    family: Family
-    kinds: tuple[str, ...]
-    part: str = ""
+    measures: tuple[str, ...]
+    split: str = "*"
+    at: bool = False
+    measurement: str = ""
     expects: Direction | None = None
     beside: tuple[str, ...] = ()
 
 
-REPORT, AUTHORS = "the course report", "AMP's authors"
+PAPER, AUTHORS = "the baseline paper", "AMP's authors"
 
-ROBUST = f'{REPORT}, as "more robust"'
+ROBUST = f'{PAPER}, as "more robust"'
 
 FLAT = ("sharpness.asam", "rise.random")
 """What decides whether a minimum is flatter: the others depend on the scale of the weights, and only describe."""
 
-ACCURACY = Claim("higher test accuracy", REPORT, measures.training, ("accuracy",))
-EACH_EPOCH = Claim("higher accuracy at each epoch", REPORT, measures.training, ())
+ACCURACY = Claim(text="higher test accuracy", source=PAPER, measures=("accuracy",), split="test")
+EACH_EPOCH = Claim(text="higher accuracy at each epoch", source=PAPER, measures=())
 
 CLAIMS = (
     ACCURACY,
-    Claim("lower test loss", REPORT, measures.training, ("loss",)),
+    Claim(text="lower test loss", source=PAPER, measures=("loss",), split="test"),
     EACH_EPOCH,
-    Claim("a flatter minimum", f"{REPORT}, {AUTHORS}", measures.flatness, FLAT, "flatness"),
-    Claim("less overfitting", f"{REPORT}, {AUTHORS}", measures.flatness, ("gap",), "flatness"),
-    Claim("higher accuracy under attack", ROBUST, measures.attacks, ("attack",), "attacks"),
+    Claim(text="a flatter minimum", source=f"{PAPER}, {AUTHORS}", measures=FLAT, at=True, measurement="flatness"),
+    Claim(text="less overfitting", source=f"{PAPER}, {AUTHORS}", measures=("loss.gap",), measurement="flatness"),
+    Claim(text="higher accuracy under attack", source=ROBUST, measures=("attack.*.*",), at=True, measurement="attacks"),
     Claim(
-        "higher accuracy on corrupted images",
-        ROBUST,
-        measures.corruptions,
-        ("corruptions.generated", "corruptions.published"),
-        "corruptions",
+        text="higher accuracy on corrupted images",
+        source=ROBUST,
+        measures=("corruptions.mean",),
+        measurement="corruptions",
         beside=("corruptions.lost",),
     ),
     Claim(
-        "better calibrated",
-        AUTHORS,
-        measures.calibration,
-        ("ece", "adaptive_ece"),
-        "calibration",
+        text="better calibrated",
+        source=AUTHORS,
+        measures=("ece", "adaptive_ece"),
+        measurement="calibration",
         beside=("ece.scaled",),
     ),
-    Claim("longer training", REPORT, measures.training, ("seconds",), expects="higher"),
+    Claim(text="longer training", source=PAPER, measures=("seconds_per_epoch",), expects="higher"),
 )
 
 
 @dataclass(frozen=True)
 class Tested:
-    """A measure that a claim rests on, its comparison, and whether it goes the way that the claim says."""
+    """A quantity that a claim rests on, its comparison, and the direction that supports the claim."""
 
-    row: Row
+    quantity: Quantity
     comparison: Comparison
     supports: Direction
 
     @property
     def outcome(self) -> Literal["for", "against", "open"]:
         """What the comparison says of the claim."""
-        found = self.comparison.verdict
-        return "open" if found == "open" else "for" if found == self.supports else "against"
+        verdict = self.comparison.verdict
+        return "open" if verdict == "open" else "for" if verdict == self.supports else "against"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer:
     """A claim about one group against its baseline. `problem` says what could not be tested, and why.
 
@@ -107,11 +107,11 @@ class Answer:
     verdict: Verdict
     tested: tuple[Tested, ...] = ()
     problem: str = ""
-    epochs: Epochs | None = None
-    beside: tuple[tuple[Row, Comparison], ...] = ()
+    epochs: EpochComparison | None = None
+    beside: tuple[tuple[Quantity, Comparison], ...] = ()
 
     def count(self, outcome: str) -> int:
-        """Return how many of the measures are `for` the claim, `against` it, or `open`."""
+        """Return how many of the comparisons are `for` the claim, `against` it, or `open`."""
         return sum(tested.outcome == outcome for tested in self.tested)
 
 
@@ -129,81 +129,17 @@ def answers(study: Study) -> tuple[Answer, ...]:
     """
     if not can_answer(study):
         return ()
-    return tuple(answer for claim in CLAIMS for answer in _answers(study, claim))
+    contrasts = _contrasts(study)
+    by_claim = (
+        [_each_epoch(contrast) for contrast in contrasts] if claim is EACH_EPOCH else _answers(study, claim, contrasts)
+        for claim in CLAIMS
+    )
+    return tuple(answer for answers in by_claim for answer in answers)
 
 
 def same_but_for_method(group: Group, other: Group) -> bool:
     """Return whether the configs differ in nothing but the method and the recipe's name."""
     return replace(group.config, recipe=other.config.recipe, method=other.config.method) == other.config
-
-
-def _contrasts(study: Study) -> list[Contrast]:
-    """Return each group that is not plain SGD against its twin with plain SGD, without one against the baseline."""
-    plain = [group for group in study.groups if group.config.method.name == "sgd"]
-    found = []
-    for contrast in study.contrasts:
-        if contrast.group.config.method.name != "sgd":
-            twins = [group for group in plain if same_but_for_method(contrast.group, group)]
-            other = bool(twins) and contrast.baseline not in twins
-            found.append(Contrast(contrast.group, twins[0], None) if other else contrast)
-    return found
-
-
-def _answers(study: Study, claim: Claim) -> list[Answer]:
-    contrasts = _contrasts(study)
-    if claim is EACH_EPOCH:
-        return [_each_epoch(claim, contrast) for contrast in contrasts]
-    family = rows(study, claim.family)
-    chosen = [_chosen(claim, family, places(study, contrast)) for contrast in contrasts]
-    found = [
-        (number, row, comparison)
-        for number, contrast in enumerate(contrasts)
-        for row in chosen[number]
-        if (comparison := row.compare(study, contrast)) is not None
-    ]
-    corrected = adjust([comparison for *_, comparison in found])
-    tested: list[list[Tested]] = [[] for _ in contrasts]
-    for (number, row, _), comparison in zip(found, corrected, strict=True):
-        # The report's headline is corrected for all groups: where it is of the same two, it must be the same here.
-        headline = contrasts[number].comparison if claim is ACCURACY else None
-        supports = claim.expects or row.measure.better
-        assert supports is not None
-        tested[number].append(Tested(row, headline or comparison, supports))
-    return [
-        replace(
-            _answer(study, claim, contrast, tuple(each), own),
-            beside=_compared(study, contrast, _beside(claim, own, family)),
-        )
-        for contrast, each, own in zip(contrasts, tested, chosen, strict=True)
-    ]
-
-
-def _beside(claim: Claim, chosen: Sequence[Row], family: Sequence[Row]) -> list[Row]:
-    """Return the rows that a claim is shown with: its own kinds, and what the chosen attacks take of the accuracy."""
-    names = {lost_name(row.measure.name) for row in chosen}
-    return [row for row in family if row.measure.kind in claim.beside or row.measure.name in names]
-
-
-def _compared(study: Study, contrast: Contrast, found: Sequence[Row]) -> tuple[tuple[Row, Comparison], ...]:
-    pairs = ((row, row.compare(study, contrast)) for row in found)
-    return tuple((row, comparison) for row, comparison in pairs if comparison is not None)
-
-
-def _answer(
-    study: Study, claim: Claim, contrast: Contrast, tested: tuple[Tested, ...], chosen: Sequence[Row]
-) -> Answer:
-    found = [(row.measure.name, row.problem_between(study, contrast)) for row in chosen]
-    problems = "; ".join(f"{name} ({problem})" for name, problem in found if problem)
-    if tested:
-        return Answer(claim, contrast, verdict(tested), tested, problems)
-    if problems:
-        return Answer(claim, contrast, "not comparable", problem=problems)
-    pair = places(study, contrast)
-    if any(all(row.values[place] for place in pair) for row in chosen):
-        return Answer(claim, contrast, "no seed in common")
-    missing = [study.groups[place].label for place in pair if not any(row.values[place] for row in chosen)]
-    problem = "" if len(missing) == len(pair) else f"not for {missing[0]}" if missing else "not the same for both"
-    return Answer(claim, contrast, "not measured", problem=problem)
 
 
 def verdict(tested: Sequence[Tested]) -> Verdict:
@@ -212,9 +148,9 @@ def verdict(tested: Sequence[Tested]) -> Verdict:
     It is shown if a difference is shown in the claim's direction by some measure, and in the other by none; and the
     opposite the other way round. Measures that disagree show neither.
     """
-    if max(each.comparison.n for each in tested) == 1:
+    if max(item.comparison.n for item in tested) == 1:
         return "n = 1: no statement"
-    outcomes = {each.outcome for each in tested if each.comparison.p_adjusted is not None}
+    outcomes = {item.outcome for item in tested if item.comparison.p_adjusted is not None}
     if not outcomes:
         return "no spread: no test"
     if outcomes >= {"for", "against"} or outcomes == {"open"}:
@@ -222,56 +158,125 @@ def verdict(tested: Sequence[Tested]) -> Verdict:
     return "shown" if "for" in outcomes else "the opposite is shown"
 
 
-def _chosen(claim: Claim, found: Sequence[Row], pair: tuple[int, int]) -> list[Row]:
-    """Return the rows that answer a claim about two groups; which they are does not depend on which of them is ahead.
+def _contrasts(study: Study) -> list[Contrast]:
+    """Return each group that is not plain SGD against its twin with plain SGD, without one against the baseline."""
+    plain = [group for group in study.groups if group.config.method.name == "sgd"]
+    contrasts = []
+    for contrast in study.contrasts:
+        if contrast.group.config.method.name != "sgd":
+            twins = [group for group in plain if same_but_for_method(contrast.group, group)]
+            has_other = bool(twins) and contrast.baseline not in twins
+            contrasts.append(Contrast(contrast.group, twins[0], None) if has_other else contrast)
+    return contrasts
 
-    Of a kind that was measured at several radii it is the middle one (the lower of two), since they are all but the
+
+def _answers(study: Study, claim: Claim, contrasts: Sequence[Contrast]) -> list[Answer]:
+    deciding = [_deciding(study, claim, contrast.recipes) for contrast in contrasts]
+    pairs = [
+        (number, quantity, comparison)
+        for number, contrast in enumerate(contrasts)
+        for quantity in deciding[number]
+        if (comparison := quantity.compare(*contrast.recipes)) is not None
+    ]
+    tested: list[list[Tested]] = [[] for _ in contrasts]
+    corrected = adjust([comparison for *_, comparison in pairs])
+    for (number, quantity, _), comparison in zip(pairs, corrected, strict=True):
+        # The headline is corrected for all groups: where it is of the same two, it must be the same here.
+        headline = contrasts[number].comparison if claim is ACCURACY else None
+        supports = claim.expects or quantity.measure.better
+        assert supports is not None
+        tested[number].append(Tested(quantity, headline or comparison, supports))
+    return [
+        _answer(study, claim, contrast, tuple(tests), candidates)
+        for contrast, tests, candidates in zip(contrasts, tested, deciding, strict=True)
+    ]
+
+
+def _answer(
+    study: Study, claim: Claim, contrast: Contrast, tested: tuple[Tested, ...], deciding: Sequence[Quantity]
+) -> Answer:
+    recipes = contrast.recipes
+    problems = [(quantity.label, quantity.problem(*recipes)) for quantity in deciding]
+    answer = Answer(
+        claim=claim,
+        contrast=contrast,
+        verdict="not measured",
+        tested=tested,
+        problem="; ".join(f"{label} ({problem})" for label, problem in problems if problem),
+        beside=_beside(study, claim, deciding, recipes),
+    )
+    if tested:
+        return replace(answer, verdict=verdict(tested))
+    if answer.problem:
+        return replace(answer, verdict="not comparable")
+    if any(all(quantity.rows[recipe] for recipe in recipes) for quantity in deciding):
+        return replace(answer, verdict="no seed in common")
+    missing = [recipe for recipe in recipes if not any(quantity.rows[recipe] for quantity in deciding)]
+    if not missing:
+        places = " or ".join(dict.fromkeys(quantity.label for quantity in deciding))
+        splits = " or ".join(dict.fromkeys(quantity.split for quantity in deciding))
+        return replace(answer, verdict="not comparable", problem=f"not the same for both: {places} ({splits} images)")
+    return replace(answer, problem="" if len(missing) == len(recipes) else f"not for {missing[0]}")
+
+
+def _deciding(study: Study, claim: Claim, recipes: tuple[str, str]) -> list[Quantity]:
+    """Return the quantities that answer a claim about two recipes, whichever of them is ahead.
+
+    Of a measure that was taken at several radii it is the middle one (the lower of two), since they are all but the
     same question. Of several attacks within one budget it is the one that leaves the least accuracy to the two,
-    since each is an upper bound of the same quantity; of two alike the later, which is the dearer.
+    since each is an upper bound of the same quantity; of two alike the later, which costs more.
     """
-    if claim.kinds == ("attack",):
-        return _strongest(_complete([row for row in found if row.measure.kind.startswith("attack.")], pair), pair)
-    chosen = []
-    for kind in claim.kinds:
-        held = _complete([row for row in found if row.measure.kind == kind], pair)
-        same = sorted(held, key=lambda row: row.measure.at or 0.0)
-        chosen += same[(len(same) - 1) // 2 :][:1]
-    return chosen
+    deciding: list[Quantity] = []
+    for pattern in claim.measures:
+        candidates = study.select(pattern, split=claim.split, at=claim.at)
+        candidates = [q for q in candidates if all(q.rows[recipe] for recipe in recipes)] or candidates
+        if claim.measurement == "attacks":
+            return _strongest(candidates, recipes)
+        for split in dict.fromkeys(quantity.split for quantity in candidates):
+            by_radius = sorted((q for q in candidates if q.split == split), key=lambda q: q.at or 0.0)
+            deciding += by_radius[(len(by_radius) - 1) // 2 :][:1]
+    return deciding
 
 
-def _complete(found: Sequence[Row], pair: tuple[int, int]) -> Sequence[Row]:
-    """Return the rows that were measured for both groups, or all rows where there is none."""
-    return [row for row in found if all(row.conditions[number] for number in pair)] or found
+def _strongest(attacks: Sequence[Quantity], recipes: tuple[str, str]) -> list[Quantity]:
+    def left(attack: Quantity) -> float:
+        values = [value for recipe in recipes for value in attack.values(recipe).values()]
+        return sum(values) / len(values) if values and not attack.problem(*recipes) else 2.0  # if there is no other
+
+    strongest: dict[tuple[str, float | None, str], Quantity] = {}
+    for attack in attacks:
+        budget = (attack.measure.norm, attack.at, attack.split)
+        if budget not in strongest or left(attack) <= left(strongest[budget]):
+            strongest[budget] = attack
+    return list(strongest.values())
 
 
-def _strongest(found: Sequence[Row], pair: tuple[int, int]) -> list[Row]:
-    def left(row: Row) -> float:
-        values = [value for number in pair for value in row.values[number].values()]
-        return sum(values) / len(values) if values and not row.problem(*pair) else 2.0  # only if there is no other
-
-    best: dict[str, Row] = {}
-    for row in found:
-        budget = row.measure.name.split(", ", 1)[1]
-        if budget not in best or left(row) <= left(best[budget]):
-            best[budget] = row
-    return list(best.values())
+def _beside(
+    study: Study, claim: Claim, deciding: Sequence[Quantity], recipes: tuple[str, str]
+) -> tuple[tuple[Quantity, Comparison], ...]:
+    """Return what a claim is shown with: its own measures, and what the deciding attacks take of the accuracy."""
+    attacks = {(q.measure.name, q.measure.norm, q.at, q.split) for q in deciding if q.measure.norm}
+    shown = [q for q in study.select("lost.*") if (q.measure.name, q.measure.norm, q.at, q.split) in attacks]
+    pairs = ((q, q.compare(*recipes)) for q in (*study.select(*claim.beside), *shown))
+    return tuple((quantity, comparison) for quantity, comparison in pairs if comparison is not None)
 
 
-def _each_epoch(claim: Claim, contrast: Contrast) -> Answer:
-    found = compare_epochs(contrast.group, contrast.baseline)
-    if found is not None:
-        return Answer(claim, contrast, _epochs_verdict(found), epochs=found)
-    ours, theirs = ({run.config.seed for run in group.runs} for group in (contrast.group, contrast.baseline))
-    if not ours & theirs:
-        return Answer(claim, contrast, "no seed in common")
-    return Answer(claim, contrast, "not comparable", problem="the runs hold no test or validation accuracy by epoch")
+def _each_epoch(contrast: Contrast) -> Answer:
+    epochs = compare_epochs(contrast.group, contrast.baseline)
+    answer = Answer(claim=EACH_EPOCH, contrast=contrast, verdict="not comparable", epochs=epochs)
+    if epochs is not None:
+        return replace(answer, verdict=_epochs_verdict(epochs))
+    seeds, others = ({run.config.seed for run in group.runs} for group in (contrast.group, contrast.baseline))
+    if not seeds & others:
+        return replace(answer, verdict="no seed in common")
+    return replace(answer, problem="the runs hold no test or validation accuracy by epoch")
 
 
-def _epochs_verdict(found: Epochs) -> Verdict:
-    if found.share.n == 1:
+def _epochs_verdict(epochs: EpochComparison) -> Verdict:
+    if epochs.share.n == 1:
         return "n = 1: no statement"
-    if not found.tested:
+    if not epochs.tested:
         return "no spread: no test"
-    if found.worse:  # one contrary epoch refutes "at each", but shows nothing of the others
+    if epochs.worse:  # one contrary epoch refutes "at each", but shows nothing of the others
         return "shown to be false"
-    return "shown" if found.better == found.number else "not shown"
+    return "shown" if epochs.better == epochs.number else "not shown"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from flatnext.config import METHODS, Config, Model, named_model
+from flatnext.config import METHODS, Config, named_model
 from flatnext.errors import InputError
 from flatnext.files import write_json
 from flatnext.runs.reading import STUDY
@@ -24,7 +24,7 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """Recipes x seeds, in the order in which they run: all recipes with the first seed, then with the next."""
 
     configs: tuple[Config, ...]
@@ -41,9 +41,10 @@ class Plan:
         first = self.configs[0]
         for other in self.configs[1:]:
             for name in ("dataset", "image_size", "split_seed"):
-                one, two = getattr(first.data, name), getattr(other.data, name)
-                if one != two:
-                    raise InputError(f"{first.recipe} has {name} {one} and {other.recipe} {two}: give --{_flag(name)}")
+                value, differing = getattr(first.data, name), getattr(other.data, name)
+                if value != differing:
+                    flag = name.replace("_", "-")
+                    raise InputError(f"{first.recipe} has {name} {value} and {other.recipe} {differing}: give --{flag}")
             if replace(other, recipe=first.recipe) == first:
                 raise InputError(f"{first.recipe} and {other.recipe} are the same but for the name: leave one out")
 
@@ -58,11 +59,7 @@ class Plan:
     def write(self, output: Path, command: str) -> None:
         """Write `study.json`: what was planned, and by which command."""
         recipes = tuple(config.recipe for config in self.configs)
-        write_json(output / STUDY, dump(StudyPlan(command=command, recipes=recipes, seeds=self.seeds)))
-
-
-def _flag(name: str) -> str:
-    return name.replace("_", "-")
+        write_json(output / STUDY, dump(StudyPlan(recipes=recipes, seeds=self.seeds, command=command)))
 
 
 def override_each(configs: Sequence[Config], settings: Mapping[str, Any]) -> list[Config]:
@@ -70,10 +67,9 @@ def override_each(configs: Sequence[Config], settings: Mapping[str, Any]) -> lis
 
     Raises `InputError` if no config has the setting.
     """
-    owned = {item.name for kind in METHODS.values() for item in fields(kind)}
-    shared = {name: value for name, value in settings.items() if name not in owned}
-    special = {name: value for name, value in settings.items() if name in owned}
-    changed = [config.override(shared) for config in configs]
+    of_methods = {item.name for kind in METHODS.values() for item in fields(kind)}
+    changed = [config.override({n: v for n, v in settings.items() if n not in of_methods}) for config in configs]
+    special = {name: value for name, value in settings.items() if name in of_methods}
     for name in special:
         if not any(hasattr(config.method, name) for config in changed):
             raise InputError(f"none of the recipes {', '.join(c.recipe for c in changed)} has a setting {name!r}")
@@ -83,18 +79,18 @@ def override_each(configs: Sequence[Config], settings: Mapping[str, Any]) -> lis
 def with_models(configs: Sequence[Config], names: Sequence[str]) -> list[Config]:
     """Return each config with each named model, as recipe RECIPE-MODEL. `InputError`: a name is unknown."""
     return [
-        replace(config, model=_within(named_model(name), config), recipe=f"{config.recipe}-{name}")
+        replace(
+            config,
+            model=replace(named_model(name), parameter_budget=config.model.parameter_budget),
+            recipe=f"{config.recipe}-{name}",
+        )
         for config in configs
         for name in names
     ]
 
 
-def _within(shape: Model, config: Config) -> Model:
-    return replace(shape, parameter_budget=config.model.parameter_budget)
-
-
-def make_plan(configs: Sequence[Config], seeds: int, first_seed: int = 0) -> Plan:
+def make_plan(configs: Sequence[Config], seeds: int, first_seed: int = 0) -> RunPlan:
     """Return the plan of all `configs` with `seeds` seeds, counted up from `first_seed`."""
     if seeds < 1:
         raise InputError(f"seeds is {seeds}: give at least 1")
-    return Plan(tuple(configs), tuple(range(first_seed, first_seed + seeds)))
+    return RunPlan(tuple(configs), tuple(range(first_seed, first_seed + seeds)))

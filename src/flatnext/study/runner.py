@@ -10,12 +10,12 @@ from flatnext.durations import duration
 from flatnext.errors import InputError
 from flatnext.progress import Display
 from flatnext.runs.folder import RunFolder
-from flatnext.study.plan import Plan, PlannedRun
+from flatnext.study.plan import PlannedRun, RunPlan
 from flatnext.training import Stopped, load_data, train
 
 
 def run_study(
-    plan: Plan,
+    plan: RunPlan,
     output: Path,
     *,
     data_dir: Path | str = ".data",

@@ -14,7 +14,7 @@ from flatnext.config import recipe
 from flatnext.errors import InputError
 from flatnext.progress import Display
 from flatnext.study.plan import make_plan, override_each
-from flatnext.study.run import run_study
+from flatnext.study.runner import run_study
 from flatnext.training import Stopped
 
 PAIR = [tiny("quick", epochs=1), tiny("quick-amp", epochs=1)]

@@ -10,16 +10,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from fake_study import CLASSES, write_json, write_run, write_study
 
 from flatnext.config import Amp, recipe
 from flatnext.errors import InputError
-from flatnext.report import content as report
-from flatnext.report import figures
-from flatnext.report.blocks import Panel
-from flatnext.study.table import read_study
+from flatnext.report import drawing
+from flatnext.report.content import content as report
+from flatnext.study.reading import read_study
 
 
 @pytest.fixture
@@ -34,9 +32,8 @@ def test_a_study_is_its_runs(folder: Path) -> None:
     assert study.left_out == ()
     sgd = study.groups[0]
     written = json.loads((folder / "sgd/seed-2/result.json").read_text())
-    assert sgd.accuracy()[2] == written["last"]["test"]["accuracy"]
-    assert sgd.accuracy("best").keys() == {0, 1, 2}
-    assert np.array_equal(sgd.checkpoints()[2].test.confusion, written["last"]["test"]["confusion"])
+    assert study.accuracy.values("sgd")[2] == written["last"]["test"]["accuracy"]
+    assert study.select("accuracy.best", split="test")[0].values("sgd").keys() == {0, 1, 2}
     assert sgd.runs[2].environment.classes == CLASSES
     assert [epoch.epoch for epoch in sgd.runs[2].epochs] == [1, 2, 3]
     assert sgd.runs[2].name == "sgd/seed-2"
@@ -128,9 +125,11 @@ def test_a_loss_that_was_not_finite_is_none(folder: Path) -> None:
     content = json.loads(file.read_text())
     content["last"]["test"]["loss"] = None
     write_json(file, content)
-    group = read_study([folder]).groups[0]
-    assert group.checkpoints()[0].test.loss is None
-    assert group.accuracy()[0] == content["last"]["test"]["accuracy"]
+    study = read_study([folder])
+    (loss,) = study.select("loss", split="test")
+    assert loss.problem("sgd") == "not finite in sgd, seed 0"
+    assert loss.estimate("sgd") is None
+    assert study.accuracy.values("sgd")[0] == content["last"]["test"]["accuracy"]
 
 
 def test_runs_are_found_without_a_plan(folder: Path) -> None:
@@ -257,7 +256,7 @@ def places(content: object, place: tuple[str | int, ...] = ()) -> Iterator[tuple
 
 @pytest.mark.parametrize("name", list(PARTS))
 def test_any_damage_is_an_error_that_names_the_file(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "panel", lambda name, alt, *_, **__: Panel(name, alt, ""))
+    monkeypatch.setattr(drawing, "render", lambda *_: "")
     root = write_study(tmp_path, seeds=(0, 1), epochs=2, classes=("cat", "dog"), test_images=20)
     file = root / "sgd/seed-0" / name
     good = json.loads(file.read_text())
@@ -268,7 +267,7 @@ def test_any_damage_is_an_error_that_names_the_file(tmp_path: Path, name: str, m
             functools.reduce(operator.getitem, parents, content)[key] = value
             write_json(file, content)
             try:
-                report.content(read_study([root]))
+                report(read_study([root]))
             except InputError as error:
                 refused.append(str(error))
     assert len(refused) > 40

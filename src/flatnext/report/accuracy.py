@@ -1,0 +1,150 @@
+"""The report's parts on test accuracy and on what training cost."""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from flatnext.report.blocks import Block, Figure, Panel, Section, Table, Text
+from flatnext.report.drawing import color_of, panel
+from flatnext.report.numbers import DASH, decimal, interval, probability
+from flatnext.report.svg import INK, PAPER, QUIET
+from flatnext.report.tables import quantity_table
+from flatnext.study.statistics import ALPHA, Comparison, points
+from flatnext.study.study import Contrast, Study
+
+SCORES = ("accuracy", "loss", "accuracy.best", "loss.best")
+
+
+def accuracy(study: Study) -> Section:
+    """Return the comparison with the baseline, and accuracy and loss of the last and the best epoch."""
+    scores = [q for split in ("test", "validation") for q in study.select(*SCORES, split=split)]
+    blocks = [*_comparison(study), *quantity_table(study, "Scores", "measure", scores), _by_seed(study)]
+    if not study.select("accuracy.best"):
+        blocks.append(
+            Text("There was no validation split, so that no epoch could be chosen: only the last one counts.")
+        )
+    return Section("accuracy", "Test accuracy", tuple(blocks))
+
+
+def cost(study: Study) -> Section:
+    """Return what training cost, without evaluation; a run counts by its median epoch, which a pause does not move."""
+    measures = ("seconds_per_epoch", "images_per_second", "train_seconds")
+    blocks = quantity_table(study, "Time in training, without evaluation", "measure", study.select(*measures))
+    for seconds in study.select("seconds_per_epoch"):
+        for contrast in study.contrasts:
+            ours, theirs = (seconds.estimate(recipe) for recipe in contrast.recipes)
+            if ours and theirs and theirs.mean:
+                ratio = decimal(ours.mean / theirs.mean, 2)
+                recipe, baseline = contrast.recipes
+                blocks.append(Text(f"An epoch of {recipe} takes {ratio} times as long as one of {baseline}."))
+    return Section("cost", "Cost", tuple(blocks))
+
+
+def _by_seed(study: Study) -> Table:
+    values = {recipe: study.accuracy.values(recipe) for recipe in study.labels}
+
+    def gain(contrast: Contrast, seed: int) -> str:
+        recipe, baseline = (values[label].get(seed) for label in contrast.recipes)
+        return DASH if recipe is None or baseline is None else points(recipe - baseline, sign=True)
+
+    rows = tuple(
+        (
+            f"seed {seed}",
+            *(points(by_seed[seed]) if seed in by_seed else DASH for by_seed in values.values()),
+            *(gain(contrast, seed) for contrast in study.contrasts),
+        )
+        for seed in sorted({seed for by_seed in values.values() for seed in by_seed})
+    )
+    header = ("", *study.labels, *(contrast.label for contrast in study.contrasts))
+    return Table("Test accuracy of each seed (%), last epoch; differences in points", header, rows)
+
+
+def _comparison(study: Study) -> list[Block]:
+    """Return the paired differences with their tests, drawn and in a table."""
+    apart = [Text(contrast.sentence) for contrast in study.contrasts if contrast.comparison is None]
+    pairs = [(contrast, c) for contrast in study.contrasts if (c := contrast.comparison) is not None]
+    if not pairs:
+        return [*apart]
+    figure = Figure(
+        "Each seed's runs, and their differences: open dots are seeds, the filled one is the mean with its interval",
+        (_seeds_panel(study), _differences_panel(study, pairs)),
+    )
+    header = ("recipes", "n", "difference (points)", "95 % interval", "t", "p, t-test", "p, Holm", "p, sign flips")
+    table = Table(
+        "Paired differences in test accuracy, last epoch",
+        header,
+        tuple(_test_row(contrast, comparison) for contrast, comparison in pairs),
+        series=tuple(study.groups.index(contrast.group) for contrast, _ in pairs),
+    )
+    fewest = min((comparison for _, comparison in pairs), key=lambda comparison: comparison.n)
+    smallest = fewest.smallest_permutation_p
+    note = f"With {fewest.n} seeds the sign-flip test cannot give a p below {smallest:g}, whatever the difference."
+    return [figure, table, *([Text(note)] if fewest.n > 1 and smallest >= ALPHA else []), *apart]
+
+
+def _test_row(contrast: Contrast, comparison: Comparison) -> tuple[str, ...]:
+    return (
+        contrast.label,
+        str(comparison.n),
+        points(comparison.difference.mean, sign=True),
+        interval(comparison.difference, sign=True),
+        decimal(comparison.t, 2),
+        probability(comparison.p),
+        probability(comparison.p_adjusted),
+        probability(comparison.p_permutation),
+    )
+
+
+def _seeds_panel(study: Study) -> Panel:
+    """Draw each recipe's test accuracies, the runs of a seed joined by a line."""
+    labels = study.labels
+    accuracies = [study.accuracy.values(label) for label in labels]
+
+    def draw(axes: Axes) -> None:
+        for seed in sorted({seed for values in accuracies for seed in values}):
+            line = [(place, 100 * values[seed]) for place, values in enumerate(accuracies) if seed in values]
+            axes.plot(*zip(*line, strict=True), color=QUIET, linewidth=0.8, zorder=1)
+        for place, (group, values) in enumerate(zip(study.groups, accuracies, strict=True)):
+            percent = [100 * value for value in values.values()]
+            axes.scatter([place] * len(percent), percent, color=color_of(study, group), s=22, zorder=2)
+            axes.plot([place - 0.14, place + 0.14], [np.mean(percent)] * 2, color=INK, linewidth=1.6, zorder=3)
+        axes.set_xticks(range(len(labels)), [_wrapped(label, max(8, 44 // len(labels))) for label in labels])
+        axes.set_xlim(-0.5, len(labels) - 0.5)
+        axes.grid(visible=False, axis="x")
+        axes.margins(y=0.12)
+
+    alt = f"Test accuracy of each seed for {', '.join(labels)}; a line joins the runs of a seed, a bar is the mean"
+    return panel("seeds", alt, "Test accuracy (%), one dot a seed", draw)
+
+
+def _differences_panel(study: Study, pairs: list[tuple[Contrast, Comparison]]) -> Panel:
+    """Draw each recipe's difference to the baseline: its seeds, mean and 95 % interval."""
+
+    def draw(axes: Axes) -> None:
+        axes.axvline(0, color=INK, linewidth=0.8)
+        for place, (contrast, comparison) in enumerate(pairs):
+            color, mean = color_of(study, contrast.group), comparison.difference
+            seeds = [100 * value for value in comparison.differences]
+            axes.scatter(seeds, [place + 0.22] * len(seeds), edgecolor=color, facecolor=PAPER, s=16, linewidth=1)
+            if mean.low is not None and mean.high is not None:
+                axes.plot([100 * mean.low, 100 * mean.high], [place, place], color=color, linewidth=2)
+            label = points(mean.mean, sign=True)
+            axes.annotate(label, (100 * mean.mean, place), (0, 7), textcoords="offset points", ha="center", color=INK)
+            axes.scatter([100 * mean.mean], [place], color=color, s=36, zorder=3)
+        axes.set_yticks(range(len(pairs)), [_wrapped(contrast.group.label, 14) for contrast, _ in pairs])
+        axes.set_ylim(len(pairs) - 0.3, -0.7)
+        axes.grid(visible=False, axis="y")
+        axes.margins(x=0.1)
+        axes.set_xlabel("percentage points; right of 0 is better")
+
+    baseline = pairs[0][0].baseline.label
+    texts = [f"{contrast.group.label} {points(c.difference.mean, sign=True)}" for contrast, c in pairs]
+    alt = f"Difference in test accuracy to {baseline}, in points: {', '.join(texts)}, with 95 % intervals"
+    return panel("differences", alt, f"Difference to {baseline}: seeds, mean, 95 % interval", draw)
+
+
+def _wrapped(label: str, width: int) -> str:
+    return textwrap.fill(label, width, break_long_words=False)

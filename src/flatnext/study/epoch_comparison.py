@@ -1,0 +1,66 @@
+"""Two recipes compared epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flatnext.study.groups import Group
+from flatnext.study.statistics import Estimate, adjust, compare_paired, estimate
+
+
+@dataclass(frozen=True)
+class EpochComparison:
+    """The share of epochs at which the first recipe is higher, over seeds.
+
+    `better` and `worse` are the epochs at which a paired test shows it, the latter after Holm's correction for the
+    number of epochs. `tested`: at some epoch the seeds differ, so that there is a test.
+    """
+
+    split: str
+    number: int
+    share: Estimate
+    better: int
+    worse: int
+    tested: bool
+
+
+def compare_epochs(group: Group, baseline: Group) -> EpochComparison | None:
+    """Compare the accuracy of two groups at each epoch, on the test set, else on the validation split.
+
+    None where they have no seed or no epoch with such an accuracy in common.
+    """
+    for split in ("test", "validation"):
+        first, second = (_curves(item, f"{split}_accuracy") for item in (group, baseline))
+        seeds = sorted(first.keys() & second.keys())
+        epochs = (
+            sorted(set.intersection(*(set(curves[s]) for curves in (first, second) for s in seeds))) if seeds else []
+        )
+        if epochs:
+            return _compare(split, [{s: (first[s][e], second[s][e]) for s in seeds} for e in epochs])
+    return None
+
+
+def _curves(group: Group, field: str) -> dict[int, dict[int, float]]:
+    """Return by seed the values of a field by epoch, of the epochs that have one."""
+    curves = {
+        run.config.seed: {epoch.epoch: value for epoch in run.epochs if (value := getattr(epoch, field)) is not None}
+        for run in group.runs
+    }
+    return {seed: curve for seed, curve in curves.items() if curve}
+
+
+def _compare(split: str, epochs: list[Mapping[int, tuple[float, float]]]) -> EpochComparison:
+    """Compare the pairs of accuracies by seed of each epoch."""
+    comparisons = [
+        compare_paired({s: a for s, (a, _) in pairs.items()}, {s: b for s, (_, b) in pairs.items()}) for pairs in epochs
+    ]
+    # For "at each epoch" each test must hold by itself; a single epoch that contradicts is picked out of all.
+    return EpochComparison(
+        split=split,
+        number=len(epochs),
+        share=estimate(sum(pairs[s][0] > pairs[s][1] for pairs in epochs) / len(epochs) for s in epochs[0]),
+        better=sum(comparison.verdict == "higher" for comparison in comparisons),
+        worse=sum(comparison.verdict == "lower" for comparison in adjust(comparisons)),
+        tested=any(comparison.p is not None for comparison in comparisons),
+    )

@@ -1,0 +1,234 @@
+"""The table of measurements: one row for each number that a finished run has.
+
+Only what was measured with the same settings is compared. Those are a row's `images` and `conditions`: what the result
+says of itself (steps, seed ...), and the single settings of its part of the evidence, but for those that change no
+figure; of flatness, also which images were trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from flatnext.runs.evidence import Attacks, Calibration, Corruptions, Flatness, TestSets
+from flatnext.runs.records import CheckpointScores, RunRecord
+from flatnext.study.groups import Group
+
+PUBLISHED = "cifar10-c"
+"""The name of the published corrupted images in the column `split`."""
+
+DIVISION = ("validation", "split_seed", "train_images")
+"""Settings that divide the training images: conditions of what is measured on those."""
+
+NEUTRAL = frozenset({"autoattack", "batch_size", "cifar10_c", "data_dir", "device", "download", "threads", *DIVISION})
+"""Settings that change a figure by rounding at most, or that only say whether there is a further one."""
+
+Rows = Iterator["Measurement"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One number of one run: one row of the table.
+
+    Args:
+        recipe: the label of the run's group.
+        seed: the run's seed.
+        split: `test`, `validation`, `train`, or the name of a further test set.
+        measure: the id of the measure (`flatnext.study.measures`).
+        at: the radius, severity or budget that it was taken at.
+        value: fractions, not per cent; None where it was not finite.
+        images: on how many images it was measured.
+        conditions: what it depends on besides, by name.
+    """
+
+    recipe: str
+    seed: int
+    split: str
+    measure: str
+    at: float | None = None
+    value: float | None
+    images: int | None
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+
+
+def measurements(groups: Iterable[Group]) -> tuple[Measurement, ...]:
+    """Return the table of all runs."""
+    return tuple(row for group in groups for run in group.runs for row in _of_run(group.label, run))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """Makes rows that share a run, a split and conditions."""
+
+    recipe: str
+    seed: int
+    split: str = "test"
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(
+        self,
+        measure: str,
+        value: float | None,
+        images: int | None,
+        at: float | None = None,
+        split: str = "",
+        **more: Any,
+    ) -> Measurement:
+        return Measurement(
+            recipe=self.recipe,
+            seed=self.seed,
+            split=split or self.split,
+            measure=measure,
+            at=at,
+            value=value,
+            images=images,
+            conditions={**self.conditions, **more},
+        )
+
+
+def _of_run(recipe: str, run: RunRecord) -> Rows:
+    row = _Row(recipe=recipe, seed=run.config.seed)
+    yield from _checkpoint(row, run.result.last, "")
+    if run.result.best is not None:
+        yield from _checkpoint(row, run.result.best, ".best")
+    yield from _recall(row, run)
+    yield from _training(row, run)
+    if (evidence := run.evidence) is None:
+        return
+    for name, rows_of in EVIDENCE.items():
+        if (part := getattr(evidence, name)) is not None:
+            conditions = {**_single(part.settings), "checkpoint": evidence.checkpoint}
+            yield from rows_of(_Row(recipe=recipe, seed=run.config.seed, conditions=conditions), part.result, run)
+
+
+def _checkpoint(row: _Row, checkpoint: CheckpointScores, suffix: str) -> Rows:
+    for split, scores in (("test", checkpoint.test), ("validation", checkpoint.validation)):
+        if scores is not None:
+            yield row(f"accuracy{suffix}", scores.accuracy, scores.count, split=split)
+            yield row(f"loss{suffix}", scores.loss, scores.count, split=split)
+    yield row(f"epoch{suffix}", checkpoint.epoch, None, split="train")
+
+
+def _recall(row: _Row, run: RunRecord) -> Rows:
+    """Yield the share of each class's test images that was recognised in the last epoch."""
+    for index, (name, counts) in enumerate(
+        zip(run.environment.classes, run.result.last.test.confusion or (), strict=False)
+    ):
+        if total := sum(counts):
+            yield row(f"recall.{name}", counts[index] / total, total)
+
+
+def _training(row: _Row, run: RunRecord) -> Rows:
+    """Yield the last epoch's training figures, and what training cost: of all epochs the median one counts."""
+    sessions = {(s.device_name, s.threads, s.processes, s.torch) for s in run.environment.sessions}
+    machine = {"machine": sorted(sessions), "precision": run.environment.precision}
+    if run.epochs:
+        images = run.environment.train_images
+        yield row("accuracy.augmented", run.epochs[-1].train_accuracy, images, split="train")
+        yield row("loss.augmented", run.epochs[-1].train_loss, images, split="train")
+        for measure, values in (
+            ("seconds_per_epoch", [epoch.train_seconds for epoch in run.epochs]),
+            ("images_per_second", [epoch.images_per_second for epoch in run.epochs]),
+        ):
+            yield row(measure, median(values), None, split="train", **machine)
+    yield row("train_seconds", run.result.train_seconds, None, split="train", **machine)
+
+
+def _flatness(row: _Row, result: Flatness, run: RunRecord) -> Rows:
+    division = {name: getattr(run.config.data, name) for name in DIVISION} if result.split == "train" else {}
+    row = _Row(recipe=row.recipe, seed=row.seed, split=result.split, conditions={**row.conditions, **division})
+    yield from _gap(row, result, run)
+    for name in ("amp", "sam", "asam"):
+        for ascent in getattr(result, name):
+            how = {"ball": ascent.ball, "steps": ascent.steps}
+            yield row(f"sharpness.{name}", ascent.increase, ascent.count, ascent.radius, **how)
+            if name == "amp" and ascent.distance is not None:
+                yield row("distance.amp", ascent.distance, ascent.count, ascent.radius, **how)
+    for along, curve in (("random", result.random), ("gradient", result.gradient)):
+        for radius, loss in zip(curve.radii, curve.mean, strict=True) if curve else ():
+            rise = None if loss is None or curve.centre is None else loss - curve.centre
+            yield row(f"rise.{along}", rise, curve.count, radius, directions=len(curve.losses))
+    if (values := result.eigenvalues) is not None:
+        yield row("hessian.eigenvalue", values.values[0], values.count)
+    if (trace := result.trace) is not None:
+        yield row("hessian.trace", trace.trace, trace.count, probes=trace.probes)
+
+
+def _gap(row: _Row, result: Flatness, run: RunRecord) -> Rows:
+    """Yield the loss on the training images that flatness was measured on, not augmented, and test loss minus that."""
+    scores = run.result.last if run.evidence and run.evidence.checkpoint == "last" else run.result.best
+    solution = next((c for c in (result.random, result.gradient, result.surface) if c is not None), None)
+    if scores is None or solution is None or result.split != "train":
+        return
+    test, train = scores.test.loss, solution.centre
+    yield row("loss", train, solution.count)
+    yield row("loss.gap", None if test is None or train is None else test - train, solution.count)
+
+
+def _calibration(row: _Row, result: Calibration, run: RunRecord) -> Rows:
+    row = _Row(recipe=row.recipe, seed=row.seed, conditions={**row.conditions, "bins": result.bins})
+    for measure in ("ece", "adaptive_ece", "nll", "brier"):
+        yield row(measure, getattr(result, measure), result.count)
+    if (scaled := result.scaled) is not None:
+        fitted = {"validation images": scaled.validation_count}
+        yield row("temperature", scaled.temperature, result.count, **fitted)
+        for measure in ("ece", "adaptive_ece", "nll", "brier"):
+            yield row(f"{measure}.scaled", getattr(scaled, measure), result.count, **fitted)
+
+
+def _corruptions(row: _Row, result: Corruptions, run: RunRecord) -> Rows:
+    """Yield the accuracy under each corruption and at each severity, their means, and what the mean loses."""
+    for split, scores in (("test", result.generated), (PUBLISHED, result.published)):
+        if scores is None:
+            continue
+        how = {"corruptions": sorted(scores.accuracy), "severities": scores.severities, "seed": scores.seed}
+        yield row("corruptions.mean", scores.mean, scores.count, split=split, **how)
+        if scores.clean is not None:
+            yield row("corruptions.lost", scores.clean - scores.mean, scores.count, split=split, **how)
+        by_severity = {**({} if scores.clean is None else {0: scores.clean}), **scores.by_severity}
+        for severity, accuracy in by_severity.items():
+            yield row("corruptions.mean", accuracy, scores.count, severity, split, **how)
+        for name, accuracies in scores.accuracy.items():
+            yield row(f"corruption.{name}", scores.by_corruption[name], scores.count, split=split, **how)
+            for severity, accuracy in zip(scores.severities, accuracies, strict=True):
+                yield row(f"corruption.{name}", accuracy, scores.count, severity, split, **how)
+
+
+def _attacks(row: _Row, result: Attacks, run: RunRecord) -> Rows:
+    """Yield the accuracy without an attack and under each, and what each takes of it."""
+    if result.attacks:
+        most = max(result.attacks, key=lambda attack: attack.count)
+        yield row("attack.none", most.clean_accuracy, most.count)
+    for attack in result.attacks:
+        which, how = f"{attack.attack}.{attack.norm}", {"precision": attack.precision, "seed": attack.seed}
+        lost = attack.clean_accuracy - attack.robust_accuracy
+        yield row(f"attack.{which}", attack.robust_accuracy, attack.count, attack.budget, **how)
+        yield row(f"lost.{which}", lost, attack.count, attack.budget, **how)
+
+
+def _test_sets(row: _Row, result: TestSets, run: RunRecord) -> Rows:
+    for name, scores in result.sets.items():
+        yield row("accuracy", scores.accuracy, scores.count, split=name)
+        yield row("loss", scores.loss, scores.count, split=name)
+
+
+EVIDENCE = {
+    "flatness": _flatness,
+    "calibration": _calibration,
+    "corruptions": _corruptions,
+    "attacks": _attacks,
+    "test_sets": _test_sets,
+}
+
+
+def _single(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the settings that are single values; of lists, the results say which item they are of."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= _single(value, f"{prefix}{name}.")
+        elif name not in NEUTRAL and isinstance(value, (str, int, float)) and value == value:  # not NaN
+            flat[f"{prefix}{name}"] = value
+    return flat
