@@ -7,7 +7,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ from flatnext.errors import InputError
 from flatnext.files import write_atomically, write_json
 from flatnext.models import catalog
 from flatnext.models.catalog import INDEX, Shipped, best_first, shipped
+from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import read_run
-from flatnext.runs.records import UnfinishedRun, RunRecord
+from flatnext.runs.records import RunRecord, UnfinishedRun
+from flatnext.schema import dump
 
 MOST_BYTES = 10_000_000
 
@@ -80,7 +82,7 @@ def pack(
     folder = default_folder() if output is None else Path(output)
     record = _finished(Path(run))
     _check_name(name, record.config, folder, overwrite)
-    where = resolve_device(device)  # before anything is downloaded
+    torch_device = resolve_device(device)  # before anything is downloaded
     source = models.find_weights(run, checkpoint)
     state, metadata = models.read_weights(source)
     dataset = data.load(
@@ -90,22 +92,22 @@ def pack(
         download=download,
         progress=progress,
     )
-    metadata = {key: value for key, value in metadata.items() if key != "state"}
+    metadata = {key: value for key, value in metadata.items() if key != "state"}  # the file of the optimizer's state
     metadata |= {"name": name, "image_size": str(dataset.test.images.shape[-1])}
     origin = _origin(metadata, source, dataset)
     content = _stored(state, metadata, source)
-    measured = measure(state, safetensors.torch.load(content), origin, dataset.test, where, str(source))
+    measured = measure(state, safetensors.torch.load(content), origin, dataset.test, torch_device, str(source))
     entry = _entry(name, record.config.recipe, measured, content)
-    load_as = name if _is_own(folder) else (folder / entry.file).as_posix()
+    load_as = name if _is_packages(folder) else (folder / entry.file).as_posix()
     _write(folder, entry, content, model_card(record, checkpoint, origin, entry, measured, load_as))
     files = (folder / entry.file, folder / f"{name}.md", folder / INDEX)
     return Packed(entry=entry, measured=measured, files=files, load_as=load_as)
 
 
 def default_folder() -> Path:
-    """Return where `pack` writes if it is not told: the package's own folder in a clone, else `./weights`.
+    """Return where `pack` writes by default: in a clone of the project the package's own folder, else `./weights`.
 
-    An installed package is not for its users to change, and the next installation would delete what they packed.
+    An installed package is left alone: the next installation would delete what was packed there.
     """
     return catalog.WEIGHTS if _in_clone(catalog.WEIGHTS.parent) else Path("weights")
 
@@ -119,7 +121,7 @@ def _in_clone(package: Path) -> bool:
     return package.parent.name == "src" and project.get("project", {}).get("name") == package.name
 
 
-def _is_own(folder: Path) -> bool:
+def _is_packages(folder: Path) -> bool:
     return folder.resolve() == catalog.WEIGHTS.resolve()
 
 
@@ -142,7 +144,7 @@ def format_packed(packed: Packed) -> str:
 
 
 def _finished(folder: Path) -> RunRecord:
-    if not (folder / "config.json").is_file():
+    if not RunFolder(folder).started():
         raise InputError(f"{folder} is not a run folder: give the folder of a finished run")
     record = read_run(folder, folder.name)
     if isinstance(record, UnfinishedRun):
@@ -167,7 +169,7 @@ def _origin(metadata: Mapping[str, Any], source: Path, dataset: data.Dataset) ->
 
 def _stored(state: Mapping[str, Tensor], metadata: Mapping[str, Any], source: Path) -> bytes:
     """Return the content of the weights file."""
-    # Batch norm's statistics may be tiny or huge, and are but a fiftieth of the file.
+    # Batch norm's statistics may be tiny or huge, and are only a fiftieth of the file.
     tensors = {key: (value.half() if value.ndim >= 2 else value).contiguous() for key, value in state.items()}
     for key, value in tensors.items():
         if not bool(torch.isfinite(value).all()):
@@ -179,6 +181,7 @@ def _stored(state: Mapping[str, Tensor], metadata: Mapping[str, Any], source: Pa
 
 
 def _entry(name: str, recipe: str, measured: Measured, content: bytes) -> Shipped:
+    assert measured.scores.loss is not None  # `measure` refuses it
     return Shipped(
         name=name,
         recipe=recipe,
@@ -198,8 +201,8 @@ def _write(folder: Path, entry: Shipped, content: bytes, card: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make {folder}: {error.strerror}; choose another --output") from error
-    before = [each for entries in shipped(folder).values() for each in entries]
-    others = [each for each in before if each.name != entry.name]
+    before = [packed for entries in shipped(folder).values() for packed in entries]
+    others = [packed for packed in before if packed.name != entry.name]
     if len(others) < len(before):
         _write_index(folder, others)
     write_atomically(folder / entry.file, content)
@@ -209,7 +212,7 @@ def _write(folder: Path, entry: Shipped, content: bytes, card: str) -> None:
 
 def _write_index(folder: Path, entries: list[Shipped]) -> None:
     """Write `index.json`: for each short name its entries, the most accurate first."""
-    index: dict[str, list[dict[str, Any]]] = {}
+    index: dict[str, list[Shipped]] = {}
     for entry in best_first(entries):
-        index.setdefault(entry.short, []).append(asdict(entry))
-    write_json(folder / INDEX, dict(sorted(index.items())))
+        index.setdefault(entry.short, []).append(entry)
+    write_json(folder / INDEX, dump(dict(sorted(index.items()))))

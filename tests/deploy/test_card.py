@@ -1,0 +1,75 @@
+"""The model card of packed weights."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from packed import NAME, example, figures
+from scipy.stats import norm
+from test_calibration import oracle
+
+import flatnext
+from flatnext import models
+from flatnext.deploy import card as card_module
+from flatnext.deploy import pack as pack_module
+from flatnext.evaluation import load_predictor
+
+
+def test_the_cards_figures_are_those_of_an_evaluation(packed, folder):
+    card = (folder / f"{NAME}.md").read_text()
+    found, scores = figures(card), flatnext.evaluate("resnext11-digits")
+    digits, info = flatnext.load("digits"), flatnext.pretrained_info(NAME)
+    logits = load_predictor(NAME, device="cpu", overrides={"precision": "fp32"})(digits.test.images)
+    nll, brier, ece = oracle(logits.numpy(), digits.test.labels.numpy(), 15)
+    assert found["accuracy"] == scores["accuracy"] == info.accuracy
+    assert found == pytest.approx({"accuracy": scores["accuracy"], "nll": nll, "brier_score": brier, "ece": ece})
+    assert scores["count"] == info.count == 360
+    entry = models.shipped()["resnext11-digits"][0]
+    assert entry == packed.entry
+    assert (entry.first_count, entry.first_correct) == (360, round(entry.accuracy * 360))
+    assert entry.bytes == (folder / entry.file).stat().st_size
+    assert f"{scores['accuracy']:.2%}".rstrip("%") + " % of 360 test images" in card
+
+
+def test_the_card_says_where_the_weights_come_from(run, folder):
+    card = (folder / f"{NAME}.md").read_text()
+    head = card.split("---\n")[1]
+    assert card.startswith("---\n")
+    for line in ("license: mit", "pipeline_tag: image-classification", "model-index:", f'- name: "{NAME}"'):
+        assert line in head.splitlines()
+    assert json.loads(re.search(r"```json\n(.*?)```", card, re.DOTALL)[1]) == json.loads(
+        (run / "config.json").read_text()
+    )
+    for fact in (
+        "100 trained on, 40 held out",
+        "seed 0",
+        r"`flatnext train \| tee log`",
+        "CC BY 4.0",
+        "It is not for:",
+    ):
+        assert fact in card
+    architecture = re.search(r"\*\*Architecture\*\*: (.*)", card)[1].split("; ")
+    assert {"3,698 parameters", "blocks 1, 1", "cardinality 2", "bottleneck_width 4", "stem 8"} <= {*architecture}
+    assert "after epoch 8, an average" in card
+    assert "{{" not in card
+    assert "\n\n\n" not in card
+    exec(example(card), {})
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "digits", "folder"])
+def test_a_card_can_be_written_for_each_data_set(dataset, packed, run):
+    record = pack_module._finished(run)
+    object.__setattr__(record.config.data, "dataset", dataset)
+    origin = models.read_origin(models.read_weights(packed.files[0])[1], packed.files[0])
+    card = card_module.model_card(record, "last", origin, packed.entry, packed.measured, NAME)
+    assert card_module.NOTES[dataset].limits[0] in card
+    assert "]()" not in card
+
+
+def test_the_interval_is_wilsons():
+    z, n, p = norm.ppf(0.975), 10_000, 0.931
+    centre, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    assert card_module.interval(9310, n) == pytest.approx(tuple((centre + s * half) / (1 + z**2 / n) for s in (-1, 1)))
