@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import optimize
 
 from flatnext.errors import InputError
-from flatnext.evaluation import calibration, calibration_report, fit_temperature
+from flatnext.evaluation import calibration, calibration_with_scaling, fit_temperature
 from flatnext.evaluation.calibration import adaptive_calibration_error, expected_calibration_error, reliability
 from flatnext.schema import dump
 
@@ -192,7 +192,7 @@ def test_temperatures_without_a_best_one():
 def test_the_report_has_the_test_images_as_they_are_and_scaled():
     logits, labels = drawn(2, 500)
     validation_logits, validation_labels = drawn(3, 300)
-    report = calibration_report(logits * 3, labels, validation_logits * 3, validation_labels)
+    report = calibration_with_scaling(logits * 3, labels, validation_logits * 3, validation_labels)
     assert replace(report, scaled=None) == calibration(logits * 3, labels)
     assert report.accuracy == float((logits.argmax(dim=1) == labels).double().mean())
     temperature = fit_temperature(validation_logits * 3, validation_labels)
@@ -208,9 +208,9 @@ def test_the_report_has_the_test_images_as_they_are_and_scaled():
 
 def test_the_report_without_validation_images():
     logits, labels = drawn(2, 50)
-    assert calibration_report(logits, labels) == calibration(logits, labels)
+    assert calibration_with_scaling(logits, labels) == calibration(logits, labels)
     with pytest.raises(InputError, match="give both or neither"):
-        calibration_report(logits, labels, logits)
+        calibration_with_scaling(logits, labels, logits)
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ from flatnext.evaluation.evaluate import evaluate
 from flatnext.evaluation.metrics import most_confident_errors, score
 from flatnext.evaluation.predictor import Predictor, load_predictor
 from flatnext.evaluation.saliency import explained_mistakes, grad_cam, overlay
-from flatnext.evaluation.temperature import calibration_report, fit_temperature
+from flatnext.evaluation.temperature import calibration_with_scaling, fit_temperature
 from flatnext.evaluation.trained_model import TrainedModel, load_trained_model
 
 __all__ = [
     "Predictor",
     "TrainedModel",
     "calibration",
-    "calibration_report",
+    "calibration_with_scaling",
     "evaluate",
     "explained_mistakes",
     "fit_temperature",

@@ -18,7 +18,7 @@ TEMPERATURES = 0.01, 100.0  # the range in which `fit_temperature` looks
 HALVINGS = 64  # of the logarithm of that range: its ends are then a rounding error apart
 
 
-def calibration_report(
+def calibration_with_scaling(
     logits: Tensor,
     labels: Tensor,
     validation_logits: Tensor | None = None,

@@ -1,4 +1,4 @@
-"""Evidence about a trained model, gathered part by part and kept beside its weights for the report.
+"""Measurements of a trained model beyond accuracy, kept in a file beside its weights for the study report.
 
 Importing the package does not import torch.
 """

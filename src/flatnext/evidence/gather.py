@@ -73,7 +73,8 @@ def gather(
         path: run folder, weights file, or name of shipped weights, as for `evaluate`.
         names: of `plan.NAMES`, or `all`.
         plan: on how many images, and with which settings (None: the defaults).
-        output: the file (None: `evidence.json` in a run folder, which the report reads; else NAME-evidence.json here).
+        output: the file (None: `evidence.json` in a run folder, where the study report looks for it; else
+            NAME-evidence.json in the current folder).
         checkpoint: in a run folder, `last` or `best` (None: `last`); that of the best is in `evidence-best.json`.
         test_sets: other test sets to score.
         cifar10_c: folder of the published corrupted images.

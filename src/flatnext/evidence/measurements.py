@@ -20,7 +20,7 @@ from flatnext.evaluation import attacks, corruptions, flatness, score
 from flatnext.evaluation.attacks.ball import Norm
 from flatnext.evaluation.predictor import Predictor
 from flatnext.evaluation.saliency import explained_mistakes
-from flatnext.evaluation.temperature import calibration_report
+from flatnext.evaluation.temperature import calibration_with_scaling
 from flatnext.evaluation.trained_model import TrainedModel
 from flatnext.evidence.plan import EvidencePlan
 from flatnext.progress import Progress, Weighted
@@ -60,14 +60,14 @@ def measure_calibration(model: TrainedModel, plan: EvidencePlan, progress: Progr
     total = len(test) + (len(validation) if validation else 0)
     logits = model.predictor(test.images)
     progress(len(test), total)
-    report = calibration_report(
+    calibration = calibration_with_scaling(
         logits,
         test.labels,
         validation_logits=model.predictor(validation.images) if validation else None,
         validation_labels=validation.labels if validation else None,
     )
     progress(total, total)
-    return report
+    return calibration
 
 
 def measure_errors(model: TrainedModel, plan: EvidencePlan, progress: Progress) -> Errors:
