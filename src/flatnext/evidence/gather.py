@@ -89,12 +89,7 @@ def gather(
     Raises:
         InputError: a path or setting is wrong, or the file cannot be read or written.
     """
-    plan, display, path, checkpoint_name = (
-        plan or EvidencePlan(),
-        display or Display(),
-        Path(path),
-        checkpoint or "last",
-    )
+    plan, display, path = plan or EvidencePlan(), display or Display(), Path(path)
     todo = _measurements(names, test_sets, cifar10_c)
     weights = models.find_weights(path, checkpoint)
     if path.is_dir() and not RunFolder(path).finished():
@@ -110,7 +105,8 @@ def gather(
         overrides=overrides,
     )
     _check_images(model, test_sets, cifar10_c)
-    file = _EvidenceFile(output or _default_file(path, checkpoint_name), checkpoint_name, digest, model)
+    checkpoint = checkpoint or "last"
+    file = _EvidenceFile(output or _default_file(path, checkpoint), checkpoint, digest, model)
     everything = _all_settings(plan, model, Path(data_dir), cifar10_c, test_sets)
     for name, measure in todo.items():
         settings = {key: everything[key] for key in (*COMMON_SETTINGS, *SETTINGS[name])}
