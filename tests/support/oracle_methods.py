@@ -172,19 +172,19 @@ RULES = {
 
 def rule_of_step(name, settings, step, total_steps):
     """Return the rule's name and its settings at a step, by the interval and the schedule of the radius."""
-    own = dict(settings)
-    assert own.pop("ascent_share", 1.0) == 1.0  # tests/test_step.py is about others
-    interval, schedule = own.pop("perturb_every", 1), own.pop("radius_schedule", "constant")
-    own.pop("m_sharpness", None)
-    own.pop("only", None)
+    remaining = dict(settings)
+    assert remaining.pop("ascent_share", 1.0) == 1.0  # tests/training/test_step.py is about other shares
+    interval, schedule = remaining.pop("perturb_every", 1), remaining.pop("radius_schedule", "constant")
+    remaining.pop("m_sharpness", None)
+    remaining.pop("only", None)
     if step % interval:
         return "sgd", {}
     factor = {"constant": 1.0, "warmup": step / total_steps, "decay": 1 - step / total_steps}[schedule]
-    radius = "rho" if "rho" in own else "epsilon"
-    if radius in own:
-        own[radius] *= factor
-    off = any(np.all(own.get(key, 1) == 0) for key in (radius, "inner_lr", "inner_iter"))
-    return ("sgd", {}) if off else (name, own)
+    radius = "rho" if "rho" in remaining else "epsilon"
+    if radius in remaining:
+        remaining[radius] *= factor
+    off = any(np.all(remaining.get(key, 1) == 0) for key in (radius, "inner_lr", "inner_iter"))
+    return ("sgd", {}) if off else (name, remaining)
 
 
 def train(
@@ -216,13 +216,13 @@ def train(
     for step, (x, y) in enumerate(batches):
         state = {"velocity": velocity, "momentum": momentum, "seed": seed, "step": step, "noise": noise}
         state |= {"mean": mean, "std": std}
-        rule, own = rule_of_step(name, settings, step, total_steps or len(batches))
+        rule, arguments = rule_of_step(name, settings, step, total_steps or len(batches))
         gradients, loss = [np.zeros_like(w) for w in weights], 0.0
         for first in range(shares):
             mine = slice(first, None, shares)
             run = Pass(weights, x[mine], y[mine], clip_norm, settings.get("only", "all"))
             share = len(y[mine]) / len(y)
-            gradients = add(gradients, RULES[rule](run, state, **own), share)
+            gradients = add(gradients, RULES[rule](run, state, **arguments), share)
             loss += share * run.losses[0]
         losses.append(loss)
         for i, g in enumerate(gradients):

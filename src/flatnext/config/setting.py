@@ -109,13 +109,16 @@ class Settings:
         for item in fields(self):  # type: ignore[arg-type]  # the classes that inherit are dataclasses
             object.__setattr__(self, item.name, parse(hints[item.name], getattr(self, item.name), item.name))
         for item, info in described(self):
-            value = getattr(self, item.name)
-            if value is not None and info.range is not None:
-                several = "one or more numbers, each " if isinstance(value, tuple) else ""
-                otherwise = ", or leave it out" if item.default is None else ""
-                require(value in info.range, f"{item.name} is {value}: give {several}{info.range}{otherwise}")
+            if info.range is not None:
+                self._check_range(item, info.range)
             if info.belongs_to is not None:
                 self._check_owner(item.name, info.belongs_to, info.needed)
+
+    def _check_range(self, item: Field[Any], range: Range) -> None:
+        value = getattr(self, item.name)
+        several = "one or more numbers, each " if isinstance(value, tuple) else ""
+        otherwise = ", or leave it out" if item.default is None else ""
+        require(value is None or value in range, f"{item.name} is {value}: give {several}{range}{otherwise}")
 
     def _check_owner(self, name: str, belongs_to: tuple[str, str], needed: bool) -> None:
         owner, choice = belongs_to
