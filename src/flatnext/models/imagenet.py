@@ -24,12 +24,6 @@ class Bottleneck(Block):
     shortcut_name: ClassVar[str] = "downsample"
 
 
-def stage(in_channels: int, width: int, out_channels: int, *, count: int, stride: int, groups: int) -> nn.Sequential:
-    """Return `count` blocks in a row, of which the first changes the number of channels and takes the stride."""
-    first = Bottleneck(in_channels, width, out_channels, stride, groups)
-    return nn.Sequential(first, *(Bottleneck(out_channels, width, out_channels, 1, groups) for _ in range(count - 1)))
-
-
 class ResNet50(nn.Module):
     """Four stages of 3, 4, 6 and 3 bottlenecks; the first stage gives 256 channels, and each next one doubles them.
 
@@ -48,10 +42,12 @@ class ResNet50(nn.Module):
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         channels = 64
         for index, count in enumerate(self.blocks):
-            out_channels, stride = 256 * 2**index, 1 if index == 0 else 2
-            layer = stage(channels, width * 2**index, out_channels, count=count, stride=stride, groups=groups)
+            layer = nn.Sequential()
+            for number in range(count):
+                stride = 2 if index and not number else 1
+                layer.append(Bottleneck(channels, width * 2**index, 256 * 2**index, stride, groups))
+                channels = 256 * 2**index
             self.add_module(f"layer{index + 1}", layer)
-            channels = out_channels
         self.fc = nn.Linear(channels, classes)
 
     def forward(self, images: Tensor) -> Tensor:
