@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from flatnext.durations import duration
 
@@ -76,10 +77,10 @@ class ConsoleDisplay(Display):
 
     speaks = True
 
-    def __init__(self) -> None:
+    def __init__(self, console: Any = None) -> None:
         from rich.console import Console  # slow to import, and not needed by what shows nothing
 
-        self.console = Console(stderr=True, soft_wrap=True, highlight=False)
+        self.console: Console = console or Console(stderr=True, soft_wrap=True, highlight=False)
 
     def say(self, text: str) -> None:
         """See `Display`."""
@@ -98,7 +99,8 @@ class ConsoleDisplay(Display):
         # The text comes first, so that a narrow terminal cuts the bar and not the time left.
         columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=12))
         with Bars(*columns, console=self.console, transient=True) as bars:
-            bar = bars.add_task(title, total=1.0, completed=done / total)
+            bar = bars.add_task(title, total=1.0)
+            bars.update(bar, completed=done / total)
             yield ShownTask(
                 title, total, done, BAR_SECONDS, lambda part, text: bars.update(bar, completed=part, description=text)
             )

@@ -9,10 +9,10 @@ from torch import nn
 
 
 class WeightAverage:
-    """A second model whose parameters and floating-point buffers are a moving average of those of the first.
+    """A copy of a model whose parameters and floating-point buffers are the moving average of the model's.
 
-    It has the precision of the first one's weights, which is at least float32. Whole numbers, batch norm's count of
-    batches among them, are those of the first. It has no state but `model`: how many updates it has seen is told to it.
+    The average is kept in the precision of the weights, which is at least float32. Integer buffers, such as batch
+    norm's count of batches, are copied. The only state is `model`: callers say how many updates there have been.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -27,7 +27,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, seen: int) -> None:
-        """Take the present weights in; `seen` is the number of updates since the average began, 0 to begin anew."""
+        """Add the current weights; `seen` is the number of updates since the average began, 0 to begin anew."""
         torch._foreach_lerp_(self._floats, self._sources, 1 - decay_after(seen, self.decay))
         if self._others:
             torch._foreach_copy_(self._others, self._other_sources)

@@ -1,10 +1,10 @@
 """A step recorded once and replayed, so that a GPU gets all of its passes and the optimizer's step in one launch.
 
-A small network leaves a GPU waiting for the host, which launches some thousand kernels a step one by one; a CUDA graph
-has them all. What changes from step to step is kept in tensors that the recorded work reads: the images and labels, the
-learning rate and the radius of the perturbation. Steps that launch other work (a plain one among perturbed ones,
-another batch or image size) are recorded apart. No step is taken for the sake of recording: the first steps of a kind
-are taken as usual, which also warms the libraries up, and then the work is recorded without being run.
+A small network leaves a GPU waiting for the host, which launches about a thousand kernels a step one by one; a CUDA
+graph launches them together. What changes from step to step is kept in tensors that the recorded work reads: the images
+and labels, the learning rate and the radius of the perturbation. Steps that launch other kernels (a plain one among
+perturbed ones, another batch or image size) are recorded separately. Recording takes no extra step: the first steps of
+a kind are taken as usual, which also warms the libraries up, and then the work is recorded without being run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WARM_UP = 3  # steps of a kind that are taken as usual before it is recorded
 
 
 class Recorder(Protocol):
-    """Runs work as it is, in the way that recording wants it, or records it to be replayed."""
+    """Runs work as recording needs it to be run, or records it to be replayed."""
 
     def run(self, work: Callable[[], T]) -> T:
         """Run the work once."""
@@ -87,9 +87,9 @@ class _Recording:
 class GraphStep:
     """Takes a step as `Step` does, by replaying it. It has no state of its own that a checkpoint would need.
 
-    Model and optimizer may be changed between steps in place; if their tensors are replaced by others (by
-    `Optimizer.load_state_dict`, for one), everything is recorded anew. `step` must be that of one process. What cannot
-    be recorded is warned of; from there on nothing more is, and steps of other kinds are taken as usual.
+    Model and optimizer may be changed in place between steps; if their tensors are replaced by others, as
+    `Optimizer.load_state_dict` does, everything is recorded anew. `step` must be that of one process. If a step cannot
+    be recorded, there is a warning, no more are recorded, and steps of other kinds are taken as usual.
     """
 
     def __init__(self, step: Step, recorder: Recorder) -> None:

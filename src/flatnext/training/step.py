@@ -18,12 +18,12 @@ from flatnext.processes import ALONE, Processes
 
 @dataclass(frozen=True)
 class StepStats:
-    """Sums over this process's images of one step, as 0-dimensional tensors on the device: the caller may read them."""
+    """Sums over this process's images of one step. Loss and correct images are 0-dimensional tensors on the device."""
 
     loss: Tensor
     correct: Tensor
     count: int
-    trained: int  # images that the step was taken with: more than `count` where the first pass had a part of them
+    trained: int  # images of the step's last gradient: more than `count` where the first pass saw a part of them
 
 
 TakeStep = Callable[[Tensor, Tensor, int, int], StepStats]  # as `Step` is called
@@ -34,10 +34,10 @@ class Step:
     """Computes a batch's gradient by the method and lets the optimizer take the step.
 
     The gradient is that of the mean loss over the whole batch, whatever `grad_accum_steps` and the number of
-    processes. With several processes the gradient of every pass is summed over them, and so is the perturbation made
-    from it the same in all; with the method's `m_sharpness` each perturbs by its own images, and only the gradient that
-    the step is taken with is summed; a `clip_norm` then clips the own gradient of each. Batch norm sees a micro-batch
-    of one process; its running statistics are averaged.
+    processes. With several processes the gradient of every pass is summed over them, so that all perturb by the same.
+    With the method's `m_sharpness` each process perturbs by the gradient of its own images, clipped to `clip_norm`, and
+    only the last gradient, with which the step is taken, is summed. Batch norm sees a micro-batch of one process; its
+    running statistics are averaged over the processes.
     """
 
     model: nn.Module
@@ -51,13 +51,13 @@ class Step:
     def __call__(self, images: Tensor, labels: Tensor, number: int, batch_count: int) -> StepStats:
         """Take step `number` on this process's images (B x 3 x H x W) and labels of a batch of `batch_count`.
 
-        The labels are classes (int64, B), or probabilities (B x classes): then an image counts as correct if its
-        likeliest class is found. Returns the statistics of the method's first pass: at the unchanged weights, if it
-        has a pass there. That pass may have a part of the images only (the method's `ascent_share`): the first ones.
+        The labels are classes (int64, B), or probabilities (B x classes), of which the largest counts as the class.
+        Returns the statistics of the method's first pass, which is at the unchanged weights if the method has such a
+        pass. It may see only the first images of the batch (the method's `ascent_share`).
         """
         weight = len(labels) / batch_count
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        apart = self.method.m_sharpness
+        local = self.method.m_sharpness
         passes = itertools.count()
 
         def closure() -> StepStats:
@@ -65,8 +65,8 @@ class Step:
             share = self.method.share(number, next(passes))
             # Batch norm may need two images in each micro-batch.
             count = min(len(labels), max(math.ceil(share * len(labels)), 2 * self.grad_accum_steps))
-            stats = self._passes(images[:count], labels[:count], 1.0 if apart else weight, len(labels))
-            if not apart:
+            stats = self._passes(images[:count], labels[:count], 1.0 if local else weight, len(labels))
+            if not local:
                 self.processes.sum(p.grad for p in parameters if p.grad is not None)
             if self.clip_norm is not None:
                 nn.utils.clip_grad_norm_(parameters, self.clip_norm)
@@ -74,7 +74,7 @@ class Step:
 
         stats = self.method(closure, images, number)
         if self.processes.count > 1:
-            if apart:
+            if local:
                 for p in parameters:
                     if p.grad is not None:
                         p.grad.mul_(weight)
@@ -86,7 +86,7 @@ class Step:
     def _passes(self, images: Tensor, labels: Tensor, weight: float, trained: int) -> StepStats:
         """Run forward and backward over the micro-batches; the gradient is `weight` times that of the mean loss."""
         loss_sum, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
-        # As equal as can be: `chunk` may leave a single image to the last, which batch norm cannot take at one pixel.
+        # Of equal size but for one image: `chunk` may leave a last one of one image, which batch norm may refuse.
         parts = min(self.grad_accum_steps, len(labels))
         for x, y in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
             with self.autocast():

@@ -10,6 +10,7 @@ from flatnext.device import autocast
 from flatnext.errors import InputError
 from flatnext.progress import Display, Task
 from flatnext.runs.records import CheckpointScores, Epoch, Failure, Result
+from flatnext.runs.scores import Scores
 from flatnext.training.checkpoint import remove_states
 from flatnext.training.evaluator import Evaluator, better
 from flatnext.training.events import EventLog
@@ -20,8 +21,11 @@ from flatnext.training.run_state import BestEpoch, RunState
 from flatnext.training.step import Step, TakeStep
 from flatnext.training.stop import Stopped, stop_on_signal
 
-CHECKPOINT_SECONDS = 300.0  # within an epoch; the end of an epoch always writes one
-CHECK_STEPS = 50  # between checks that the loss is finite, each of which waits for a GPU
+CHECKPOINT_SECONDS = 300.0
+"""Between two checkpoints within an epoch; the end of an epoch always writes one."""
+
+CHECK_STEPS = 50
+"""Between two checks that the loss is finite, each of which waits for a GPU."""
 
 
 def make_step(run: RunState) -> TakeStep:
@@ -108,6 +112,21 @@ class Trainer:
         began = time.monotonic()
         run.require_finite()
         run.metrics.seconds += time.monotonic() - began  # a GPU ends its steps only when it is asked for something
+        epoch, validation = self._measure()
+        run.finish_epoch()
+        is_best = validation is not None and better(validation, run.best.validation if run.best else None)
+        if validation is not None and is_best:
+            run.best = BestEpoch(epoch=run.epoch, validation=validation)
+        if run.processes.first:
+            run.folder.add_epoch(epoch)
+        run.save()
+        if is_best:
+            run.save_best()
+        return epoch
+
+    def _measure(self) -> tuple[Epoch, Scores | None]:
+        """Return the metrics of the epoch whose steps are all taken, and the scores on the validation split."""
+        run = self.run
         loss, accuracy, rate = run.metrics.means(run.processes)
         began = time.monotonic()
         due = (run.epoch + 1) % run.config.evaluate_every == 0 or run.epoch + 1 == run.config.epochs
@@ -119,24 +138,15 @@ class Trainer:
             learning_rate=run.optimizer.param_groups[0]["lr"],
             train_loss=loss,
             train_accuracy=accuracy,
-            validation_loss=validation and validation.loss,
-            validation_accuracy=validation and validation.accuracy,
-            test_loss=test and test.loss,
-            test_accuracy=test and test.accuracy,
+            validation_loss=validation.loss if validation else None,
+            validation_accuracy=validation.accuracy if validation else None,
+            test_loss=test.loss if test else None,
+            test_accuracy=test.accuracy if test else None,
             train_seconds=run.metrics.seconds,
             evaluation_seconds=time.monotonic() - began,
             images_per_second=rate,
         )
-        run.finish_epoch()
-        is_best = validation is not None and better(validation, run.best and run.best.validation)
-        if validation is not None and is_best:
-            run.best = BestEpoch(epoch=run.epoch, validation=validation)
-        if run.processes.first:
-            run.folder.add_epoch(epoch)
-        run.save()
-        if is_best:
-            run.save_best()
-        return epoch
+        return epoch, validation
 
     def _finish(self) -> Result:
         """Evaluate the last weights and the best; write and return the result."""
