@@ -4,12 +4,13 @@ import errno
 import functools
 import hashlib
 import http.server
+import io
 import os
 import socket
 import tarfile
 import threading
 from dataclasses import replace
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -179,15 +180,17 @@ def test_a_disk_that_is_full_while_unpacking(monkeypatch, tmp_path):
     refused(tmp_path, path, os.strerror(errno.ENOSPC))
 
 
+class FullFile(io.BytesIO):
+    """A file on a full disk."""
+
+    write = staticmethod(full)
+
+
 def test_a_disk_that_is_full_while_downloading(monkeypatch, tmp_path, serve):
     path, _, _ = publish_archive(monkeypatch, tmp_path / "server")
     url = serve(path.parent)
-
-    def write_some(source, target):
-        target.write(source.read(10))
-        full()
-
-    monkeypatch.setattr(archives, "shutil", SimpleNamespace(copyfileobj=write_some))
+    real = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, mode="r": FullFile() if mode == "wb" else real(path, mode))
     refused(tmp_path / "data", url + path.name, os.strerror(errno.ENOSPC))
     assert not (tmp_path / "data").exists()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
-import shutil
 import tarfile
 import tempfile
 import urllib.error
@@ -16,12 +15,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import wrap_file
-
 from flatnext.errors import InputError
+from flatnext.progress import ConsoleDisplay, Display
 
 BASE_URL = "https://www.cs.toronto.edu/~kriz/"
+BLOCK = 1 << 20
 TIMEOUT = 60.0
 """Seconds that a server may be silent."""
 
@@ -115,18 +113,16 @@ def _workspace(data_dir: Path) -> Iterator[Path]:
 
 
 def _download(url: str, path: Path, *, progress: bool) -> None:
-    """Write what lies at a URL to a file, with a bar on standard error, or a line where that is no terminal."""
-    console = Console(stderr=True, quiet=not progress, highlight=False)
-    if not console.is_terminal:
-        console.print(f"fetching {path.name}")
+    """Write what lies at a URL to a file."""
+    display = ConsoleDisplay() if progress else Display()
+    display.say(f"fetching {path.name}")
     request = urllib.request.Request(url, headers={"User-Agent": "flatnext"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-        bar = wrap_file(
-            response,
-            total=response.length or 0,
-            description=path.name,
-            console=console,
-            disable=not (progress and console.is_terminal),
-        )
-        with bar as source, path.open("wb") as target:
-            shutil.copyfileobj(source, target)
+    with (
+        urllib.request.urlopen(request, timeout=TIMEOUT) as response,
+        path.open("wb") as file,
+        display.task(path.name) as task,
+    ):
+        total = response.length or 1
+        while block := response.read(BLOCK):
+            file.write(block)
+            task(file.tell(), total)
