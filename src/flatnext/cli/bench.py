@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from flatnext.bench.plan import METHODS, ON_THE_MODEL, PARTS, BenchPlan
-from flatnext.cli.flags import add_flags_of, add_setting_flags, setting_overrides
+from flatnext.cli.flags import add_flags_of, add_setting_flags, given, setting_overrides
 from flatnext.config import RECIPES, Config
 from flatnext.config.setting import require
 
@@ -59,11 +58,9 @@ def run(options: argparse.Namespace) -> int:
 
 def plan_of(options: argparse.Namespace) -> BenchPlan:
     """Return the plan that the flags ask for. `InputError` for a flag that none of its parts would use."""
-    given = vars(options)
-    settings = {
-        item.name: given[item.name] for item in fields(BenchPlan) if item.name in given and item.name != "model"
-    }
-    shape = setting_overrides(given)
+    settings = given(BenchPlan, options)
+    settings.pop("model", None)  # a name here, of which the other settings change parts
+    shape = setting_overrides(vars(options))
     if shape:
         settings["model"] = Config().override({**shape, "parameter_budget": 2**53}).model
     plan = BenchPlan(**settings)

@@ -6,10 +6,10 @@ import argparse
 from pathlib import Path
 
 from flatnext.cli.evaluate import TRAINING_ONLY, add_weights_arguments, overrides_of
-from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir
+from flatnext.cli.flags import add_flags_of, add_place_flags, add_setting_flags, data_dir, given
 from flatnext.cli.report import write
 from flatnext.errors import InputError
-from flatnext.evidence.plan import AUTOATTACK, NAMES, EvidencePlan
+from flatnext.evidence.plan import NAMES, EvidencePlan
 
 HELP = "measure calibration, errors, flatness, corruptions and attacks of trained weights"
 
@@ -33,53 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="score other test sets of the same classes as well: folders of CLASS/*.png, .npz files, or the .npy files "
         "of CIFAR-10.1",
     )
-    _add_plan_flags(parser)
+    parser.add_argument(
+        "--cifar10-c", type=Path, metavar="DIR", help="corruptions: also measure on the published CIFAR-10-C in DIR"
+    )
+    add_flags_of(EvidencePlan, parser.add_argument_group("measurements"))
     add_place_flags(parser)
     add_setting_flags(parser, "data", "model", without=TRAINING_ONLY, of_run=True)
 
 
-def _add_plan_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("measurements")
-    default = EvidencePlan()
-    group.add_argument(
-        "--images",
-        type=int,
-        default=default.images,
-        metavar="N",
-        help=f"test images to measure on; slow measurements take a share of them (default {default.images:,})",
-    )
-    group.add_argument(
-        "--seed",
-        type=int,
-        default=default.seed,
-        metavar="N",
-        help=f"seed of the choice of images and of all random draws (default {default.seed})",
-    )
-    for name, norm in (("linf", "maximum norm"), ("l2", "Euclidean norm")):
-        budgets = getattr(default, name)
-        shown = " ".join(f"{budget:g}" for budget in budgets)
-        text = f"attacks: radii in the {norm}, in 1/255 (default {shown})"
-        group.add_argument(f"--{name}", nargs="*", type=float, default=budgets, metavar="B", help=text)
-    group.add_argument(
-        "--autoattack",
-        choices=AUTOATTACK,
-        default=default.autoattack,
-        help=f"attacks: which AutoAttack to run; standard takes hours on a CPU (default {default.autoattack})",
-    )
-    group.add_argument(
-        "--cifar10-c", type=Path, metavar="DIR", help="corruptions: also measure on the published CIFAR-10-C in DIR"
-    )
-
-
 def run(options: argparse.Namespace) -> int:
     """Measure each run, print its file, and write the report anew where there is one run folder or study."""
-    plan = EvidencePlan(
-        images=options.images,
-        seed=options.seed,
-        linf=tuple(options.linf),
-        l2=tuple(options.l2),
-        autoattack=options.autoattack,
-    )
+    plan = EvidencePlan(**given(EvidencePlan, options))
 
     from flatnext.evidence.gather import gather, run_folders
     from flatnext.progress import ConsoleDisplay

@@ -51,10 +51,15 @@ def add_setting_flags(
                     _add_flag(group, f"setting_{item.name}", item, hints[item.name], note)
 
 
-def add_flags_of(kind: Any, parser: argparse.ArgumentParser) -> None:
-    """Add a flag for every setting of a dataclass that is no part of a config; see `add_setting_flags`."""
+def add_flags_of(kind: Any, parser: argparse._ActionsContainer) -> None:
+    """Add a flag for every setting of a dataclass that is no part of a config; lists are given with spaces between."""
     for item, _ in described(kind):
-        _add_flag(parser, item.name, item, type_hints(kind)[item.name], _default_note(item))
+        _add_flag(parser, item.name, item, type_hints(kind)[item.name], _default_note(item, " "), spaces=True)
+
+
+def given(kind: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of a dataclass that were given as flags, by name."""
+    return {item.name: getattr(options, item.name) for item in fields(kind) if item.name in options}
 
 
 def setting_overrides(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +99,9 @@ def data_dir(options: argparse.Namespace, path: Path | None = None) -> Path:
     return options.data_dir or Path(".data")
 
 
-def _add_flag(group: argparse._ActionsContainer, dest: str, item: Field[Any], kind: Any, note: str) -> None:
+def _add_flag(
+    group: argparse._ActionsContainer, dest: str, item: Field[Any], kind: Any, note: str, *, spaces: bool = False
+) -> None:
     info = item.metadata["info"]
     flag = "--" + (info.flag or item.name).replace("_", "-")
     options: dict[str, Any] = {"dest": dest, "default": argparse.SUPPRESS, "help": info.help + note}
@@ -103,16 +110,18 @@ def _add_flag(group: argparse._ActionsContainer, dest: str, item: Field[Any], ki
     elif typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
         group.add_argument(flag, type=type(choices[0]), choices=choices, **options)
+    elif spaces and typing.get_origin(kind) is tuple:
+        group.add_argument(flag, nargs="*", type=typing.get_args(kind)[0], metavar="X", **options)
     else:
         group.add_argument(flag, type=_reader(kind), metavar=_metavar(kind), **options)
 
 
-def _default_note(item: Field[Any]) -> str:
+def _default_note(item: Field[Any], between: str = ",") -> str:
     """Return a note on the default; methods that share a setting may have different ones."""
     defaults = {m: f.default for m, kind in METHODS.items() for f in fields(kind) if f.name == item.name}
     if len(set(defaults.values())) > 1:
         return f" (default: {', '.join(f'{method} {_show(value)}' for method, value in defaults.items())})"
-    return "" if item.default is None else f" (default {_show(item.default)})"
+    return "" if item.default is None else f" (default {_show(item.default, between)})"
 
 
 def _reader(kind: Any) -> Callable[[str], Any]:
@@ -144,9 +153,9 @@ def _without_none(kind: Any) -> tuple[Any, bool]:
     return kind, False
 
 
-def _show(value: Any) -> str:
+def _show(value: Any, between: str = ",") -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return between.join(map(_show, value)) if isinstance(value, tuple) else str(value)

@@ -1,7 +1,8 @@
 """The command `flatnext`: the table of its commands, and what its exit status says.
 
 A command is a module of this folder with `HELP` (a line of help), `add_arguments(parser)` and `run(options)`, which
-returns the exit status. What is slow to import is imported inside `run`, so that `--help` comes at once.
+returns the exit status; `options.command_line` is what was typed. What is slow to import is imported inside `run`, so
+that `--help` comes at once.
 """
 
 from __future__ import annotations
@@ -10,26 +11,13 @@ import argparse
 import shlex
 import sys
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from types import ModuleType
 
 from flatnext.cli import bench, data, evaluate, evidence, pack, report, study, summary, train, weights
 from flatnext.cli.parser import Parser, VersionAction, is_first_process
 from flatnext.errors import InputError
 
-
-class Command(Protocol):
-    """What the module of a command has."""
-
-    HELP: str
-
-    def add_arguments(self, parser: argparse.ArgumentParser, /) -> None:
-        """Add the flags and arguments; set `parser.usage` where there are arguments without a flag."""
-
-    def run(self, options: argparse.Namespace, /) -> int:
-        """Do the work and return the exit status. `options.command_line` is what was typed."""
-
-
-COMMANDS: dict[str, Command] = {
+COMMANDS: dict[str, ModuleType] = {
     "study": study,
     "train": train,
     "evaluate": evaluate,

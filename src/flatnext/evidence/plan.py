@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from flatnext.config.setting import Settings, require, setting
 from flatnext.errors import InputError
 
 NAMES = ("calibration", "errors", "flatness", "corruptions", "attacks")
 """The measurements in the order in which they are made: the quick ones first."""
 
-AUTOATTACK = ("none", "standard")
-
 
 @dataclass(frozen=True, kw_only=True)
-class EvidencePlan:
+class EvidencePlan(Settings):
     """The settings of all measurements. Expensive ones use a share of `images`, so that all take about as long.
 
     Args:
@@ -28,25 +28,23 @@ class EvidencePlan:
         autoattack: `none`, or `standard` (hours on a CPU).
     """
 
-    images: int = 1000
-    seed: int = 0
-    linf: tuple[float, ...] = (1.0, 2.0, 8.0)
-    l2: tuple[float, ...] = (32.0, 128.0)
-    autoattack: str = "none"
+    images: int = setting(1000, "test images to measure on; slow measurements take a share of them", at_least=1)
+    seed: int = setting(0, "seed of the choice of images and of all random draws", at_least=0)
+    linf: tuple[float, ...] = setting((1.0, 2.0, 8.0), "attacks: budgets in the maximum norm, in 1/255")
+    l2: tuple[float, ...] = setting((32.0, 128.0), "attacks: budgets in the Euclidean norm, in 1/255")
+    autoattack: Literal["none", "standard"] = setting(
+        "none", "attacks: also run AutoAttack; standard takes hours on a CPU"
+    )
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if self.images < 1:
-            raise InputError(f"images is {self.images}: give at least 1")
-        if self.seed < 0:
-            raise InputError(f"seed is {self.seed}: give 0 or more")
-        if self.autoattack not in AUTOATTACK:
-            raise InputError(f"autoattack is {self.autoattack!r}: choose {', '.join(AUTOATTACK)}")
-        if not (self.linf or self.l2):
-            raise InputError("linf and l2 are both empty: give at least one budget")
+        super().__post_init__()
+        require(bool(self.linf or self.l2), "linf and l2 are both empty: give at least one budget")
         for norm, budgets in (("linf", self.linf), ("l2", self.l2)):
-            if len(set(budgets)) < len(budgets) or not all(0 < budget < 1e6 for budget in budgets):
-                raise InputError(f"{norm} is {list(budgets)}: give positive budgets in 1/255, each once")
+            require(
+                len(set(budgets)) == len(budgets) and all(0 < budget < 1e6 for budget in budgets),
+                f"{norm} is {list(budgets)}: give positive budgets in 1/255, each once",
+            )
 
     def share(self, part: int) -> int:
         """Return one `part`-th of the images, and at least one."""
