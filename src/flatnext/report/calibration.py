@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -86,7 +87,7 @@ def _panel(study: Study, number: int, group: Group) -> Panel | None:
 
 def _draw(axes: Axes, points: Points, label: str, *, facecolor: str, edgecolor: str) -> None:
     confidence, accuracy, share = points
-    style = {"facecolor": facecolor, "edgecolor": edgecolor, "linewidth": 1}
+    style: dict[str, Any] = {"facecolor": facecolor, "edgecolor": edgecolor, "linewidth": 1}
     axes.plot(confidence, accuracy, color=edgecolor, linewidth=1.2)
     axes.scatter(confidence, accuracy, s=8 + 80 * np.sqrt(share), zorder=3, **style)
     axes.scatter([], [], s=25, label=label, **style)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flatnext.report.blocks import Block, Table, Text
-from flatnext.report.numbers import DASH, decimal, listing, mean_sd, probability
+from flatnext.report.numbers import DASH, listing, mean_sd, probability
 from flatnext.report.robustness import failed_checks
 from flatnext.report.tables import difference, folded, mean, unit
 from flatnext.study.claims import ACCURACY, PAPER, Answer, same_but_for_method
@@ -116,7 +116,7 @@ def _row(answer: Answer, claim: str, quantity: Quantity, comparison: Comparison,
     return (
         f"{claim}: {quantity.label}{unit(quantity)}",
         *difference(quantity, comparison),
-        " or ".join(decimal(count, 0) for count in quantity.images(*answer.contrast.recipes)) or DASH,
+        " or ".join(f"{count:,}" for count in quantity.images(*answer.contrast.recipes)) or DASH,
         str(comparison.n),
         probability(comparison.p),
         probability(comparison.p_adjusted) if tested else DASH,

@@ -40,7 +40,7 @@ def classes(study: Study) -> Section:
 
 def _confusion(group: Group) -> np.ndarray:
     """Return the confusion matrix of the last epoch, true class by row, summed over seeds."""
-    return np.sum([run.result.last.test.confusion for run in group.runs], axis=0)
+    return np.sum([np.array(run.result.last.test.confusion) for run in group.runs], axis=0)
 
 
 def _share(matrix: np.ndarray) -> np.ndarray:

@@ -128,6 +128,7 @@ def _scale(axes: Axes, losses: Iterable[float]) -> None:
     if not finite or min(finite) <= 0 or max(finite) < WIDE * min(finite):
         return
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
 
@@ -175,7 +176,13 @@ def _draw_surface(axes: Axes, surface: Surface, lines: Sequence[float]) -> None:
         axes.contourf(at, at, heights, levels=edges, colors=shades, antialiased=False)
         if any(low < step < high for step in steps):
             contour = axes.contour(at, at, heights, levels=steps, colors=INK, linewidths=0.6, linestyles="solid")
-            axes.clabel(contour, fmt=dict(zip(contour.levels, map("{:g}".format, lines), strict=True)), fontsize=7)
+            wide = [  # enough for a number on the line
+                level
+                for level, path in zip(contour.levels, contour.get_paths(), strict=True)
+                if path.get_extents().height > 0.25 * (at[-1] - at[0])
+            ]
+            texts = dict(zip(contour.levels, map("{:g}".format, lines), strict=True))
+            axes.clabel(contour, levels=wide, fmt=texts, fontsize=7)
     axes.plot([0], [0], marker="+", color=INK, markersize=7)
     axes.set_aspect("equal")
     axes.xaxis.set_major_locator(MaxNLocator(4))

@@ -7,8 +7,8 @@ figure; of flatness, also which images were trained on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -67,24 +67,20 @@ class _Row:
     split: str = "test"
     conditions: Mapping[str, Any] = field(default_factory=dict)
 
-    def __call__(
-        self,
-        measure: str,
-        value: float | None,
-        images: int | None,
-        at: float | None = None,
-        split: str = "",
-        **more: Any,
-    ) -> Measurement:
+    def on(self, split: str, conditions: Mapping[str, Any]) -> _Row:
+        """Return the same on a split, with further conditions."""
+        return replace(self, split=split, conditions={**self.conditions, **conditions})
+
+    def __call__(self, measure: str, value: float | None, images: int | None, at: float | None = None) -> Measurement:
         return Measurement(
             recipe=self.recipe,
             seed=self.seed,
-            split=split or self.split,
+            split=self.split,
             measure=measure,
             at=at,
             value=value,
             images=images,
-            conditions={**self.conditions, **more},
+            conditions=self.conditions,
         )
 
 
@@ -95,71 +91,66 @@ def _of_run(recipe: str, run: RunRecord) -> Rows:
         yield from _checkpoint(row, run.result.best, ".best")
     yield from _recall(row, run)
     yield from _training(row, run)
-    if (evidence := run.evidence) is None:
-        return
     for name, rows_of in EVIDENCE.items():
-        if (part := getattr(evidence, name)) is not None:
-            conditions = {**_single(part.settings), "checkpoint": evidence.checkpoint}
-            yield from rows_of(_Row(recipe=recipe, seed=run.config.seed, conditions=conditions), part.result, run)
+        if run.evidence and (part := getattr(run.evidence, name)) is not None:
+            conditions = {**_single(part.settings), "checkpoint": run.evidence.checkpoint}
+            yield from rows_of(row.on("test", conditions), part.result, run)
 
 
 def _checkpoint(row: _Row, checkpoint: CheckpointScores, suffix: str) -> Rows:
     for split, scores in (("test", checkpoint.test), ("validation", checkpoint.validation)):
         if scores is not None:
-            yield row(f"accuracy{suffix}", scores.accuracy, scores.count, split=split)
-            yield row(f"loss{suffix}", scores.loss, scores.count, split=split)
-    yield row(f"epoch{suffix}", checkpoint.epoch, None, split="train")
+            yield row.on(split, {})(f"accuracy{suffix}", scores.accuracy, scores.count)
+            yield row.on(split, {})(f"loss{suffix}", scores.loss, scores.count)
+    yield row.on("train", {})(f"epoch{suffix}", checkpoint.epoch, None)
 
 
 def _recall(row: _Row, run: RunRecord) -> Rows:
     """Yield the share of each class's test images that was recognised in the last epoch."""
-    for index, (name, counts) in enumerate(
-        zip(run.environment.classes, run.result.last.test.confusion or (), strict=False)
-    ):
+    for index, counts in enumerate(run.result.last.test.confusion or ()):
         if total := sum(counts):
-            yield row(f"recall.{name}", counts[index] / total, total)
+            yield row(f"recall.{run.environment.classes[index]}", counts[index] / total, total)
 
 
 def _training(row: _Row, run: RunRecord) -> Rows:
     """Yield the last epoch's training figures, and what training cost: of all epochs the median one counts."""
     sessions = {(s.device_name, s.threads, s.processes, s.torch) for s in run.environment.sessions}
-    machine = {"machine": sorted(sessions), "precision": run.environment.precision}
+    timed = row.on("train", {"machine": sorted(sessions), "precision": run.environment.precision})
     if run.epochs:
-        images = run.environment.train_images
-        yield row("accuracy.augmented", run.epochs[-1].train_accuracy, images, split="train")
-        yield row("loss.augmented", run.epochs[-1].train_loss, images, split="train")
-        for measure, values in (
-            ("seconds_per_epoch", [epoch.train_seconds for epoch in run.epochs]),
-            ("images_per_second", [epoch.images_per_second for epoch in run.epochs]),
-        ):
-            yield row(measure, median(values), None, split="train", **machine)
-    yield row("train_seconds", run.result.train_seconds, None, split="train", **machine)
+        row, images = row.on("train", {}), run.environment.train_images
+        yield row("accuracy.augmented", run.epochs[-1].train_accuracy, images)
+        yield row("loss.augmented", run.epochs[-1].train_loss, images)
+        yield timed("seconds_per_epoch", median(epoch.train_seconds for epoch in run.epochs), None)
+        yield timed("images_per_second", median(epoch.images_per_second for epoch in run.epochs), None)
+    yield timed("train_seconds", run.result.train_seconds, None)
 
 
 def _flatness(row: _Row, result: Flatness, run: RunRecord) -> Rows:
     division = {name: getattr(run.config.data, name) for name in DIVISION} if result.split == "train" else {}
-    row = _Row(recipe=row.recipe, seed=row.seed, split=result.split, conditions={**row.conditions, **division})
+    row = row.on(result.split, division)
     yield from _gap(row, result, run)
     for name in ("amp", "sam", "asam"):
         for ascent in getattr(result, name):
-            how = {"ball": ascent.ball, "steps": ascent.steps}
-            yield row(f"sharpness.{name}", ascent.increase, ascent.count, ascent.radius, **how)
+            inside = row.on(row.split, {"ball": ascent.ball, "steps": ascent.steps})
+            yield inside(f"sharpness.{name}", ascent.increase, ascent.count, ascent.radius)
             if name == "amp" and ascent.distance is not None:
-                yield row("distance.amp", ascent.distance, ascent.count, ascent.radius, **how)
+                yield inside("distance.amp", ascent.distance, ascent.count, ascent.radius)
     for along, curve in (("random", result.random), ("gradient", result.gradient)):
-        for radius, loss in zip(curve.radii, curve.mean, strict=True) if curve else ():
-            rise = None if loss is None or curve.centre is None else loss - curve.centre
-            yield row(f"rise.{along}", rise, curve.count, radius, directions=len(curve.losses))
+        if curve is not None:
+            averaged = row.on(row.split, {"directions": len(curve.losses)})
+            for radius, loss in zip(curve.radii, curve.mean, strict=True):
+                rise = None if loss is None or curve.centre is None else loss - curve.centre
+                yield averaged(f"rise.{along}", rise, curve.count, radius)
     if (values := result.eigenvalues) is not None:
         yield row("hessian.eigenvalue", values.values[0], values.count)
     if (trace := result.trace) is not None:
-        yield row("hessian.trace", trace.trace, trace.count, probes=trace.probes)
+        yield row.on(row.split, {"probes": trace.probes})("hessian.trace", trace.trace, trace.count)
 
 
 def _gap(row: _Row, result: Flatness, run: RunRecord) -> Rows:
     """Yield the loss on the training images that flatness was measured on, not augmented, and test loss minus that."""
     scores = run.result.last if run.evidence and run.evidence.checkpoint == "last" else run.result.best
-    solution = next((c for c in (result.random, result.gradient, result.surface) if c is not None), None)
+    solution = result.random or result.gradient or result.surface
     if scores is None or solution is None or result.split != "train":
         return
     test, train = scores.test.loss, solution.centre
@@ -168,14 +159,14 @@ def _gap(row: _Row, result: Flatness, run: RunRecord) -> Rows:
 
 
 def _calibration(row: _Row, result: Calibration, run: RunRecord) -> Rows:
-    row = _Row(recipe=row.recipe, seed=row.seed, conditions={**row.conditions, "bins": result.bins})
+    row = row.on("test", {"bins": result.bins})
     for measure in ("ece", "adaptive_ece", "nll", "brier"):
         yield row(measure, getattr(result, measure), result.count)
     if (scaled := result.scaled) is not None:
-        fitted = {"validation images": scaled.validation_count}
-        yield row("temperature", scaled.temperature, result.count, **fitted)
+        row = row.on("test", {"validation images": scaled.validation_count})
+        yield row("temperature", scaled.temperature, result.count)
         for measure in ("ece", "adaptive_ece", "nll", "brier"):
-            yield row(f"{measure}.scaled", getattr(scaled, measure), result.count, **fitted)
+            yield row(f"{measure}.scaled", getattr(scaled, measure), result.count)
 
 
 def _corruptions(row: _Row, result: Corruptions, run: RunRecord) -> Rows:
@@ -184,16 +175,17 @@ def _corruptions(row: _Row, result: Corruptions, run: RunRecord) -> Rows:
         if scores is None:
             continue
         how = {"corruptions": sorted(scores.accuracy), "severities": scores.severities, "seed": scores.seed}
-        yield row("corruptions.mean", scores.mean, scores.count, split=split, **how)
+        changed, images = row.on(split, how), scores.count
+        yield changed("corruptions.mean", scores.mean, images)
         if scores.clean is not None:
-            yield row("corruptions.lost", scores.clean - scores.mean, scores.count, split=split, **how)
-        by_severity = {**({} if scores.clean is None else {0: scores.clean}), **scores.by_severity}
-        for severity, accuracy in by_severity.items():
-            yield row("corruptions.mean", accuracy, scores.count, severity, split, **how)
+            yield changed("corruptions.lost", scores.clean - scores.mean, images)
+            yield changed("corruptions.mean", scores.clean, images, 0)
+        for severity, accuracy in scores.by_severity.items():
+            yield changed("corruptions.mean", accuracy, images, severity)
         for name, accuracies in scores.accuracy.items():
-            yield row(f"corruption.{name}", scores.by_corruption[name], scores.count, split=split, **how)
+            yield changed(f"corruption.{name}", scores.by_corruption[name], images)
             for severity, accuracy in zip(scores.severities, accuracies, strict=True):
-                yield row(f"corruption.{name}", accuracy, scores.count, severity, split, **how)
+                yield changed(f"corruption.{name}", accuracy, images, severity)
 
 
 def _attacks(row: _Row, result: Attacks, run: RunRecord) -> Rows:
@@ -202,19 +194,19 @@ def _attacks(row: _Row, result: Attacks, run: RunRecord) -> Rows:
         most = max(result.attacks, key=lambda attack: attack.count)
         yield row("attack.none", most.clean_accuracy, most.count)
     for attack in result.attacks:
-        which, how = f"{attack.attack}.{attack.norm}", {"precision": attack.precision, "seed": attack.seed}
-        lost = attack.clean_accuracy - attack.robust_accuracy
-        yield row(f"attack.{which}", attack.robust_accuracy, attack.count, attack.budget, **how)
-        yield row(f"lost.{which}", lost, attack.count, attack.budget, **how)
+        attacked = row.on("test", {"precision": attack.precision, "seed": attack.seed})
+        which, lost = f"{attack.attack}.{attack.norm}", attack.clean_accuracy - attack.robust_accuracy
+        yield attacked(f"attack.{which}", attack.robust_accuracy, attack.count, attack.budget)
+        yield attacked(f"lost.{which}", lost, attack.count, attack.budget)
 
 
 def _test_sets(row: _Row, result: TestSets, run: RunRecord) -> Rows:
     for name, scores in result.sets.items():
-        yield row("accuracy", scores.accuracy, scores.count, split=name)
-        yield row("loss", scores.loss, scores.count, split=name)
+        yield row.on(name, {})("accuracy", scores.accuracy, scores.count)
+        yield row.on(name, {})("loss", scores.loss, scores.count)
 
 
-EVIDENCE = {
+EVIDENCE: dict[str, Callable[[_Row, Any, RunRecord], Rows]] = {
     "flatness": _flatness,
     "calibration": _calibration,
     "corruptions": _corruptions,

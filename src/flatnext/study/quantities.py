@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from flatnext.study.groups import setting_text
@@ -73,20 +72,6 @@ def quantities(table: Iterable[Measurement], recipes: Iterable[str]) -> tuple[Qu
         )
         for (identifier, split, at), by_recipe in rows.items()
     )
-
-
-def select(table: Iterable[Quantity], *measures: str, split: str = "*", at: bool | None = None) -> list[Quantity]:
-    """Return the quantities whose measure is one of these ids, or fits one as a pattern (`attack.*`), in their order.
-
-    With `at` True only those at a radius, severity or budget, with False only those without.
-    """
-    return [
-        quantity
-        for quantity in table
-        if any(fnmatchcase(quantity.measure.id, pattern) for pattern in measures)
-        and fnmatchcase(quantity.split, split)
-        and at in (None, quantity.at is not None)
-    ]
 
 
 def _differing(conditions: Iterable[Mapping[str, Any]]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
 from flatnext.runs.records import RunRecord, Session, UnfinishedRun
 from flatnext.study.groups import Group, settings
 from flatnext.study.measurements import Measurement, measurements
-from flatnext.study.quantities import Quantity, quantities, select
+from flatnext.study.quantities import Quantity, quantities
 from flatnext.study.statistics import Comparison, adjust, estimate, points, sentence
 
 
@@ -78,8 +79,17 @@ class Study:
         return quantities(self.measurements, self.labels)
 
     def select(self, *measures: str, split: str = "*", at: bool | None = None) -> list[Quantity]:
-        """Return the quantities of these measures (`flatnext.study.quantities.select`)."""
-        return select(self.quantities, *measures, split=split, at=at)
+        """Return the quantities of these measures in their order; an id may be a pattern (`attack.*`).
+
+        With `at` True only those at a radius, severity or budget, with False only those without.
+        """
+        return [
+            quantity
+            for quantity in self.quantities
+            if any(fnmatchcase(quantity.measure.id, pattern) for pattern in measures)
+            and fnmatchcase(quantity.split, split)
+            and at in (None, quantity.at is not None)
+        ]
 
     @cached_property
     def accuracy(self) -> Quantity:
