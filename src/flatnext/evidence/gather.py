@@ -10,11 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from flatnext import models
 from flatnext.data import test_set_name
-from flatnext.device import device_name
+from flatnext.device import machine
 from flatnext.durations import duration
 from flatnext.errors import InputError
 from flatnext.evaluation.trained_model import TrainedModel, load_trained_model
@@ -222,12 +220,13 @@ def _all_settings(
 
 
 def _provenance(model: TrainedModel, seconds: float, command: str) -> Provenance:
+    facts = machine(model.predictor.device)
     return Provenance(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         command=command,
-        device=device_name(model.predictor.device),
-        threads=torch.get_num_threads(),
-        torch=torch.__version__,
+        device=facts.device_name,
+        threads=facts.threads,
+        torch=facts.torch,
         seconds=round(seconds, 1),
     )
 
