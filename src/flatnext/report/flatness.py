@@ -131,6 +131,7 @@ def _scale(axes: Axes, losses: Iterable[float]) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.tick_params(which="minor", left=False)
 
 
 def _surfaces(study: Study) -> list[Block]:
