@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_evidence import PARTS
-from fake_study import write_study
+from fake_study import edit_evidence, small_study, write_study
 from pages import report
-from test_measurements import change, small
 
 from flatnext.report import calibration, flatness, robustness
 from flatnext.report.curves import curve, curves
@@ -117,7 +116,7 @@ def test_odd_losses_are_drawn(tmp_path: Path, odd: str) -> None:
             result["surface"]["losses"] = [[value] * 11] * 11
             result["random"] |= {"centre": value, "mean": [value] * 6, "losses": [[value] * 6]}
 
-    study = change(small(tmp_path, seeds=1, evidence=("flatness",)), edit, ("sgd", "amp"))
+    study = edit_evidence(small_study(tmp_path, seeds=1, evidence=("flatness",)), edit, ("sgd", "amp"))
     assert len(flatness.figures(study)) == 2  # matplotlib warns of what it cannot draw, which fails the test
 
 
@@ -128,7 +127,7 @@ def test_different_settings_are_not_drawn_together(tmp_path: Path) -> None:
         for attack in parts["attacks"]["result"]["attacks"]:
             attack["count"] = 7
 
-    study = change(small(tmp_path, seeds=1, evidence=("flatness", "attacks")), edit)
+    study = edit_evidence(small_study(tmp_path, seeds=1, evidence=("flatness", "attacks")), edit)
     names = [panel.name for block in flatness.figures(study) for panel in getattr(block, "panels", ())]
     assert names == ["flat-gradient"]
     assert not any(hasattr(block, "panels") for block in robustness.figures(study))
@@ -139,7 +138,7 @@ def test_one_budget_is_no_line(tmp_path: Path) -> None:
         result = parts["attacks"]["result"]
         result["attacks"] = [attack for attack in result["attacks"] if attack["attack"] == "pgd"][:1]
 
-    study = change(small(tmp_path, evidence=("attacks",)), keep_one, ("sgd", "amp"))
+    study = edit_evidence(small_study(tmp_path, evidence=("attacks",)), keep_one, ("sgd", "amp"))
     assert robustness.figures(study) == []
 
 
@@ -151,8 +150,8 @@ def test_figures_that_are_in_doubt_are_marked(tmp_path: Path) -> None:
             parts["flatness"]["result"]["eigenvalues"] |= {"converged": False, "residuals": [1.5, 2.0]}
         parts["attacks"]["result"]["checks"][0].update(passed=False)
 
-    folder = small(tmp_path, evidence=PARTS)
-    change(folder, edit)
+    folder = small_study(tmp_path, evidence=PARTS)
+    edit_evidence(folder, edit)
     page, _ = report(folder)
     assert "the figures after scaling mean nothing (amp/seed-1)" in page.text
     assert "had not converged in amp/seed-1: residual up to 1.50" in page.text

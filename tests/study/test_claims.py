@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 from fake_evidence import PARTS
-from fake_study import write_run, write_study
+from fake_study import edit_evidence, small_study, write_run, write_study
 from scipy import stats
-from test_measurements import change, small
 
 from flatnext.config import recipe
 from flatnext.study.claims import CLAIMS, Answer, answers, can_answer
@@ -41,13 +40,13 @@ def with_ece(folder: Path, shift: float, adaptive: float, spread: float = 1.0) -
         result["ece"] = 0.5 + ece + wide * SPREAD[seed]
         result["adaptive_ece"] = 0.5 + other + wide * SPREAD[seed]
 
-    change(folder, put, ("sgd",))
+    edit_evidence(folder, put, ("sgd",))
     edit = functools.partial(put, ece=shift, other=adaptive, wide=spread)
-    return answer(change(folder, edit), "better calibrated").verdict
+    return answer(edit_evidence(folder, edit), "better calibrated").verdict
 
 
 def test_verdicts_follow_from_the_statistics(tmp_path: Path) -> None:
-    folder = small(tmp_path, seeds=5, evidence=("calibration",))
+    folder = small_study(tmp_path, seeds=5, evidence=("calibration",))
     assert with_ece(folder, -0.4, -0.4) == "shown"
     assert with_ece(folder, -0.4, 0.0) == "shown"
     assert with_ece(folder, 0.4, 0.0) == "the opposite is shown"
@@ -57,12 +56,12 @@ def test_verdicts_follow_from_the_statistics(tmp_path: Path) -> None:
 
 
 def test_one_seed_is_no_statement(tmp_path: Path) -> None:
-    study = read_study([small(tmp_path, seeds=1, evidence=PARTS)])
+    study = read_study([small_study(tmp_path, seeds=1, evidence=PARTS)])
     assert set(verdicts(study).values()) == {"n = 1: no statement"}
 
 
 def test_what_was_not_measured_is_not_answered(tmp_path: Path) -> None:
-    found = verdicts(read_study([small(tmp_path)]))
+    found = verdicts(read_study([small_study(tmp_path)]))
     assert len(found) == len(CLAIMS)
     assert {text for text, verdict in found.items() if verdict == "not measured"} == {
         *("a flatter minimum", "less overfitting", "better calibrated"),
@@ -72,7 +71,7 @@ def test_what_was_not_measured_is_not_answered(tmp_path: Path) -> None:
 
 
 def test_one_recipe_measured_is_not_measured(tmp_path: Path) -> None:
-    folder = small(tmp_path, evidence=("calibration",))
+    folder = small_study(tmp_path, evidence=("calibration",))
     for file in folder.glob("amp/*/evidence.json"):
         file.unlink()
     found = answer(read_study([folder]), "better calibrated")
@@ -116,7 +115,7 @@ def at_each_epoch(folder: Path, ahead: tuple[float, ...], gaps: tuple[int, ...] 
 def test_at_each_epoch_is_each_epoch(
     tmp_path: Path, ahead: tuple[float, ...], gaps: tuple[int, ...], verdict: str, epochs: tuple[float, ...] | None
 ) -> None:
-    found = at_each_epoch(small(tmp_path, seeds=4), ahead, gaps)
+    found = at_each_epoch(small_study(tmp_path, seeds=4), ahead, gaps)
     assert found.verdict == verdict
     assert found.epochs is not None
     if epochs:
@@ -124,7 +123,7 @@ def test_at_each_epoch_is_each_epoch(
 
 
 def test_what_is_not_finite_or_not_alike_is_not_compared(tmp_path: Path) -> None:
-    folder = small(tmp_path, evidence=("flatness", "attacks"))
+    folder = small_study(tmp_path, evidence=("flatness", "attacks"))
 
     def edit(parts: dict[str, Any], seed: int) -> None:
         if seed == 1:
@@ -132,18 +131,18 @@ def test_what_is_not_finite_or_not_alike_is_not_compared(tmp_path: Path) -> None
         for attack in parts["attacks"]["result"]["attacks"]:
             attack["count"] = 500
 
-    study = change(folder, edit, ("sgd",))
+    study = edit_evidence(folder, edit, ("sgd",))
     flat = answer(study, "a flatter minimum")
     assert flat.verdict == "shown"
     assert flat.problem == "ASAM sharpness, radius 0.5 (not finite in sgd, seed 1)"
     assert answer(study, "higher accuracy under attack").verdict == "not comparable"
-    study = change(folder, lambda parts, seed: parts["flatness"]["result"].update(split="test"))
+    study = edit_evidence(folder, lambda parts, seed: parts["flatness"]["result"].update(split="test"))
     assert answer(study, "a flatter minimum").verdict == "not comparable"
     assert answer(study, "less overfitting").verdict == "not measured"
 
 
 def test_times_on_different_machines_are_not_compared(tmp_path: Path) -> None:
-    folder = small(tmp_path)
+    folder = small_study(tmp_path)
     for file in folder.glob("amp/*/environment.json"):
         file.write_text(file.read_text().replace("AMD EPYC", "NVIDIA H200"))
     assert answer(read_study([folder]), "longer training").verdict == "not comparable"
@@ -190,8 +189,8 @@ def test_which_quantities_decide_does_not_depend_on_the_outcome(study: Study) ->
 
 
 def test_what_was_measured_less_decides_alone(tmp_path: Path) -> None:
-    folder = small(tmp_path, evidence=("flatness",))
-    study = change(folder, lambda parts, seed: parts["flatness"]["result"].update(asam=[]), ("sgd", "amp"))
+    folder = small_study(tmp_path, evidence=("flatness",))
+    study = edit_evidence(folder, lambda parts, seed: parts["flatness"]["result"].update(asam=[]), ("sgd", "amp"))
     assert [t.quantity.measure.id for t in answer(study, "a flatter minimum").tested] == ["rise.random"]
 
 
@@ -222,12 +221,12 @@ def test_a_method_is_compared_with_the_recipe_that_differs_in_the_method_alone(t
 
 
 def test_three_recipes_are_corrected_together(tmp_path: Path) -> None:
-    study = read_study([small(tmp_path, ("sgd", "amp", "momentum-amp"), evidence=PARTS)])
+    study = read_study([small_study(tmp_path, ("sgd", "amp", "momentum-amp"), evidence=PARTS)])
     assert len(answers(study)) == 2 * len(CLAIMS)
     assert {tested.comparison.family for a in answers(study) for tested in a.tested} >= {2, 4, 6}
 
 
 def test_one_recipe_is_no_claim(tmp_path: Path) -> None:
-    study = read_study([small(tmp_path, ("amp",))])
+    study = read_study([small_study(tmp_path, ("amp",))])
     assert not can_answer(study)
     assert answers(study) == ()

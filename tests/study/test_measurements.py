@@ -1,7 +1,6 @@
 """The table of measurements, and the quantities that are summed up from it."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_evidence import PARTS
-from fake_study import write_json, write_run, write_study
+from fake_study import edit_evidence, small_study, write_run, write_study
 from scipy import stats
 
 from flatnext.config import recipe
@@ -105,22 +104,8 @@ def test_the_folders_of_the_recipes_give_what_the_study_gives(folder: Path, stud
     assert read_study([folder / "sgd", folder / "amp"]).measurements == study.measurements
 
 
-def change(folder: Path, edit: Callable[[dict[str, Any], int], None], recipes: tuple[str, ...] = ("amp",)) -> Study:
-    """Edit the parts of the evidence of each run of some recipes, and read the study again."""
-    for name in recipes:
-        for file in sorted((folder / name).glob("*/evidence.json")):
-            whole = json.loads(file.read_text())
-            edit(whole["parts"], int(file.parent.name.removeprefix("seed-")))
-            write_json(file, whole)
-    return read_study([folder])
-
-
-def small(root: Path, recipes: tuple[str, ...] = ("sgd", "amp"), seeds: int = 3, **options: Any) -> Path:
-    return write_study(root, recipes, range(seeds), epochs=2, classes=("cat", "dog"), test_images=200, **options)
-
-
 def test_only_the_same_settings_are_compared(tmp_path: Path) -> None:
-    folder = small(tmp_path, evidence=("calibration", "attacks"))
+    folder = small_study(tmp_path, evidence=("calibration", "attacks"))
 
     def fewer(parts: dict[str, Any], seed: int) -> None:
         for attack in parts["attacks"]["result"]["attacks"]:
@@ -128,7 +113,7 @@ def test_only_the_same_settings_are_compared(tmp_path: Path) -> None:
         parts["calibration"]["settings"]["precision"] = "bf16"
         parts["calibration"]["settings"]["batch_size"] = 64
 
-    study = change(folder, fewer)
+    study = edit_evidence(folder, fewer)
     pgd, ece = one(study, "attack.pgd.linf", at=8), one(study, "ece")
     assert pgd.problem() == "measured with different settings: images 1000 or 500"
     assert pgd.compare("amp", "sgd") is None
@@ -137,26 +122,28 @@ def test_only_the_same_settings_are_compared(tmp_path: Path) -> None:
 
 
 def test_settings_that_change_no_figure_do_not_count(tmp_path: Path) -> None:
-    folder = small(tmp_path, evidence=("calibration",))
-    study = change(folder, lambda parts, seed: parts["calibration"]["settings"].update(batch_size=64, device="cuda"))
+    folder = small_study(tmp_path, evidence=("calibration",))
+    study = edit_evidence(
+        folder, lambda parts, seed: parts["calibration"]["settings"].update(batch_size=64, device="cuda")
+    )
     assert not any(quantity.problem() for quantity in study.quantities)
 
 
 def test_what_is_not_finite_is_not_averaged(tmp_path: Path) -> None:
-    folder = small(tmp_path, evidence=("flatness",))
+    folder = small_study(tmp_path, evidence=("flatness",))
 
     def diverge(parts: dict[str, Any], seed: int) -> None:
         if seed == 1:
             parts["flatness"]["result"]["asam"][0] |= {"increase": None, "worst": None}
 
-    sharpness = one(change(folder, diverge, ("sgd",)), "sharpness.asam", at=0.5)
+    sharpness = one(edit_evidence(folder, diverge, ("sgd",)), "sharpness.asam", at=0.5)
     assert sharpness.problem() == "not finite in sgd, seed 1"
     assert (sharpness.estimate("sgd"), len(sharpness.values("amp"))) == (None, 3)
 
 
 def test_flatness_on_test_images_is_no_gap(tmp_path: Path) -> None:
-    folder = small(tmp_path, evidence=("flatness",))
-    study = change(folder, lambda parts, seed: parts["flatness"]["result"].update(split="test"), ("sgd", "amp"))
+    folder = small_study(tmp_path, evidence=("flatness",))
+    study = edit_evidence(folder, lambda parts, seed: parts["flatness"]["result"].update(split="test"), ("sgd", "amp"))
     assert study.select("loss.gap") == []
     assert {quantity.split for quantity in study.select("hessian.*", "sharpness.*")} == {"test"}
 
@@ -171,7 +158,7 @@ def test_flatness_depends_on_the_images_that_were_trained_on(tmp_path: Path) -> 
 
 
 def test_without_metrics_there_is_no_time_of_an_epoch(tmp_path: Path) -> None:
-    folder = small(tmp_path, ("sgd",), seeds=1)
+    folder = small_study(tmp_path, ("sgd",), seeds=1)
     (folder / "sgd/seed-0/metrics.jsonl").write_text("")
     identifiers = {row.measure for row in read_study([folder]).measurements}
     assert "seconds_per_epoch" not in identifiers

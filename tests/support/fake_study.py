@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from flatnext.config import Config, recipe
 from flatnext.runs.records import CheckpointScores, Environment, Epoch, Failure, Result, Session
 from flatnext.runs.scores import Mistake, Scores
 from flatnext.schema import dump
+from flatnext.study.reading import read_study
+from flatnext.study.study import Study
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -38,6 +40,23 @@ def write_study(
             write_run(root / name / f"seed-{seed}", replace(recipe(name), seed=seed), command=command, **options)
     write_json(root / "study.json", {"command": command, "recipes": list(recipes), "seeds": list(seeds)})
     return root
+
+
+def small_study(root: Path, recipes: Sequence[str] = ("sgd", "amp"), seeds: int = 3, **options: Any) -> Path:
+    """Write a study of two classes and two epochs and return its folder."""
+    return write_study(root, recipes, range(seeds), epochs=2, classes=("cat", "dog"), test_images=200, **options)
+
+
+def edit_evidence(
+    folder: Path, edit: Callable[[dict[str, Any], int], None], recipes: Sequence[str] = ("amp",)
+) -> Study:
+    """Edit the parts of the evidence of each run of some recipes, given its seed, and read the study again."""
+    for name in recipes:
+        for file in sorted((folder / name).glob("*/evidence.json")):
+            whole = json.loads(file.read_text())
+            edit(whole["parts"], int(file.parent.name.removeprefix("seed-")))
+            write_json(file, whole)
+    return read_study([folder])
 
 
 def write_run(
