@@ -7,9 +7,9 @@ import re
 
 import numpy as np
 import pytest
+from calibration_oracle import oracle
 from packed import NAME, example, figures
 from scipy.stats import norm
-from test_calibration import oracle
 
 import flatnext
 from flatnext import models
