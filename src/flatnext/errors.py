@@ -1,4 +1,8 @@
-"""The one exception that users are meant to read."""
+"""The one exception that users are meant to read, and the remedy for a name that does not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -6,3 +10,16 @@ class InputError(ValueError):
 
     The command line prints the message without a traceback and exits with status 2.
     """
+
+
+def choose(name: object, names: Iterable[str]) -> str:
+    """Return the remedy for an unknown name: `did you mean amp?`, or all `names` where none is like it."""
+    import difflib  # needed only where something is wrong
+
+    alike = {_plain(known): known for known in names}
+    close = difflib.get_close_matches(_plain(name), alike, n=1, cutoff=0.65)
+    return f"did you mean {alike[close[0]]}?" if close else f"choose one of {', '.join(alike.values()) or 'none'}"
+
+
+def _plain(name: object) -> str:
+    return str(name).lower().replace("_", "-")

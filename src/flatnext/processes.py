@@ -7,7 +7,6 @@ by NCCL on GPUs and gloo on CPUs. With one process everything here is the identi
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from flatnext.errors import InputError
+from flatnext.launch import address, attempt, local_rank, rank_and_count
 
 T = TypeVar("T")
 
@@ -100,20 +100,6 @@ class Processes:
 ALONE = Processes()
 
 
-def restarted() -> bool:
-    """Return whether torchrun has started the processes again after one of them died."""
-    return _attempt() > 0
-
-
-def launch() -> str:
-    """Return the name of this start of torchrun, which its restarts share; empty without torchrun."""
-    return os.environ.get("TORCHELASTIC_RUN_ID", "")
-
-
-def _attempt() -> int:
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-
-
 @contextmanager
 def join_processes(device: str) -> Iterator[tuple[Processes, str]]:
     """Join the processes that torchrun has started; yield them and the device of this one.
@@ -121,7 +107,7 @@ def join_processes(device: str) -> Iterator[tuple[Processes, str]]:
     Without torchrun it is one process, on `device`. At the end everything that may still hold a communicator is
     collected before the group is left: otherwise gloo's threads can abort a process that has done its work.
     """
-    count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    rank, count = rank_and_count()
     if dist.is_initialized():  # a program with a group of its own, which is left as it is
         together = dist.get_world_size() > 1
         control = dist.new_group(backend="gloo") if together else None
@@ -135,15 +121,27 @@ def join_processes(device: str) -> Iterator[tuple[Processes, str]]:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        device = f"cuda:{local_rank()}"
         torch.cuda.set_device(device)
-    # After a restart the store still has the addresses of the processes that died: each attempt has its own corner.
-    store = dist.PrefixStore(f"flatnext-{_attempt()}", next(rendezvous("env://"))[0])
-    backend = "nccl" if device.startswith("cuda") else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=count)
+    _join(rank, count, device)
     try:
         yield Processes(rank, count, dist.new_group(backend="gloo")), device
         dist.barrier()
     finally:
         gc.collect()
         dist.destroy_process_group()
+
+
+def _join(rank: int, count: int, device: str) -> None:
+    """Meet the other processes, or raise `InputError`."""
+    backend = "nccl" if device.startswith("cuda") else "gloo"
+    try:
+        # After a restart the store still has the addresses of the processes that died: each attempt has its own corner.
+        store = dist.PrefixStore(f"flatnext-{attempt()}", next(rendezvous("env://"))[0])
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count)
+    except (RuntimeError, ValueError) as error:  # among them those of torch.distributed
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"process {rank} of {count} cannot meet the others at {address()} ({reason}): start all with torchrun, or "
+            "unset WORLD_SIZE to train in one process"
+        ) from error

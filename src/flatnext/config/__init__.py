@@ -3,11 +3,13 @@
 from flatnext.config.config import RENAMED, Config
 from flatnext.config.data import Data
 from flatnext.config.method import METHODS, Amp, Method, Perturbation, Sgd
-from flatnext.config.model import MODELS, Model, named_model
+from flatnext.config.model import ABOUT_MODELS, MODELS, Model, model_name, named_model
+from flatnext.config.naming import differences, folder_name, from_partial, label, labelled, recipe_name
 from flatnext.config.optimizer import Optimizer, Schedule
-from flatnext.config.recipes import RECIPES, recipe
+from flatnext.config.recipes import RECIPES, about, recipe, recipes_for, with_model
 
 __all__ = [
+    "ABOUT_MODELS",
     "METHODS",
     "MODELS",
     "RECIPES",
@@ -21,6 +23,16 @@ __all__ = [
     "Perturbation",
     "Schedule",
     "Sgd",
+    "about",
+    "differences",
+    "folder_name",
+    "from_partial",
+    "label",
+    "labelled",
+    "model_name",
     "named_model",
     "recipe",
+    "recipe_name",
+    "recipes_for",
+    "with_model",
 ]

@@ -12,7 +12,7 @@ from flatnext.config.method import METHODS, Method, Sgd
 from flatnext.config.model import Model
 from flatnext.config.optimizer import Optimizer, Schedule
 from flatnext.config.setting import Settings, described, require, setting
-from flatnext.errors import InputError
+from flatnext.errors import InputError, choose
 from flatnext.schema import dump, parse
 
 
@@ -83,7 +83,19 @@ class Config(Settings):
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Config:
         """Return the config that `to_json` wrote. An unknown key, or a value of another type, is an `InputError`."""
-        return parse(cls, _with_present_names(content) if isinstance(content, Mapping) else content, "config")
+        return parse(cls, with_present_names(content) if isinstance(content, Mapping) else content, "config")
+
+    def flat(self) -> dict[str, Any]:
+        """Return every setting by its name alone, the name of the method as `method`, as `override` takes them."""
+        settings: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Settings):
+                settings |= {"method": value.name} if item.name == "method" else {}  # type: ignore[attr-defined]
+                settings |= vars(value)
+            elif item.name != "recipe":
+                settings[item.name] = value
+        return settings
 
     def override(self, settings: Mapping[str, Any]) -> Config:
         """Return this config with some settings changed, each by its name alone, as on the command line.
@@ -91,16 +103,17 @@ class Config(Settings):
             >>> Config().override({"method": "amp", "epsilon": 0.1, "learning_rate": 0.2}).method.epsilon
             0.1
 
-        A new `method` has its default settings; a new `schedule` (or `widths`) drops the settings that belong to the
-        old one. A setting that the config does not have (such as `epsilon` for plain SGD) is an `InputError`.
+        A new `method` has its default settings, and the recipe is RECIPE+METHOD then; a new `schedule` (or `widths`)
+        drops the settings that belong to the old one. A setting that the config does not have (such as `epsilon` for
+        plain SGD) is an `InputError`.
         """
         remaining = dict(settings)
         changed: dict[str, Any] = {}
         method = remaining.pop("method", self.method.name)
         if method not in METHODS:
-            raise InputError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
+            raise InputError(f"unknown method {method!r}: {choose(method, METHODS)}")
         if method != self.method.name:
-            changed = {"recipe": f"{self.recipe}+{method}", "method": METHODS[method]()}
+            changed = {"recipe": f"{self.recipe.partition('+')[0]}+{method}", "method": METHODS[method]()}
         for item in fields(self):
             value = changed.get(item.name, getattr(self, item.name))
             if isinstance(value, Settings):
@@ -108,8 +121,13 @@ class Config(Settings):
             elif item.name in remaining:
                 changed[item.name] = remaining.pop(item.name)
         if remaining:
-            raise InputError(_unknown_setting(next(iter(remaining)), method))
+            raise InputError(self._unknown_setting(next(iter(remaining)), method))
         return replace(self, **changed)
+
+    def _unknown_setting(self, name: str, method: str) -> str:
+        owners = [owner for owner, kind in METHODS.items() if name in {item.name for item in fields(kind)}]
+        remedy = f"it belongs to method {' and '.join(owners)}" if owners else choose(name, self.flat())
+        return f"method {method} has no setting {name!r}: {remedy}"
 
 
 def _override_part(part: Any, remaining: dict[str, Any]) -> Any:
@@ -122,12 +140,6 @@ def _override_part(part: Any, remaining: dict[str, Any]) -> Any:
     return replace(part, **changed) if changed else part
 
 
-def _unknown_setting(name: str, method: str) -> str:
-    owners = [owner for owner, kind in METHODS.items() if name in {item.name for item in fields(kind)}]
-    where = f": it belongs to method {' and '.join(owners)}" if owners else ""
-    return f"method {method} has no setting {name!r}{where}"
-
-
 RENAMED = {
     "accumulate": "grad_accum_steps",
     "graph": "cuda_graph",
@@ -137,7 +149,7 @@ RENAMED = {
 """Settings by the names that they had in version 0.1.0."""
 
 
-def _with_present_names(content: Mapping[str, Any]) -> dict[str, Any]:
+def with_present_names(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of a config with the settings of earlier versions as they are called and written now."""
     present = {RENAMED.get(name, name): value for name, value in content.items()}
     if isinstance(method := present.get("method"), Mapping):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from flatnext.config.setting import Settings, require, setting
-from flatnext.errors import InputError
+from flatnext.errors import InputError, choose
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,27 +47,60 @@ class Model(Settings):
         )
 
 
-MODELS: dict[str, Model] = {
-    "resnext29": Model(),
-    "resnext20": Model(blocks=(2, 2, 2)),
-    "resnext11": Model(blocks=(1, 1, 1), cardinality=8),
+ABOUT_MODELS: dict[str, tuple[str, Model]] = {
+    "resnext29": ("that of the baseline paper: 9 bottlenecks, 32 groups of 4, 8 and 16 channels, 1x1 stem", Model()),
+    "resnext20": ("6 bottlenecks", Model(blocks=(2, 2, 2))),
+    "resnext11": ("3 bottlenecks, 8 groups: small and fast, to try things", Model(blocks=(1, 1, 1), cardinality=8)),
     # The rest have the parameters of resnext29 to within 3.1 %, and at most 5 million: docs/models.md.
-    "resnext29-stem3": Model(stem_kernel=3),
-    "resnext29-64x2d": Model(cardinality=64, bottleneck_width=2),
-    "resnext26-16x8d": Model(blocks=(3, 2, 3), cardinality=16, bottleneck_width=8),
-    "resnext29-4x27d": Model(cardinality=4, bottleneck_width=27),
-    "resnext29-1x75d": Model(cardinality=1, bottleneck_width=75),
-    "resnext17-32x5d": Model(blocks=(2, 1, 2), bottleneck_width=5),
-    "resnext50-16x6d": Model(blocks=(5, 6, 5), cardinality=16, bottleneck_width=6),
-    "resnet30": Model(block="basic", blocks=(5, 5, 4), cardinality=1, bottleneck_width=56, stem=16, stem_kernel=3),
-    "preact30": Model(block="preact", blocks=(5, 5, 4), cardinality=1, bottleneck_width=56, stem=16, stem_kernel=3),
-    "sknet44": Model(block="sk", blocks=(5, 4, 5), bottleneck_width=3),
-    "pyramid38": Model(blocks=(4, 4, 4), bottleneck_width=2, widths="pyramid", pyramid_alpha=432),
+    "resnext29-stem3": ("3x3 stem", Model(stem_kernel=3)),
+    "resnext29-64x2d": ("64 groups of 2 channels", Model(cardinality=64, bottleneck_width=2)),
+    "resnext26-16x8d": (
+        "16 groups of 8 channels; 3, 2 and 3 blocks",
+        Model(blocks=(3, 2, 3), cardinality=16, bottleneck_width=8),
+    ),
+    "resnext29-4x27d": ("4 groups of 27 channels", Model(cardinality=4, bottleneck_width=27)),
+    "resnext29-1x75d": (
+        "no groups: a ResNet of bottlenecks, 75 channels wide",
+        Model(cardinality=1, bottleneck_width=75),
+    ),
+    "resnext17-32x5d": (
+        "wider, shallower: 2, 1 and 2 blocks, 160 channels",
+        Model(blocks=(2, 1, 2), bottleneck_width=5),
+    ),
+    "resnext50-16x6d": (
+        "narrower, deeper: 5, 6 and 5 blocks, 96 channels, 16 groups",
+        Model(blocks=(5, 6, 5), cardinality=16, bottleneck_width=6),
+    ),
+    "resnet30": (
+        "plain ResNet: 14 basic blocks, 56 channels, 3x3 stem of 16",
+        Model(block="basic", blocks=(5, 5, 4), cardinality=1, bottleneck_width=56, stem=16, stem_kernel=3),
+    ),
+    "preact30": (
+        "resnet30 with pre-activation",
+        Model(block="preact", blocks=(5, 5, 4), cardinality=1, bottleneck_width=56, stem=16, stem_kernel=3),
+    ),
+    "sknet44": (
+        "selective kernels, 32 groups: 14 blocks, 96 channels",
+        Model(block="sk", blocks=(5, 4, 5), bottleneck_width=3),
+    ),
+    "pyramid38": (
+        "12 bottlenecks, 32 groups, 64 to 480 channels wide",
+        Model(blocks=(4, 4, 4), bottleneck_width=2, widths="pyramid", pyramid_alpha=432),
+    ),
 }
+"""The named models, each with a line on what it is."""
+
+MODELS: dict[str, Model] = {name: model for name, (_, model) in ABOUT_MODELS.items()}
 
 
 def named_model(name: str) -> Model:
     """Return the settings of a named model. Raises `InputError` for an unknown name."""
     if name not in MODELS:
-        raise InputError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
+        raise InputError(f"unknown model {name!r}: {choose(name, MODELS)}")
     return MODELS[name]
+
+
+def model_name(model: Model) -> str | None:
+    """Return the name of a model, whatever its parameter budget; None if it has none."""
+    budget = model.parameter_budget
+    return next((name for name, named in MODELS.items() if replace(named, parameter_budget=budget) == model), None)

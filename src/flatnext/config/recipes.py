@@ -14,8 +14,9 @@ from functools import partial
 from flatnext.config.config import Config
 from flatnext.config.data import Data
 from flatnext.config.method import METHODS, Amp, Ball, Method
+from flatnext.config.model import MODELS, named_model
 from flatnext.config.optimizer import Optimizer, Schedule
-from flatnext.errors import InputError
+from flatnext.errors import InputError, choose
 
 
 def report_sgd() -> Config:
@@ -164,7 +165,34 @@ RECIPES: dict[str, Callable[[], Config]] = {
 
 
 def recipe(name: str) -> Config:
-    """Return the config of a named recipe. Raises `InputError` for an unknown name."""
-    if name not in RECIPES:
-        raise InputError(f"unknown recipe {name!r}: choose one of {', '.join(RECIPES)}")
-    return RECIPES[name]()
+    """Return the config of a recipe: NAME, NAME+METHOD (with that method at its defaults), or NAME-MODEL.
+
+    Raises `InputError` for an unknown name.
+    """
+    if name in RECIPES:
+        return RECIPES[name]()
+    base, _, method = name.rpartition("+")
+    if base and method in METHODS:
+        return recipe(base).override({"method": method})
+    for model in MODELS:
+        if base := name.removesuffix(f"-{model}") if name.endswith(f"-{model}") else "":
+            return with_model(recipe(base), model)
+    raise InputError(f"unknown recipe {name!r}: {choose(name, RECIPES)} (flatnext recipes lists them)")
+
+
+def with_model(config: Config, name: str) -> Config:
+    """Return a config with a named model, as recipe RECIPE-MODEL. `InputError` for an unknown name."""
+    model = replace(named_model(name), parameter_budget=config.model.parameter_budget)
+    return replace(config, model=model, recipe=f"{config.recipe}-{name}")
+
+
+def recipes_for(dataset: str) -> tuple[str, ...]:
+    """Return the names of the recipes that are made for a data set."""
+    return tuple(name for name in RECIPES if recipe(name).data.dataset == dataset)
+
+
+def about(name: str) -> str:
+    """Return a line on a recipe: the first of its docstring, or what its method is."""
+    make = RECIPES[name]
+    text = f"sgd with another method: {METHODS[name].__doc__}" if isinstance(make, partial) else make.__doc__ or ""
+    return text.splitlines()[0]

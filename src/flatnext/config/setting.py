@@ -93,6 +93,17 @@ def type_hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
+def show(value: Any, between: str = ",") -> str:
+    """Return a value as it is typed after a flag: `0.05`, `yes`, `16,24`, `none`."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, tuple):
+        return between.join(map(show, value))
+    return "none" if value is None else str(value)
+
+
 def require(condition: bool, message: str) -> None:
     """Raise `InputError` with this message unless the condition holds."""
     if not condition:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from flatnext.config import Config
 from flatnext.device import keep_memory, resolve_device
-from flatnext.processes import join_processes, launch, restarted
+from flatnext.launch import attempt, ignored, launch
+from flatnext.processes import join_processes
 from flatnext.progress import Display
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.records import Result
@@ -58,8 +59,10 @@ def train(
     with join_processes(device) as (processes, device):
         display = display if display and processes.first else Display()
         speaks = display.speaks
+        if note := ignored():
+            display.say(note)
         # After a restart the run that this launch began goes on; any other run in the folder is left alone.
-        again = processes.on_first(lambda: restarted() and folder.owner() == launch())
+        again = processes.on_first(lambda: attempt() > 0 and folder.owner() == launch())
         resume, overwrite = resume or again, overwrite and not again
         processes.on_first(lambda: folder.check(config, resume=resume, overwrite=overwrite))
         result = processes.on_first(lambda: folder.result() if folder.finished() and not overwrite else None)
