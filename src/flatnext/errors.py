@@ -1,7 +1,8 @@
-"""The one exception that users are meant to read, and the remedy for a name that does not exist."""
+"""The one exception and the one warning that users are meant to read, and the remedy for a name that does not exist."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 
 
@@ -10,6 +11,15 @@ class InputError(ValueError):
 
     The command line prints the message without a traceback and exits with status 2.
     """
+
+
+class FallbackWarning(UserWarning):
+    """Something does not work here, and the work goes on in another way. The message says why, and what it costs."""
+
+
+def warn_of_fallback(message: str) -> None:
+    """Warn of a fallback. Python shows the same message once; the command line shows it as one line."""
+    warnings.warn(message, FallbackWarning, stacklevel=3)
 
 
 def choose(name: object, names: Iterable[str]) -> str:

@@ -9,7 +9,6 @@ a kind are taken as usual, which also warms the libraries up, and then the work 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from flatnext.errors import InputError
+from flatnext.errors import InputError, warn_of_fallback
 from flatnext.training.step import Step, StepStats
 
 T = TypeVar("T")
@@ -135,7 +134,7 @@ class GraphStep:
             self._recordings[kind] = self._record(images, labels, number, batch_count)
         except InputError as error:
             self._failed = True
-            warnings.warn(f"{error}; the run goes on without, and more slowly", stacklevel=2)
+            warn_of_fallback(f"{error}; the run goes on without, and more slowly")
 
     def _record(self, images: Tensor, labels: Tensor, number: int, batch_count: int) -> _Recording:
         """Record a step on copies of a batch."""

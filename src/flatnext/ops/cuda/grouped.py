@@ -9,7 +9,6 @@ where a shape first occurs. No form but the plain one has been measured on a GPU
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flatnext.errors import InputError
+from flatnext.errors import InputError, warn_of_fallback
 from flatnext.ops.cuda.merge import MergeGroups
 from flatnext.ops.cuda.timing import cuda_seconds
 
@@ -122,7 +121,7 @@ def _time_forms(
             if form == "plain" or isinstance(error, torch.cuda.OutOfMemoryError):
                 raise
             reason = str(error).partition("\n")[0]
-            warnings.warn(f"convolutions do not run in the form {form}, which is left out: {reason}", stacklevel=3)
+            warn_of_fallback(f"convolutions do not run in the form {form}, which is left out: {reason}")
     return times
 
 
