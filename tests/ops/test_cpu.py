@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from flatnext import ops
 from flatnext.config import Model
+from flatnext.errors import FallbackWarning
 from flatnext.models import build as build_model
 from flatnext.models.resnext import Block
 from flatnext.ops.cpu import build, grouped, norm
@@ -327,11 +328,20 @@ def test_where_there_is_a_compiler_the_kernels_compile() -> None:
     assert ops.library() is not None  # or a mistake in the source would only skip the tests above
 
 
-def test_without_a_compiler_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler")
+@pytest.mark.parametrize(
+    ("compiler", "reason"), [("no-such-compiler", "there is no no-such-compiler"), ("false", "/false failed")]
+)
+def test_without_a_compiler_there_are_no_kernels_which_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, compiler: str, reason: str
+) -> None:
+    monkeypatch.setenv("CXX", compiler)
     build.library.cache_clear()
     try:
-        assert build.library() is None
+        with pytest.warns(FallbackWarning, match=reason) as shown:
+            assert build.library() is None
+            assert build.library() is None
+        assert len(shown) == 1
+        assert "slower" in str(shown[0].message)
         x = random_images(2, 32, 4, 4)
         torch.testing.assert_close(ops.batch_norm(random_norm(32), x), F.relu(random_norm(32)(x)))
     finally:
@@ -346,7 +356,8 @@ def test_without_a_home_there_are_no_kernels(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(build.Path, "home", homeless)
     build.library.cache_clear()
     try:
-        assert build.library() is None
+        with pytest.warns(FallbackWarning, match="home directory"):
+            assert build.library() is None
     finally:
         build.library.cache_clear()
 

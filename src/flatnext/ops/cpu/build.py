@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from flatnext.errors import warn_of_fallback
 from flatnext.ops import switch
 
 SOURCE = Path(__file__).with_name("kernels.cpp")
@@ -35,7 +36,7 @@ SIGNATURES: dict[str, list[type]] = {
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """Return the compiled kernels, or None where there are none: no compiler, or not Linux on a 64-bit x86.
+    """Return the compiled kernels, or None where there are none: not Linux on a 64-bit x86, or no compiler (a warning).
 
     The first call on a machine compiles them, in some ten seconds; the result is kept in `flatnext` under
     `XDG_CACHE_HOME` (by default `~/.cache`). Torch must have been imported before: the kernels run on its threads.
@@ -45,9 +46,23 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         return _load(_compiled())
-    except (OSError, subprocess.SubprocessError, RuntimeError):
+    except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         # No compiler, one that fails, a folder that cannot be written, or (`Path.home`) a user without a home.
+        warn_of_fallback(
+            f"the kernels for the CPU could not be compiled ({_reason(error)}): training on the CPU is slower without; "
+            "install g++ or name a compiler in CXX, or set FLATNEXT_KERNELS=0 to hide this"
+        )
         return None
+
+
+def _reason(error: Exception) -> str:
+    """Return why there is no library, in a line: of a compiler that fails its own first words."""
+    if isinstance(error, subprocess.CalledProcessError):
+        lines = error.stderr.decode(errors="replace").split("\n")
+        return f"{error.cmd[0]} failed: {lines[0][:200]}"
+    if isinstance(error, FileNotFoundError) and error.filename is None:
+        return f"there is no {error}"
+    return str(error).partition("\n")[0]
 
 
 def kernels_for(x: Tensor) -> ctypes.CDLL | None:
