@@ -4,7 +4,9 @@
 
 Runs what is missing and stops when all is done; stopped by a signal and started again it goes on where it was. Each run
 is a process of its own with one thread. What a finished run measured lies in FOLDER/NAME.json; `--collect DIR` copies
-these files. The protocol was fixed before any fresh seed was run:
+these files. The protocol was fixed before any fresh seed was run. Images have 16 x 16 pixels and are mirrored at random,
+for 16 epochs: in a pilot with seed 100 that was enough for plain SGD to fit the training images, and crops as well were
+not fitted in 24 epochs.
 
 1. Rate and weight decay of plain SGD: four trials. Then the radius of AMP, momentum AMP and SAM, each with that rate
    and decay: four trials. A trial is one run with seed 100, chosen by the accuracy on 5,000 validation images, last
@@ -27,10 +29,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-EPOCHS = 24
+EPOCHS = 16
 TUNING_SEED, SEEDS = 100, range(5)
 COMMON = (
-    "--recipe sgd --dataset cifar10 --image-size 16 --train-images 5000 --validation 5000 --cutout 0 --crop-padding 2 "
+    "--recipe sgd --dataset cifar10 --image-size 16 --train-images 5000 --validation 5000 --cutout 0 --crop-padding 0 "
     "--batch-size 32 --warmup-epochs 1 --precision fp32 --no-test-curve --evaluate-every 8"
 )
 RATES_AND_DECAYS = [(rate, decay) for rate in (0.05, 0.1) for decay in (5e-4, 2e-3)]

@@ -9,19 +9,15 @@ import tokenize
 from pathlib import Path
 
 import pytest
+from places import REPOSITORY
+from source_tree import FIRST, ROOMS, tree
 
 import flatnext
 from flatnext.config import METHODS
 
 PACKAGE = Path(flatnext.__file__).parent
-# A layer imports itself and those before it.
-LAYERS = (
-    *("errors", "schema", "config", "files", "runs", "durations", "versions", "progress", "device", "processes", "seeds"),
-    "ops",
-    *("data", "models", "methods", "evaluation", "evidence", "training", "bench", "study", "report", "deploy"),
-    "cli",
-)
-WITHOUT_TORCH = ("errors", "config")
+LAYERS = (*FIRST, *ROOMS)  # a layer imports itself and those before it
+WITHOUT_TORCH = (*FIRST, "config", "runs")
 
 
 def module_name(path):
@@ -81,10 +77,14 @@ def test_no_utils():
     assert not list(PACKAGE.rglob("util*.py"))
 
 
+def test_the_map_in_the_docs_is_that_of_the_source():
+    assert tree() in (REPOSITORY / "docs" / "design.md").read_text(encoding="utf-8")
+
+
 def test_the_settings_import_no_arrays():
-    for name in WITHOUT_TORCH:
-        roots = {other.split(".")[0] for other in IMPORTS[f"flatnext.{name}"]}
-        assert not roots & {"torch", "numpy"}
+    for name in MODULES:
+        if name.count(".") and layer(name) in WITHOUT_TORCH:
+            assert not {other.split(".")[0] for other in IMPORTS[name]} & {"torch", "numpy"}, name
 
 
 def loaded_by(*arguments):

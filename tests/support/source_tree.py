@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "flatnext"
-FIRST = ("errors", "schema", "files", "seeds", "durations", "versions", "progress")  # what all others stand on
+FIRST = ("errors", "schema", "files", "durations", "versions", "progress", "launch")  # what all others stand on
 ROOMS = (
-    *("config", "runs", "device", "processes", "ops", "data", "models", "methods", "evaluation", "evidence"),
+    *("config", "runs", "device", "processes", "seeds", "ops", "data", "models", "methods", "evaluation", "evidence"),
     *("training", "bench", "study", "report", "deploy", "cli"),
 )
 
