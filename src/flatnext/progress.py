@@ -58,6 +58,11 @@ class Task:
         return "time left unknown"
 
 
+def printable(text: str) -> str:
+    """Return a line as a terminal may show it: control characters, such as those that clear it, by their escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class Display:
     """Shows nothing; also the interface of the displays that do. `speaks`: whether downloads may show bars too."""
 
@@ -84,7 +89,7 @@ class ConsoleDisplay(Display):
 
     def say(self, text: str) -> None:
         """See `Display`."""
-        self.console.print(text, markup=False)
+        self.console.print(printable(text), markup=False)
 
     @contextmanager
     def task(self, title: str, total: float = 1.0, done: float = 0.0) -> Iterator[Task]:
@@ -99,10 +104,14 @@ class ConsoleDisplay(Display):
         # The text comes first, so that a narrow terminal cuts the bar and not the time left.
         columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=12))
         with Bars(*columns, console=self.console, transient=True) as bars:
-            bar = bars.add_task(title, total=1.0)
+            bar = bars.add_task(printable(title), total=1.0)
             bars.update(bar, completed=done / total)
             yield ShownTask(
-                title, total, done, BAR_SECONDS, lambda part, text: bars.update(bar, completed=part, description=text)
+                title,
+                total,
+                done,
+                BAR_SECONDS,
+                lambda part, text: bars.update(bar, completed=part, description=printable(text)),
             )
 
 

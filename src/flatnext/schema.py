@@ -11,7 +11,8 @@
     {'x': None, 'tags': []}
 
 Annotations may be `str`, `bool`, `int`, `float`, `Any`, `Literal`, tuples, dicts with string keys, dataclasses (generic
-ones too), `X | None`, and unions of dataclasses, which are told apart by their class attribute `name`.
+ones too), `X | None`, unions of dataclasses, which are told apart by their class attribute `name`, and classes with a
+form of their own: `to_plain()` gives it, and the class method `from_plain(content)` reads it or raises `ValueError`.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ def parse(kind: Any, content: Any, at: str = "", *, unknown: Unknown = "error") 
         return content
     if is_dataclass(origin or kind):
         return _dataclass(kind, content, at, unknown)
+    if hasattr(kind, "from_plain"):
+        return _own_form(kind, content, at)
     if origin in (typing.Union, types.UnionType):
         return _union(arguments, content, at, unknown)
     if origin is Literal:
@@ -76,6 +79,8 @@ def dump(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         tag = {"name": type(value).name} if _is_tagged(type(value)) else {}  # type: ignore[attr-defined]
         return tag | {field.name: dump(getattr(value, field.name)) for field in fields(value)}
+    if hasattr(value, "to_plain"):
+        return value.to_plain()
     if isinstance(value, Mapping):
         return {key: dump(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
@@ -105,6 +110,15 @@ def _dataclass(kind: Any, content: Any, at: str, unknown: Unknown) -> Any:
     }
     try:
         return kind(**values)
+    except ValueError as error:
+        raise ParseError(f"{at}: {error}" if at else str(error)) from error
+
+
+def _own_form(kind: Any, content: Any, at: str) -> Any:
+    if isinstance(content, kind):
+        return content
+    try:
+        return kind.from_plain(content)
     except ValueError as error:
         raise ParseError(f"{at}: {error}" if at else str(error)) from error
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+import shutil
 
 import pytest
+import safetensors.torch
 import torch
 from places import FIXTURES
 from predictors import predictor_of
@@ -12,8 +16,9 @@ from torch import nn
 
 import flatnext
 from flatnext import data, models
+from flatnext.cli import main
 from flatnext.errors import InputError
-from flatnext.evaluation import Predictor, load_predictor, load_trained_model, score
+from flatnext.evaluation import Predictor, load_predictor, load_trained_model, most_confident_errors, score
 
 RUNS = FIXTURES / "runs-of-0.1.0"
 RUN = RUNS / "study" / "quick-amp" / "seed-1"
@@ -123,3 +128,41 @@ def test_bad_predictors(settings, message):
         predictor_of(nn.Identity(), **settings)
     with pytest.raises(InputError, match="batch_size is 0"):
         predictor_of(nn.Identity())(torch.zeros(1, 3, 2, 2, dtype=torch.uint8), batch_size=0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_an_image_whose_logits_are_not_finite_is_classified_wrongly(bad):
+    labels = torch.arange(6) % 3
+    logits = torch.eye(3)[labels]  # all correct
+    logits[0], logits[4, 1] = bad, bad  # where torch's argmax of NaN is the label
+    scores = score(logits, labels)
+    assert (scores.accuracy, scores.count, scores.not_finite, scores.loss) == (4 / 6, 6, 2, None)
+    assert [sum(row) for row in scores.confusion] == [2, 2, 2]
+    assert sum(scores.confusion[k][k] for k in range(3)) == 4
+    wrong = logits.clone()
+    wrong[5] = torch.tensor([9.0, 0.0, 0.0])
+    split = data.Split(torch.zeros(6, 3, 2, 2, dtype=torch.uint8), labels)
+    assert [mistake.index for mistake in most_confident_errors(wrong, split)] == [5]
+
+
+def test_weights_whose_logits_are_not_finite_are_scored_in_words(tmp_path, capsys):
+    folder = shutil.copytree(RUN, tmp_path / "run")
+    with safetensors.safe_open(folder / "last.safetensors", "pt") as file:
+        metadata = file.metadata()
+    weights = safetensors.torch.load_file(folder / "last.safetensors")
+    weights["linear.weight"][0] = 1e38
+    weights["linear.weight"][1] = -1e38
+    safetensors.torch.save_file(weights, folder / "last.safetensors", metadata)
+    scores = flatnext.evaluate(folder)
+    assert (scores["loss"], scores["accuracy"], scores["not_finite"]) == (None, 0.0, 360)
+    assert main(["evaluate", str(folder)]) == 0
+    shown = capsys.readouterr().out
+    assert "accuracy 0.00%, loss not finite" in shown
+    assert "the outputs for 360 images are not finite, and count as wrong" in shown
+    assert main(["evaluate", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["not_finite"] == 360
+    for command in (["evidence", str(folder)], ["pack", str(folder), "--name", "resnext11-digits-x"]):
+        assert main([*command, "--output", str(tmp_path / "made")]) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith("flatnext: error: ")
+        assert re.search("not finite|does not fit into torch.float16", error)

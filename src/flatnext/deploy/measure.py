@@ -18,6 +18,7 @@ from flatnext.runs.scores import Scores
 FIRST = 1000  # images of the quick check that the index allows
 MOST_CHANGE = 0.001  # share of the images by which rounding may change the number of correct ones; at least one
 PRECISION = "fp32"  # of every evaluation here, so that another machine gets the same figures
+RETRAIN = "choose another --checkpoint, or train again with a lower --lr"
 ABOVE_CHANCE = 3  # standard errors above chance, below which there is a remark
 
 
@@ -73,7 +74,12 @@ def measure(
     keep_memory()
     before, after = (_predictor(state, origin, device, source)(test.images) for state in (trained, stored))
     old, new = evaluation.score(before, test.labels), evaluation.score(after, test.labels)
-    correct = after.argmax(dim=1) == test.labels
+    for scores, which in ((old, "trained"), (new, "stored")):
+        if scores.loss is None:
+            raise InputError(
+                f"{source}: the loss of the {which} weights is not finite: they cannot be packed; {RETRAIN}"
+            )
+    correct = evaluation.is_correct(after, test.labels)
     limit = max(1, int(MOST_CHANGE * len(test)))
     difference = abs(round((new.accuracy - old.accuracy) * len(test)))
     if difference > limit:
@@ -81,8 +87,6 @@ def measure(
             f"{source}: float16 changes the accuracy from {old.accuracy:.2%} to {new.accuracy:.2%}, by {difference} of "
             f"{len(test):,} images where {limit} may change: weights so sensitive cannot be packed"
         )
-    if new.loss is None or not math.isfinite(new.loss):
-        raise InputError(f"{source}: the loss of the stored weights is not finite: they cannot be packed")
     return Measured(
         scores=new,
         calibration=evaluation.calibration(after, test.labels),

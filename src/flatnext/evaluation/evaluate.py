@@ -25,7 +25,7 @@ def evaluate(
     progress: bool = False,
     overrides: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return loss, accuracy, count, confusion and classes of the weights at `path` on one split of their data set.
+    """Return the scores of the weights at `path` on one split of their data set, and the classes, as JSON has them.
 
     Args:
         path: a run folder, a weights file of a run, or a checkpoint of the baseline's code (which says nothing of its
@@ -55,10 +55,12 @@ def evaluate(
         overrides=overrides,
     )
     images = model.split(split) if test_set is None else model.other_test_set(test_set)
+    scores = score(model.predictor(images.images), images.labels)
     return {
         "weights": str(model.weights),
         "split": split if test_set is None else data.test_set_name(test_set),
         "precision": model.predictor.precision,
-        **dump(score(model.predictor(images.images), images.labels)),
+        **dump(scores),
+        "confusion": [list(row) for row in scores.confusion or ()],  # in full, of however many classes
         "classes": model.predictor.classes,
     }

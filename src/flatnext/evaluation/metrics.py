@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 
 import torch
 from PIL import Image
@@ -11,31 +12,48 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flatnext.data import Split
-from flatnext.runs.scores import Mistake, Scores
+from flatnext.runs.scores import Confusion, Mistake, Scores
 
 
 def score(logits: Tensor, labels: Tensor) -> Scores:
-    """Return the scores of logits (N x classes) against labels (N)."""
+    """Return the scores of logits (N x classes) against labels (N).
+
+    An image with a logit that is not finite is classified wrongly: in the confusion matrix it stands beside its class,
+    so that each row still has all images of a class.
+    """
     labels = labels.cpu()
     logits = logits.double()
     classes = logits.shape[1]
-    predicted = logits.argmax(dim=1)
+    finite = has_finite_logits(logits)
+    predicted = torch.where(finite, logits.argmax(dim=1), (labels + 1) % classes)
     confusion = torch.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+    loss = float(F.cross_entropy(logits, labels))
     return Scores(
-        loss=float(F.cross_entropy(logits, labels)),
-        accuracy=int((predicted == labels).sum()) / len(labels),
+        loss=loss if math.isfinite(loss) else None,
+        accuracy=int(is_correct(logits, labels).sum()) / len(labels),
         count=len(labels),
-        confusion=tuple(map(tuple, confusion.tolist())),
+        not_finite=int((~finite).sum()),
+        confusion=Confusion.of(confusion.tolist()),
     )
+
+
+def is_correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return which images (bool, N) have the largest of their logits (N x classes), all finite, at their label (N)."""
+    return (logits.argmax(dim=1) == labels) & has_finite_logits(logits)
+
+
+def has_finite_logits(logits: Tensor) -> Tensor:
+    """Return of which images (bool, N) all logits (N x classes) are finite."""
+    return logits.isfinite().all(dim=1)
 
 
 def most_confident_errors(logits: Tensor, split: Split, most: int = 24) -> tuple[Mistake, ...]:
     """Return the `most` misclassified images of highest confidence, highest first.
 
-    `logits` (N x classes) are those of the images of `split`.
+    `logits` (N x classes) are those of the images of `split`. Where one is not finite, there is no confidence.
     """
     confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
-    wrong = (predicted != split.labels.cpu()).nonzero().flatten()
+    wrong = ((predicted != split.labels.cpu()) & has_finite_logits(logits)).nonzero().flatten()
     order = confidence[wrong].argsort(descending=True, stable=True)
     return tuple(
         Mistake(

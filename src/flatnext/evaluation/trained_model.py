@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from flatnext.config import Config
 from flatnext.device import resolve_device
 from flatnext.errors import InputError
 from flatnext.evaluation.predictor import Predictor, load_predictor
+from flatnext.runs.fingerprint import DataFingerprint, change
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -19,7 +21,8 @@ class TrainedModel:
     """A predictor, the file of its weights, its data set, and how it was trained.
 
     `config_known`: the file holds the config, and so says which images were trained on; the baseline's checkpoints do
-    not, and `config` is then the default one.
+    not, and `config` is then the default one. `fingerprint` is that of the data it was trained on, None where nobody
+    knows it or other data were asked for.
     """
 
     weights: Path
@@ -27,17 +30,26 @@ class TrainedModel:
     config: Config
     config_known: bool
     dataset: data.Dataset
+    fingerprint: DataFingerprint | None = None
+
+    @cached_property
+    def partition(self) -> data.Partition:
+        """The data set as it was divided for training."""
+        return data.partition(self.dataset, self.config.data)
 
     def split(self, name: str) -> data.Split:
-        """Return the images of `train`, `validation` or `test`. `InputError`: there are none, or nobody knows which."""
+        """Return the images of `train`, `validation` or `test`.
+
+        `InputError`: there are none, nobody knows which they are, or they are others than in training.
+        """
         if name not in ("test", "validation", "train"):
             raise InputError(f"split is {name!r}: choose test, validation or train")
+        self._require_same_data(name)
         if name == "test":
             return self.dataset.test
         if not self.config_known:
             raise InputError(f"{self.weights} does not say which images it was trained on: evaluate it on --split test")
-        partition = data.partition(self.dataset, self.config.data)
-        split = partition.train if name == "train" else partition.validation
+        split = self.partition.train if name == "train" else self.partition.validation
         if split is None:
             raise InputError(f"{self.weights} was trained without a validation split: evaluate on --split test")
         return split
@@ -45,7 +57,18 @@ class TrainedModel:
     @property
     def has_validation_split(self) -> bool:
         """Whether images were held out from training that are no test images."""
-        return self.config_known and data.partition(self.dataset, self.config.data).validation is not None
+        return self.config_known and self.partition.validation is not None
+
+    def _require_same_data(self, split: str) -> None:
+        words = change(self.fingerprint, self._fingerprint_now, split) if self.fingerprint else None
+        if words:
+            raise InputError(
+                f"the data are not those of {self.weights} ({words}): restore them, or give the new images as --test-set"
+            )
+
+    @cached_property
+    def _fingerprint_now(self) -> DataFingerprint:
+        return data.fingerprint(self.partition)
 
     def other_test_set(self, path: Path | str) -> data.Split:
         """Return other images of the same classes, as `flatnext.data.read_test_set` reads them."""
@@ -83,4 +106,5 @@ def load_trained_model(
         config=config,
         config_known=origin is not None,
         dataset=dataset,
+        fingerprint=origin.data if origin and origin.config.data == config.data else None,
     )

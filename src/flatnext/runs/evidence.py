@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Generic, TypeVar
 
-from flatnext.runs.scores import Mistake, Scores, check_count, check_fractions, require
+from flatnext.runs.scores import Confusion, Mistake, Scores, check_count, check_fractions, require
 
 T = TypeVar("T")
 
@@ -105,7 +105,7 @@ class Errors:
 
     count: int
     accuracy: float
-    confusion: tuple[tuple[int, ...], ...]
+    confusion: Confusion
     mistakes: tuple[ExplainedMistake, ...]
 
     def __post_init__(self) -> None:

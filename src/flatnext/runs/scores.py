@@ -3,26 +3,66 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 ROUNDING = 1e-6
 """A mean of confidences may exceed 1 by as little."""
 
-Confusion = tuple[tuple[int, ...], ...]
-"""Numbers of images by true class (row) and predicted class (column)."""
+MOST_CLASSES_IN_FULL = 100
+"""Of more classes a confusion matrix is written without its zeros: of 2,000 it has four million numbers."""
+
+
+class Confusion(tuple[tuple[int, ...], ...]):
+    """Numbers of images by true class (row) and predicted class (column), in tuples.
+
+    In JSON it is a list of rows. A row is a list, or of many classes an object: numbers by predicted class, from 0,
+    without zeros.
+    """
+
+    @classmethod
+    def of(cls, rows: Iterable[Iterable[int]]) -> Confusion:
+        """Return the matrix with these rows."""
+        return cls(map(tuple, rows))
+
+    def to_plain(self) -> list[Any]:
+        """Return what `json` can write."""
+        if len(self) <= MOST_CLASSES_IN_FULL:
+            return [list(row) for row in self]
+        return [{str(column): count for column, count in enumerate(row) if count} for row in self]
+
+    @classmethod
+    def from_plain(cls, content: Any) -> Confusion:
+        """Return what `to_plain` gave, and `ValueError` for anything else."""
+        require(isinstance(content, (list, tuple)), "confusion is no list of rows")
+        return cls.of(_row(row, len(content)) for row in content)
+
+
+def _row(content: Any, classes: int) -> list[int]:
+    """Return a row of a confusion matrix from JSON."""
+    row: Any = content
+    if isinstance(content, Mapping):
+        row = [0] * classes
+        for column, count in content.items():
+            require(column.isdecimal() and int(column) < classes, f"confusion has a class {column!r}")
+            row[int(column)] = count
+    require(isinstance(row, (list, tuple)) and all(type(n) is int for n in row), "confusion has a row without numbers")
+    return row  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
     """Loss (mean cross-entropy, None where it is not finite) and accuracy (a fraction) on `count` images.
 
-    `confusion` is None where it was not kept.
+    Of `not_finite` images a logit is not finite; they count as classified wrongly. `confusion` is None where it was
+    not kept.
     """
 
     loss: float | None
     accuracy: float
     count: int
+    not_finite: int = 0
     confusion: Confusion | None = None
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from flatnext.errors import InputError
 from flatnext.evaluation.corruptions.published import Cifar10C
 from flatnext.evaluation.corruptions.table import NAMES, SEVERITIES, check_images, check_name, check_severity, corrupt
+from flatnext.evaluation.metrics import is_correct
 from flatnext.progress import Progress, silent
 from flatnext.runs.evidence import CorruptionScores
 
@@ -138,7 +139,7 @@ def _accuracy(
             logits = predict(batch(cell, start, start + len(targets))).detach().cpu()
             if logits.ndim != 2 or len(logits) != len(targets):
                 raise InputError(f"predict returned {tuple(logits.shape)} for {len(targets)} images: return logits")
-            correct += int((logits.argmax(dim=1) == targets).sum())
+            correct += int(is_correct(logits, targets).sum())
             progress(number * count + start + len(targets), len(cells) * count)
         accuracy[cell] = correct / count
     return accuracy
