@@ -4,9 +4,9 @@
 
 Runs what is missing and stops when all is done; stopped by a signal and started again it goes on where it was. Each run
 is a process of its own with one thread. What a finished run measured lies in FOLDER/NAME.json; `--collect DIR` copies
-these files. The protocol was fixed before any fresh seed was run. Images have 16 x 16 pixels and are mirrored at random,
-for 16 epochs: in a pilot with seed 100 that was enough for plain SGD to fit the training images, and crops as well were
-not fitted in 24 epochs.
+these files. The protocol was fixed before any fresh seed was run. Images have 16 x 16 pixels and random mirroring,
+for 20 epochs, so that plain SGD fits the training images: in a pilot with seed 100, 16 epochs ended at 98.08 % of them
+as they are, and with crops as well the 16th of 24 epochs was at 70 %.
 
 1. Rate and weight decay of plain SGD: four trials. Then the radius of AMP, momentum AMP and SAM, each with that rate
    and decay: four trials. A trial is one run with seed 100, chosen by the accuracy on 5,000 validation images, last
@@ -29,7 +29,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-EPOCHS = 16
+EPOCHS = 20
 TUNING_SEED, SEEDS = 100, range(5)
 COMMON = (
     "--recipe sgd --dataset cifar10 --image-size 16 --train-images 5000 --validation 5000 --cutout 0 --crop-padding 0 "
