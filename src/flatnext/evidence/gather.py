@@ -16,34 +16,14 @@ from flatnext.device import machine
 from flatnext.durations import duration
 from flatnext.errors import InputError
 from flatnext.evaluation.trained_model import TrainedModel, load_trained_model
-from flatnext.evidence import measurements
-from flatnext.evidence.measurements import Measure
+from flatnext.evidence import measuring
+from flatnext.evidence.measuring import COMMON_SETTINGS, DIVISION, KINDS, Measure
 from flatnext.evidence.plan import EvidencePlan, in_order
 from flatnext.files import read_json, sha256, write_json
 from flatnext.progress import Display
 from flatnext.runs.evidence import Corruptions, Measurement, Provenance
 from flatnext.runs.folder import RunFolder, find_runs
 from flatnext.schema import dump
-
-MEASUREMENTS: dict[str, Measure] = {
-    "calibration": measurements.measure_calibration,
-    "errors": measurements.measure_errors,
-    "flatness": measurements.measure_flatness,
-    "corruptions": measurements.measure_corruptions,
-    "attacks": measurements.measure_attacks,
-}
-
-COMMON_SETTINGS = ("images", "seed", "dataset", "image_size", "data_dir")
-DIVISION = ("validation", "split_seed", "train_images")
-SETTINGS = {
-    "calibration": ("precision", *DIVISION),
-    "errors": ("precision",),
-    "flatness": DIVISION,
-    "corruptions": ("precision", "cifar10_c"),
-    "attacks": ("linf", "l2", "autoattack"),
-    "test_sets": ("precision", "test_sets"),
-}
-"""All that the result of a measurement depends on beside the weights and `COMMON_SETTINGS`."""
 
 
 def gather(
@@ -107,7 +87,7 @@ def gather(
     file = _EvidenceFile(output or _default_file(path, checkpoint), checkpoint, digest, model)
     everything = _all_settings(plan, model, Path(data_dir), cifar10_c, test_sets)
     for name, measure in todo.items():
-        settings = {key: everything[key] for key in (*COMMON_SETTINGS, *SETTINGS[name])}
+        settings = {key: everything[key] for key in (*COMMON_SETTINGS, *KINDS[name].settings)}
         title, before = f"{path}: {name}", file.settings(name)
         if before == settings and not overwrite:
             display.say(f"{title}: gathered before")
@@ -173,20 +153,20 @@ def _measurements(
     names: Sequence[str], test_sets: Sequence[Path | str], cifar10_c: Path | str | None
 ) -> dict[str, Measure]:
     """Return what is to be measured, by name."""
-    todo = {name: MEASUREMENTS[name] for name in in_order(names)}
+    todo: dict[str, Measure] = {name: KINDS[name].measure for name in in_order(names)}
     if cifar10_c is not None and "corruptions" not in todo:
         raise InputError("the files of CIFAR-10-C are for the measurement corruptions: name it, or leave them out")
     if cifar10_c is not None:
-        todo["corruptions"] = partial(measurements.measure_corruptions, published=Path(cifar10_c))
+        todo["corruptions"] = partial(measuring.measure_corruptions, published=Path(cifar10_c))
     if test_sets:
-        todo["test_sets"] = partial(measurements.measure_test_sets, paths=tuple(map(Path, test_sets)))
+        todo["test_sets"] = partial(measuring.measure_test_sets, paths=tuple(map(Path, test_sets)))
     return todo
 
 
 def _check_images(model: TrainedModel, test_sets: Sequence[Path | str], cifar10_c: Path | str | None) -> None:
     """Raise `InputError` for images that cannot be read, before anything is measured."""
     if cifar10_c is not None:
-        measurements.published_images(model, Path(cifar10_c))
+        measuring.published_images(model, Path(cifar10_c))
     for test_set in test_sets:
         model.other_test_set(test_set)
     names = [test_set_name(test_set) for test_set in test_sets]

@@ -8,9 +8,10 @@ from typing import Literal
 
 from flatnext.config.setting import Settings, require, setting
 from flatnext.errors import InputError
+from flatnext.runs.evidence import PARTS
 
-NAMES = ("calibration", "errors", "flatness", "corruptions", "attacks")
-"""The measurements in the order in which they are made: the quick ones first."""
+NAMES = tuple(name for name in PARTS if name != "test_sets")
+"""The measurements that can be asked for by name; other test sets are given by their paths."""
 
 
 @dataclass(frozen=True, kw_only=True)

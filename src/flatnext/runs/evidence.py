@@ -5,7 +5,7 @@ What is None was not measured, or was not finite. Each measurement keeps its set
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from statistics import fmean
 from typing import Any, Generic, TypeVar
 
@@ -14,8 +14,6 @@ from flatnext.runs.scores import Confusion, Mistake, Scores, check_count, check_
 T = TypeVar("T")
 
 Values = tuple[float | None, ...]
-
-PARTS = ("calibration", "errors", "flatness", "corruptions", "attacks", "test_sets")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -379,3 +377,7 @@ class Evidence:
     def __post_init__(self) -> None:
         """Check the checkpoint's name."""
         require(self.checkpoint in ("last", "best"), f"checkpoint is {self.checkpoint[:20]!r}, not last or best")
+
+
+PARTS = tuple(field.name for field in fields(Evidence) if field.default is None)
+"""The names of the measurements, in the order in which they are made: the quick ones first."""

@@ -6,7 +6,7 @@ Which images a measurement uses depends on the data and the plan, never on the m
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,9 @@ from flatnext.progress import Progress, Weighted
 from flatnext.runs.evidence import Attacks, Calibration, Corruptions, Errors, Flatness, TestSets
 
 Measure = Callable[[TrainedModel, EvidencePlan, Progress], Any]
+
+DIVISION = ("validation", "split_seed", "train_images")
+"""The settings of the data that decide which images were trained on."""
 
 AMP_RADII = (0.01, 0.05, 0.5)  # epsilon: a ball for each tensor
 SAM_RADII = (0.05, 0.1, 0.2)  # rho
@@ -205,3 +208,24 @@ def measure_test_sets(
         sets[data.test_set_name(path)] = score(model.predictor(images.images), images.labels)
         progress(number, len(paths))
     return TestSets(sets=sets)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How something is measured, and what its result depends on beside the weights and `COMMON_SETTINGS`."""
+
+    measure: Measure
+    settings: tuple[str, ...]
+
+
+COMMON_SETTINGS = ("images", "seed", "dataset", "image_size", "data_dir")
+
+KINDS = {
+    "calibration": Kind(measure_calibration, ("precision", *DIVISION)),
+    "errors": Kind(measure_errors, ("precision",)),
+    "flatness": Kind(measure_flatness, DIVISION),
+    "corruptions": Kind(measure_corruptions, ("precision", "cifar10_c")),
+    "attacks": Kind(measure_attacks, ("linf", "l2", "autoattack")),
+    "test_sets": Kind(partial(measure_test_sets, paths=()), ("precision", "test_sets")),
+}
+"""The measurements by their names in `flatnext.runs.evidence.Evidence`, which has the classes of their results."""
