@@ -6,8 +6,9 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from flatnext.errors import InputError
 
@@ -55,10 +56,21 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read its bytes. `InputError`: it is a pipe, socket, device or folder, on which reading may wait.
+
+    A file that is missing or may not be read is an `OSError`, as of `open`.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise InputError(f"{path} is not a regular file: give one, not a folder, pipe, socket or device")
+    return open(path, "rb")
+
+
 def read_json(path: Path) -> Any:
     """Return what a JSON file holds. Raises `InputError` naming the file if it is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open_regular(path) as file:
+            return json.loads(file.read().decode("utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -67,5 +79,5 @@ def read_json(path: Path) -> Any:
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits. A file that cannot be read is an `OSError`."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

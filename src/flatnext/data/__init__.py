@@ -2,6 +2,7 @@
 
 from flatnext.data.dataset import Dataset, Partition, Split
 from flatnext.data.describe import describe
+from flatnext.data.fingerprint import fingerprint
 from flatnext.data.loader import Loader
 from flatnext.data.normalization import CIFAR10, Normalization
 from flatnext.data.samples import sample_grid
@@ -17,6 +18,7 @@ __all__ = [
     "Partition",
     "Split",
     "describe",
+    "fingerprint",
     "load",
     "partition",
     "read_test_set",

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flatnext.errors import InputError
+from flatnext.files import open_regular
 from flatnext.progress import ConsoleDisplay, Display
 
 BASE_URL = "https://www.cs.toronto.edu/~kriz/"
@@ -56,7 +57,7 @@ def unpack(archive: Archive, data_dir: Path) -> Path:
 
 def md5(path: Path) -> str:
     """Return the MD5 of a file as a hexadecimal number."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 

@@ -18,6 +18,7 @@ from flatnext.data.archive import Archive, fetch, unpack
 from flatnext.data.dataset import Split
 from flatnext.data.unpickler import read_pickle
 from flatnext.errors import InputError
+from flatnext.files import open_regular
 
 SHAPE = (3, 32, 32)
 PIXELS = 3 * 32 * 32
@@ -162,7 +163,8 @@ def _read_python(path: Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
 
 def _read_binary(path: Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
     try:
-        content = np.frombuffer(path.read_bytes(), np.uint8)
+        with open_regular(path) as file:
+            content = np.frombuffer(file.read(), np.uint8)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): put the published file there") from None
     record = layout.label_bytes + PIXELS
@@ -186,7 +188,8 @@ def _read_classes(path: Path, layout: Layout) -> tuple[str, ...]:
         names = read_pickle(path).get(layout.names_key)
     else:
         try:
-            names = path.read_text(encoding="utf-8").split()
+            with open_regular(path) as file:
+                names = file.read().decode("utf-8").split()
         except (OSError, UnicodeDecodeError):
             raise InputError(f"{path} cannot be read: put the published file there") from None
     if not (isinstance(names, list) and len(names) == layout.classes and all(isinstance(name, str) for name in names)):

@@ -17,8 +17,9 @@ def describe(dataset: Dataset, data_dir: Path) -> str:
     """Return lines with counts, image size, classes, pixel statistics and, for CIFAR, whether the files are genuine."""
     height, width = dataset.train.images.shape[2:]
     used, (mean, std) = dataset.normalization, channel_statistics(dataset.train.images)
+    validation = "" if dataset.validation is None else f", {len(dataset.validation):,} validation"
     lines = [
-        f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images "
+        f"{dataset.name}: {len(dataset.train):,} training{validation} and {len(dataset.test):,} test images "
         f"of {height} x {width} pixels, {len(dataset.classes)} classes",
         "",
         *_class_table(dataset),
@@ -29,20 +30,23 @@ def describe(dataset: Dataset, data_dir: Path) -> str:
     ]
     if dataset.name in LAYOUTS:
         lines += ["", _provenance(dataset.name, Path(data_dir))]
+    if dataset.notes:
+        lines += ["", *dataset.notes]
     return "\n".join(lines)
 
 
 def _class_table(dataset: Dataset) -> list[str]:
     first = max(len(name) for name in ("class", *dataset.classes)) + 2
-    counts = [
-        torch.bincount(split.labels.cpu(), minlength=len(dataset.classes)).tolist()
-        for split in (dataset.train, dataset.test)
-    ]
+    columns = {"training": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    splits = {title: split for title, split in columns.items() if split is not None}
+    counts = [torch.bincount(split.labels.cpu(), minlength=len(dataset.classes)).tolist() for split in splits.values()]
+    widths = [max(len(title) + 1, 9) for title in splits]
+
+    def line(name: str, cells: Iterable[str]) -> str:
+        return f"{name:{first}}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+
     rows = zip(dataset.classes, *counts, strict=True)
-    return [
-        f"{'class':{first}}{'training':>9}{'test':>9}",
-        *(f"{name:{first}}{train:>9,}{test:>9,}" for name, train, test in rows),
-    ]
+    return [line("class", splits), *(line(name, (f"{count:,}" for count in row)) for name, *row in rows)]
 
 
 def _figures(values: Iterable[float]) -> str:

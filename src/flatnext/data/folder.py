@@ -5,71 +5,76 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from flatnext.data.dataset import Split
-from flatnext.data.images import image_files, read_image
-from flatnext.data.splits import stratified
+from flatnext.data.dataset import Dataset, Split
+from flatnext.data.images import read_images
+from flatnext.data.layout import LabelledFiles, list_labelled, read_layout
+from flatnext.data.normalization import Normalization
+from flatnext.data.splits import hold_out_by_name
 from flatnext.errors import InputError
+from flatnext.progress import Display
 
 IMAGE_SIZE = 32
-TEST_SEED = 0
+TEST_SHARE = 1 / 5
+TEST_SALT = "test"
+LARGE = 10**9
+"""Bytes of images from which on their number is said before they are read."""
 
 
-def load_folder(data_dir: Path, image_size: int | None = None) -> tuple[tuple[str, ...], Split, Split]:
-    """Return classes (the subfolders' names, sorted), training and test images.
+def load_folder(data_dir: Path, image_size: int | None = None, display: Display | None = None) -> Dataset:
+    """Return the data set in a folder. Its classes are the names of the class folders, sorted.
 
-    `data_dir` holds `train/CLASS/*` and `test/CLASS/*` (or `val/CLASS/*` where there is no `test`), or `CLASS/*`
-    alone: then a stratified fifth of the images, always the same, is the test set. An image is rotated as its
-    EXIF data say, converted to RGB, resized until its shorter side has `image_size` pixels (default 32), and cropped to
-    the square in its middle. Names that begin with a dot and files that are not images are ignored. Raises
-    `InputError` for a folder without two classes or an image that cannot be read.
+    `data_dir` holds `train/CLASS/*` and `test/CLASS/*`, and perhaps `val/CLASS/*`, which are then the validation
+    images; without `test` they are the test images. `valid` and `validation` are other names of `val`; all may be in
+    any letter case. Or it holds `CLASS/*` alone, perhaps with `test` or `val` beside: without, about a fifth of the
+    images is the test set, drawn by `hold_out_by_name`. A `test` or `val` with images in no class folders is not used.
+
+    Files are images by their content. An image is rotated as its EXIF data say, put on white where it is transparent,
+    converted to RGB, resized until its shorter side has `image_size` pixels (default 32), and cropped to the square in
+    its middle. Hidden and system files are ignored; what else is not used is in the data set's notes.
+
+    Raises:
+        InputError: the folder has not two classes, a class has no images or a name that is no text, or images cannot
+            be read, all of which are named.
     """
-    size = image_size or IMAGE_SIZE
+    size, display = image_size or IMAGE_SIZE, display or Display()
     if not data_dir.is_dir():
         raise InputError(f"{data_dir} is not a folder: give one with a subfolder of images for each class as data_dir")
-    if not (data_dir / "train").is_dir():
-        classes = _classes(data_dir)
-        return classes, *_divide(read_images(data_dir, classes, size))
-    test = data_dir / ("val" if not (data_dir / "test").is_dir() and (data_dir / "val").is_dir() else "test")
-    if not test.is_dir():
-        raise InputError(f"{data_dir} has a folder train but none for the test: add {test}")
-    classes = _classes(data_dir / "train")
-    unknown = sorted({folder.name for folder in subfolders(test)} - set(classes))
-    if unknown:
-        raise InputError(f"{test / unknown[0]} is a class without training images: add them, or remove it")
-    return classes, read_images(data_dir / "train", classes, size), read_images(test, classes, size)
+    layout = read_layout(data_dir)
+    parts = {name: files for name in ("train", "validation", "test") if (files := getattr(layout, name)) is not None}
+    splits = _read(parts, size, display)
+    if "test" not in splits:
+        test, train = hold_out_by_name(splits["train"], TEST_SHARE, TEST_SALT)
+        splits |= {"train": splits["train"].select(train), "test": splits["train"].select(test)}
+    return Dataset(
+        name="folder",
+        classes=layout.classes,
+        train=splits["train"],
+        validation=splits.get("validation"),
+        test=splits["test"],
+        normalization=Normalization.of(splits["train"].images),
+        notes=layout.notes,
+    )
 
 
-def subfolders(folder: Path) -> list[Path]:
-    """Return the folders in a folder, in any order, except those whose names begin with a dot."""
-    return [child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
-
-
-def _classes(folder: Path) -> tuple[str, ...]:
-    names = sorted(child.name for child in subfolders(folder))
-    if len(names) < 2:
-        raise InputError(f"{folder} has {len(names)} class folders: give at least two, each with its images")
-    for name in names:
-        if not image_files(folder / name):
-            raise InputError(f"{folder / name} holds no images: add some, or remove the folder")
-    return tuple(names)
-
-
-def read_images(folder: Path, classes: Sequence[str], size: int) -> Split:
-    """Return the images in a folder's subfolders, sorted by class and file name; labels are indices into `classes`.
+def read_labelled(folder: Path, classes: Sequence[str], size: int) -> Split:
+    """Return the images in a folder's class folders, sorted by class and file name; labels are indices into `classes`.
 
     The images (N x 3 x `size` x `size`) are read as `load_folder` says. Raises `InputError` as it does.
     """
-    files = [(path, label) for label, name in enumerate(classes) for path in image_files(folder / name)]
-    if not files:
-        raise InputError(f"{folder} holds no images: add some for each class")
-    images = np.stack([read_image(path, size) for path, _ in files])
-    return Split(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.tensor([label for _, label in files]))
+    return _read({"all": list_labelled(folder, classes)}, size, Display())["all"]
 
 
-def _divide(whole: Split) -> tuple[Split, Split]:
-    count = max(1, round(len(whole) / 5))
-    test, train = stratified(whole.labels, count, torch.Generator().manual_seed(TEST_SEED))
-    return whole.select(train), whole.select(test)
+def _read(parts: dict[str, LabelledFiles], size: int, display: Display) -> dict[str, Split]:
+    """Read all images into one tensor, of which the splits are views."""
+    paths = [path for files in parts.values() for path in files.paths]
+    if (needed := len(paths) * 3 * size**2) > LARGE:
+        display.say(f"reading {len(paths):,} images of {size} x {size} pixels: {needed / 1e9:.1f} GB of memory")
+    with display.task("reading images") as task:
+        images = read_images(paths, size, task)
+    pieces = images.split([len(files.paths) for files in parts.values()])
+    return {
+        name: Split(piece, torch.tensor(files.labels), files.names)
+        for (name, files), piece in zip(parts.items(), pieces, strict=True)
+    }

@@ -11,6 +11,7 @@ from flatnext.data.folder import load_folder
 from flatnext.data.images import resize
 from flatnext.data.normalization import CIFAR10, Normalization
 from flatnext.errors import InputError
+from flatnext.progress import ConsoleDisplay, Display
 
 NAMES = (*LAYOUTS, "digits", "folder")
 
@@ -26,18 +27,19 @@ def load(
     """Return the data set `name`: cifar10, cifar100, digits, or folder (of images, in `data_dir`).
 
     With `image_size` the images are resized to so many pixels a side. Where `download` is true, CIFAR is fetched into
-    `data_dir` if it is not there, with a bar if `progress` is true. CIFAR-10 is normalised as in the baseline paper,
-    the others by the statistics of their training images. Raises `InputError`, and leaves no file behind then.
+    `data_dir` if it is not there. With `progress` that and the reading of a folder show a bar. CIFAR-10 is normalised
+    as in the baseline paper, the others by the statistics of their training images. Raises `InputError`, and leaves no
+    file behind then.
     """
     if image_size is not None and image_size < 1:
         raise InputError(f"image_size is {image_size}: give at least 1")
     data_dir = Path(data_dir)
+    if name == "folder":
+        return load_folder(data_dir, image_size, ConsoleDisplay() if progress else Display())
     if name in LAYOUTS:
         classes, train, test = load_cifar(name, data_dir, download=download, progress=progress)
     elif name == "digits":
         classes, train, test = load_digits()
-    elif name == "folder":
-        classes, train, test = load_folder(data_dir, image_size)
     else:
         raise InputError(f"unknown dataset {name!r}: choose one of {', '.join(NAMES)}")
     if image_size is not None:

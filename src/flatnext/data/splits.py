@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+
 import torch
 from torch import Tensor
 
@@ -9,23 +12,40 @@ from flatnext import config
 from flatnext.data.dataset import Dataset, Partition, Split
 from flatnext.errors import InputError
 
+SHARE = 1 / 10
+"""Of the training images, held out for validation by default."""
+
 
 def partition(dataset: Dataset, settings: config.Data) -> Partition:
     """Hold `settings.validation` training images out (None: a tenth), and keep `settings.train_images` of the rest.
 
-    Both draws are stratified and seeded by `settings.split_seed` alone, so all seeds of a study share them; the
-    validation images are the same whatever `train_images` is. Raises `InputError` where there are too few images.
+    Both draws are seeded by `settings.split_seed` alone, so all seeds of a study share them; the validation images are
+    the same whatever `train_images` is. A number is drawn exactly, every class in proportion (`stratified`). The tenth
+    too, but where images have names it is that of `hold_out_by_name`, so that images may be added. A data set with
+    validation images of its own keeps them, unless `settings.validation` is 0: then it has none.
+
+    Raises:
+        InputError: there are too few images, or `settings.validation` is a number where the data set has its own.
     """
     generator = torch.Generator().manual_seed(settings.split_seed)
-    train, validation = _hold_out(dataset, settings.validation, generator)
+    train, validation = _hold_out(dataset, settings, generator)
     if settings.train_images is not None:
-        train = _keep(dataset, train, settings.train_images, generator)
+        train = _keep(dataset, train, settings, generator)
     return Partition(**{**vars(dataset), "train": train, "validation": validation})
 
 
-def _hold_out(dataset: Dataset, count: int | None, generator: torch.Generator) -> tuple[Split, Split | None]:
+def _hold_out(dataset: Dataset, settings: config.Data, generator: torch.Generator) -> tuple[Split, Split | None]:
     """Return the images to train on and those held out."""
-    train = dataset.train
+    train, count = dataset.train, settings.validation
+    if count == 0:
+        return train, None
+    if dataset.validation is not None:
+        if count is not None:
+            raise InputError(f"validation is {count}: {dataset.name} has validation images of its own: leave it out")
+        return train, dataset.validation
+    if count is None and train.names is not None:
+        held_out, rest = hold_out_by_name(train, SHARE, f"validation {settings.split_seed}")
+        return train.select(rest), train.select(held_out) if len(held_out) else None
     count = len(train) // 10 if count is None else count
     if count == 0:
         return train, None
@@ -33,17 +53,51 @@ def _hold_out(dataset: Dataset, count: int | None, generator: torch.Generator) -
         raise InputError(
             f"validation is {count}: {dataset.name} has {len(train)} training images, so give at most {len(train) - 1}"
         )
-    held_out, rest = stratified(train.labels, count, generator)
+    held_out, rest = _draw(train.labels, count, _order(train, f"validation {settings.split_seed}", generator))
     return train.select(rest), train.select(held_out)
 
 
-def _keep(dataset: Dataset, train: Split, count: int, generator: torch.Generator) -> Split:
+def _keep(dataset: Dataset, train: Split, settings: config.Data, generator: torch.Generator) -> Split:
+    count = settings.train_images or 0
     if count > len(train):
         raise InputError(
             f"train_images is {count}: {dataset.name} has {len(train)} beside {len(dataset.train) - len(train)} for "
             f"validation, so give at most {len(train)}"
         )
-    return train.select(stratified(train.labels, count, generator)[0])
+    order = _order(train, f"train {settings.split_seed}", generator)
+    return train.select(_draw(train.labels, count, order)[0])
+
+
+def hold_out_by_name(split: Split, share: float, salt: str) -> tuple[Tensor, Tensor]:
+    """Hold out about a `share` of the images by their names; return the indices of these and of the rest, each rising.
+
+    An image is held out if a hash of its name and `salt`, a number from 0 to 1, is below `share`: whatever images are
+    added, those that were held out stay so. A class of two images or more keeps one on each side: where none is below
+    `share` the image with the least number is held out, where all are the one with the greatest is not. Only in a class
+    so small can an image that is added take the place of another.
+    """
+    numbers = _numbers(split, salt)
+    held_out = numbers < share
+    for label in split.labels.unique():
+        members = (split.labels == label).nonzero().flatten()
+        if len(members) > 1:
+            held_out[members[numbers[members].argmin()]] = True
+            if held_out[members].all():
+                held_out[members[numbers[members].argmax()]] = False
+    return held_out.nonzero().flatten(), (~held_out).nonzero().flatten()
+
+
+def _numbers(split: Split, salt: str) -> Tensor:
+    """Return a number from 0 to 1 for each image, by its name and `salt`."""
+    digests = (hashlib.sha256(salt.encode() + b"/" + os.fsencode(name)).digest() for name in split.names or ())
+    return torch.tensor([int.from_bytes(digest[:8], "big") / 2**64 for digest in digests], dtype=torch.float64)
+
+
+def _order(split: Split, salt: str, generator: torch.Generator) -> Tensor:
+    """Return the images in a random order, by their names where they have some."""
+    if split.names is None:
+        return torch.randperm(len(split), generator=generator)
+    return _numbers(split, salt).argsort(stable=True)
 
 
 def stratified(labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -51,10 +105,14 @@ def stratified(labels: Tensor, count: int, generator: torch.Generator) -> tuple[
 
     Shares are rounded by largest remainders (ties go to the lower class), so that exactly `count` are drawn.
     """
+    return _draw(labels, count, torch.randperm(len(labels), generator=generator))
+
+
+def _draw(labels: Tensor, count: int, order: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw as `stratified` says: of each class the first ones in `order`."""
     sizes = torch.bincount(labels)
     quota, remainder = (sizes * count) // len(labels), (sizes * count) % len(labels)
     quota[remainder.argsort(descending=True, stable=True)[: count - int(quota.sum())]] += 1
-    order = torch.randperm(len(labels), generator=generator)
     drawn = torch.zeros(len(labels), dtype=torch.bool)
     for label, share in enumerate(quota.tolist()):
         drawn[order[labels[order] == label][:share]] = True

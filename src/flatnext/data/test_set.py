@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from flatnext.data.dataset import Split
-from flatnext.data.folder import read_images, subfolders
-from flatnext.data.images import fit_square, image_files
+from flatnext.data.folder import read_labelled
+from flatnext.data.images import fit_square, list_images, subfolders
 from flatnext.errors import InputError
+from flatnext.files import open_regular
 
 DATA, LABELS = "_data.npy", "_labels.npy"
 KEYS = (("images", "labels"), ("data", "labels"), ("x", "y"), ("x_test", "y_test"))
@@ -87,15 +88,15 @@ def _locate(path: Path) -> Path:
 
 
 def _read_folder(folder: Path, classes: Sequence[str], size: int) -> Split:
-    for child in sorted(subfolders(folder)):
+    for child in subfolders(folder):
         if child.name not in classes:
             raise InputError(
                 f"{child} is not a class of the model: rename or remove it, or give the folder that has the class "
                 f"folders; the classes are {', '.join(classes)}"
             )
-        if not image_files(child):
+        if not list_images(child)[0]:
             raise InputError(f"{child} holds no images: add some, or remove the folder")
-    return read_images(folder, classes, size)
+    return read_labelled(folder, classes, size)
 
 
 Named = tuple[np.ndarray, str]
@@ -111,7 +112,10 @@ def _read_pair(path: Path) -> tuple[Named, Named]:
 
 def _load(path: Path) -> np.ndarray:
     try:
-        return np.load(path, allow_pickle=False)
+        with open_regular(path) as file:
+            return np.load(file, allow_pickle=False)
+    except InputError:
+        raise
     except Exception as error:  # NumPy's reader raises many kinds, SyntaxError and MemoryError among them
         raise _unreadable(path, error) from None
 
@@ -119,12 +123,14 @@ def _load(path: Path) -> np.ndarray:
 def _read_npz(path: Path) -> tuple[Named, Named]:
     try:
         # NumPy would leave a file open whose archive is damaged.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with open_regular(path) as stream, np.load(stream, allow_pickle=False) as file:
             pairs = [pair for pair in KEYS if set(pair) <= set(file.files)]
             if len(pairs) == 1:
                 images, labels = ((_array(file[key]), f"{key!r} in {path}") for key in pairs[0])
                 return images, labels
             names = ", ".join(file.files) or "nothing"
+    except InputError:
+        raise
     except Exception as error:  # those of zipfile and zlib too; a plain array, which has no `with`, is a TypeError
         raise _unreadable(path, error) from None
     pairs_of_names = ", or ".join(" and ".join(pair) for pair in KEYS)

@@ -14,14 +14,25 @@ from typing import Any
 import numpy as np
 
 from flatnext.errors import InputError
+from flatnext.files import open_regular
+
+SHOWN = 60
+"""Characters of a name in a pickle that a message shows."""
+
+
+class _WrongContentError(Exception):
+    """What a pickle holds that no batch does."""
 
 
 class _ByteType:
     """In place of `numpy.dtype`: rejects every type but unsigned bytes."""
 
     def __init__(self, code: Any, *_: Any) -> None:
-        if code != "u1":
-            raise InputError(f"an array of type {code!r}")
+        if not isinstance(code, str) or code != "u1":
+            # Anything but a short string is not shown: tuples nested in a pickle take exponential time to be written.
+            raise _WrongContentError(
+                f"an array of type {code[:SHOWN]!r}" if isinstance(code, str) else "an array of no type"
+            )
 
     def __setstate__(self, state: Any) -> None:
         """Ignore byte order and alignment, which bytes do not have."""
@@ -44,7 +55,7 @@ class _Array:
         if not (sizes and isinstance(kind, _ByteType) and isinstance(content, bytes)):
             raise ValueError("not an array of bytes")
         if math.prod(shape) != len(content):
-            raise InputError(f"an array of shape {shape} made of {len(content)} bytes")
+            raise _WrongContentError(f"an array of {len(shape)} dimensions made of {len(content)} bytes")
         self.value = np.frombuffer(content, np.uint8).reshape(shape, order="F" if is_fortran else "C")
 
 
@@ -59,7 +70,7 @@ _ALLOWED: dict[tuple[str, str], type] = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type:
         if (module, name) not in _ALLOWED:
-            raise InputError(f"a call of {f'{module}.{name}'!r}")
+            raise _WrongContentError(f"a call of {f'{module}.{name}'[:SHOWN]!r}")
         return _ALLOWED[module, name]
 
 
@@ -69,10 +80,12 @@ def read_pickle(path: Path) -> dict[str, Any]:
     Raises `InputError` for a file that is missing, damaged, or holds anything that such a file does not.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             content = _Unpickler(file, encoding="latin1").load()
-    except InputError as error:
+    except _WrongContentError as error:
         raise InputError(f"{path} holds {error}, as no published file does: replace it") from None
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{path} is missing: put the published file there") from None
     except Exception as error:  # a damaged pickle may raise anything, MemoryError and IndexError among them

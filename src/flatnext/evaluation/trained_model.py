@@ -63,7 +63,7 @@ class TrainedModel:
         words = change(self.fingerprint, self._fingerprint_now, split) if self.fingerprint else None
         if words:
             raise InputError(
-                f"the data are not those of {self.weights} ({words}): restore them, or give the new images as --test-set"
+                f"the data are not those of {self.weights} ({words}): restore them, or give new images as --test-set"
             )
 
     @cached_property

@@ -18,7 +18,10 @@ from torch import Tensor, nn
 from flatnext.config import Config
 from flatnext.data import Normalization
 from flatnext.errors import InputError
+from flatnext.files import open_regular
 from flatnext.models.catalog import find_weights
+from flatnext.runs.fingerprint import DataFingerprint
+from flatnext.schema import parse
 
 DATA_PARALLEL_PREFIX = "module."
 
@@ -27,13 +30,14 @@ DATA_PARALLEL_PREFIX = "module."
 class Origin:
     """The run that made a weights file: its config, its classes, and how its images are normalised.
 
-    `image_size` is the side of the images in pixels, where the file says it.
+    `image_size` is the side of the images in pixels, and `data` the fingerprint of all, where the file says it.
     """
 
     config: Config
     classes: tuple[str, ...]
     normalization: Normalization
     image_size: int | None = None
+    data: DataFingerprint | None = None
 
 
 def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:
@@ -86,6 +90,7 @@ def read_origin(metadata: Mapping[str, Any], path: Path) -> Origin | None:
             classes=tuple(map(str, json.loads(metadata["classes"]))),
             normalization=Normalization(*(tuple(map(float, json.loads(metadata[key]))) for key in ("mean", "std"))),
             image_size=int(metadata["image_size"]) if "image_size" in metadata else None,
+            data=parse(DataFingerprint | None, json.loads(metadata.get("data", "null")), unknown="ignore"),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: its metadata is damaged: copy the file again") from error
@@ -93,7 +98,7 @@ def read_origin(metadata: Mapping[str, Any], path: Path) -> Origin | None:
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(9)
     except OSError as error:
         raise InputError(f"{path}: cannot read the weights file: {error.strerror}") from error

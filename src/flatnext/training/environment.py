@@ -40,5 +40,6 @@ def environment(run: RunState, command: str, data_dir: Path) -> Environment:
         test_images=len(partition.test),
         classes=tuple(partition.classes),
         data_dir=str(data_dir.absolute()),
+        data=run.fingerprint,
         sessions=(session,),
     )
