@@ -228,7 +228,8 @@ def test_published_corruptions_are_those_of_the_test_images(model, tmp_path):
 @pytest.mark.parametrize(("classes", "attacks"), [(2, {"fgsm", "pgd"}), (4, {"fgsm", "pgd", "autoattack"})])
 def test_autoattack_needs_four_classes(model, classes, attacks, monkeypatch):
     called = set()
-    result = measuring.attacks.robustness(model.predictor, *vars(model.split("test").select(torch.arange(2))).values())
+    images = model.split("test").select(torch.arange(2))
+    result = measuring.attacks.robustness(model.predictor, images.images, images.labels)
 
     def robustness(*_, attacks, progress, **options):
         called.add(attacks)
