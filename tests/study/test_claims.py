@@ -13,6 +13,7 @@ from scipy import stats
 
 from flatnext.config import recipe
 from flatnext.study.claims import CLAIMS, Answer, answers, can_answer
+from flatnext.study.plan import with_equal_compute
 from flatnext.study.reading import read_study
 from flatnext.study.study import Study
 
@@ -57,7 +58,15 @@ def test_verdicts_follow_from_the_statistics(tmp_path: Path) -> None:
 
 def test_one_seed_is_no_statement(tmp_path: Path) -> None:
     study = read_study([small_study(tmp_path, seeds=1, evidence=PARTS)])
-    assert set(verdicts(study).values()) == {"n = 1: no statement"}
+    found = verdicts(study)
+    assert found.pop("longer training") == "by construction"
+    assert set(found.values()) == {"n = 1: no statement"}
+
+
+def test_two_seeds_are_no_statement(tmp_path: Path) -> None:
+    folder = small_study(tmp_path, seeds=2, evidence=("calibration",))
+    assert with_ece(folder, -0.4, -0.4, spread=0.001) == "n = 2: no statement"
+    assert answer(read_study([folder]), "higher accuracy at each epoch").verdict == "n = 2: no statement"
 
 
 def test_what_was_not_measured_is_not_answered(tmp_path: Path) -> None:
@@ -81,7 +90,8 @@ def test_one_recipe_measured_is_not_measured(tmp_path: Path) -> None:
 def test_no_seed_in_common(tmp_path: Path) -> None:
     for seed, name in ((0, "sgd"), (1, "sgd"), (2, "amp"), (3, "amp")):
         write_run(tmp_path / f"{name}-{seed}", replace(recipe(name), seed=seed), epochs=2, evidence=("calibration",))
-    assert set(verdicts(read_study([tmp_path])).values()) == {"no seed in common", "not measured"}
+    found = verdicts(read_study([tmp_path]))
+    assert set(found.values()) == {"no seed in common", "not measured", "by construction"}
 
 
 def at_each_epoch(folder: Path, ahead: tuple[float, ...], gaps: tuple[int, ...] = ()) -> Answer:
@@ -141,11 +151,27 @@ def test_what_is_not_finite_or_not_alike_is_not_compared(tmp_path: Path) -> None
     assert answer(study, "less overfitting").verdict == "not measured"
 
 
-def test_times_on_different_machines_are_not_compared(tmp_path: Path) -> None:
-    folder = small_study(tmp_path)
-    for file in folder.glob("amp/*/environment.json"):
+@pytest.mark.parametrize(("name", "verdict"), [("amp", "by construction"), ("momentum-amp", "not comparable")])
+def test_times_on_different_machines_are_not_compared_but_passes_are(tmp_path: Path, name: str, verdict: str) -> None:
+    folder = small_study(tmp_path, ("sgd", name))
+    for file in folder.glob(f"{name}/*/environment.json"):
         file.write_text(file.read_text().replace("AMD EPYC", "NVIDIA H200"))
-    assert answer(read_study([folder]), "longer training").verdict == "not comparable"
+    assert answer(read_study([folder]), "longer training", name).verdict == verdict
+
+
+def test_training_of_the_same_passes_is_not_longer_by_construction(tmp_path: Path) -> None:
+    for config in with_equal_compute([recipe("amp"), recipe("sgd")]):
+        for seed in range(3):
+            epochs = 4 if config.recipe == "sgd-2x" else 2
+            write_run(tmp_path / f"{config.recipe}-{seed}", replace(config, seed=seed), epochs=epochs)
+    study = read_study([tmp_path])
+    found = {a.contrast.label: a for a in answers(study) if a.claim.text == "longer training"}
+    assert {label: a.tested[0].quantity.measure.id for label, a in found.items()} == {
+        "amp − sgd": "seconds_per_epoch",
+        "amp − sgd-2x": "train_seconds",
+    }
+    (epochs,) = (a for a in answers(study) if a.claim.text.endswith("each epoch") and "2x" in a.contrast.label)
+    assert (epochs.verdict, epochs.problem) == ("not comparable", "the recipes differ in their epochs")
 
 
 def test_flatness_on_other_training_images_is_not_compared(tmp_path: Path) -> None:
@@ -216,7 +242,7 @@ def test_a_method_is_compared_with_the_recipe_that_differs_in_the_method_alone(t
     values = {label: list(study.accuracy.values(label).values()) for label in study.labels}
     (tested,) = found["amp-b"].tested
     assert tested.comparison.p == pytest.approx(stats.ttest_rel(values["amp-b"], values["sgd-b"]).pvalue, rel=1e-6)
-    assert tested.comparison.family == 3
+    assert tested.comparison.family == 4  # with sgd-b − sgd, which is no claim
     assert answer(study, "higher accuracy at each epoch", "amp-b").epochs is not None
 
 

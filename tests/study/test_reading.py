@@ -17,6 +17,7 @@ from flatnext.config import Amp, recipe
 from flatnext.errors import InputError
 from flatnext.report import drawing
 from flatnext.report.content import content as report
+from flatnext.study.advice import advice, comparisons
 from flatnext.study.reading import read_study
 
 
@@ -75,7 +76,7 @@ def test_a_study_of_which_nothing_was_started(tmp_path: Path) -> None:
     assert study.groups == ()
     assert [run.name for run in study.left_out] == ["sgd/seed-0"]
     assert study.baseline is None
-    assert study.verdict == ("No run has finished: there is nothing to compare yet.",)
+    assert advice(study) == "No run has finished: there is nothing to compare yet."
 
 
 def test_a_config_of_another_program_is_no_run(folder: Path) -> None:
@@ -137,10 +138,10 @@ def test_runs_are_found_without_a_plan(folder: Path) -> None:
     whole = read_study([folder])
     parts = read_study([folder / "amp", folder / "sgd", folder])
     assert [group.label for group in whole.groups] == [group.label for group in parts.groups] == ["sgd", "amp"]
-    assert whole.verdict == parts.verdict
+    assert comparisons(whole) == comparisons(parts)
     single = read_study([folder / "amp" / "seed-0"])
     assert [run.name for group in single.groups for run in group.runs] == ["seed-0"]
-    assert "nothing to compare" in single.verdict[0]
+    assert "nothing to compare" in advice(single)
 
 
 def test_the_plan_gives_the_order_and_sgd_is_the_baseline(tmp_path: Path) -> None:
@@ -199,7 +200,7 @@ def test_no_seed_in_common_is_said(tmp_path: Path) -> None:
     write_run(tmp_path / "b", replace(recipe("amp"), seed=1))
     study = read_study([tmp_path])
     assert study.contrasts[0].comparison is None
-    assert study.verdict == ("amp and sgd have no seed in common: run both with the same seeds to compare them.",)
+    assert comparisons(study) == ("amp and sgd have no seed in common: run both with the same seeds to compare them.",)
 
 
 def change(file: Path, **changes: object) -> None:
@@ -309,7 +310,18 @@ def test_environments_that_cannot_be_are_refused(folder: Path) -> None:
             read_study([folder])
 
 
-@pytest.mark.parametrize("content", [{"recipes": "sgd"}, {"recipes": [5], "seeds": [0]}, {"recipes": ["sgd"]}, 5])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"recipes": "sgd"},
+        {"recipes": [5], "seeds": [0]},
+        {"recipes": ["sgd"]},
+        {"recipes": ["sgd"], "seeds": [0], "contrasts": [["amp", "sgd"]]},
+        {"recipes": ["sgd", "amp"], "seeds": [0], "contrasts": [["amp"]]},
+        {"recipes": ["sgd", "amp"], "seeds": [0], "contrasts": [["amp", "amp"]]},
+        5,
+    ],
+)
 def test_a_damaged_plan_is_named(folder: Path, content: object) -> None:
     write_json(folder / "study.json", content)
     with pytest.raises(InputError, match=r"study\.json"):

@@ -6,19 +6,23 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import integrate, stats
 
 from flatnext.errors import InputError
 from flatnext.study.statistics import (
     EXACT_UP_TO,
+    FEWEST_FOR_SIGN_FLIPS,
     adjust,
     compare_paired,
     estimate,
     holm,
     p_text,
     points,
+    power,
+    seeds_needed,
     sentence,
     sign_flip_p,
+    wilson,
 )
 
 SGD = {0: 0.941, 1: 0.939, 2: 0.944, 3: 0.940, 4: 0.942}
@@ -144,7 +148,7 @@ def test_one_seed_in_words() -> None:
     found = compare_paired({3: 0.95}, {3: 0.94})
     assert (found.p, found.p_permutation, found.verdict) == (None, None, "open")
     assert sentence(found, "amp", "sgd") == (
-        "amp is 1.00 points above sgd with one seed: no statement about chance is possible."
+        "amp is 1.00 points above sgd with one seed: no statement about chance below 3 seeds."
     )
 
 
@@ -157,7 +161,7 @@ def test_the_same_difference_in_all_seeds_is_no_proof() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(fractions, fractions), min_size=2, max_size=6))
+@given(st.lists(st.tuples(fractions, fractions), min_size=3, max_size=6))
 def test_the_verdict_is_the_intervals(pairs: list[tuple[float, float]]) -> None:
     a, b = ({seed: pair[side] for seed, pair in enumerate(pairs)} for side in (0, 1))
     found = compare_paired(a, b)
@@ -173,7 +177,93 @@ def test_holms_p_decides_where_there_are_several() -> None:
     assert alone.verdict == "higher"
     corrected = adjust([alone] * 4)[0]
     assert corrected.verdict == "open"
-    assert "after Holm's correction for 4 comparisons" in sentence(corrected, "a", "b")
+    assert "98.75 % interval" in sentence(corrected, "a", "b")
+    assert "both by Holm's procedure for 4 comparisons" in sentence(corrected, "a", "b")
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(-40, 60).map(lambda n: n / 10_000), min_size=4, max_size=4), min_size=2, max_size=5)
+)
+def test_verdict_interval_and_p_agree_after_the_correction(differences: list[list[float]]) -> None:
+    """Each interval leaves zero out exactly where Holm rejects, and has the level of its step by scipy."""
+    zero = dict.fromkeys(range(4), 0.0)
+    corrected = adjust([compare_paired(dict(enumerate(values)), zero) for values in differences])
+    for comparison in corrected:
+        if comparison.p_adjusted is None:
+            continue
+        low, high = comparison.difference.low, comparison.difference.high
+        assert low is not None
+        assert high is not None
+        assert (comparison.verdict != "open") == (low > 0 or high < 0)
+        if abs(comparison.p_adjusted - 0.05) > 1e-9:
+            assert (comparison.verdict != "open") == (comparison.p_adjusted < 0.05)
+        expected = stats.t.interval(
+            1 - comparison.alpha, 3, np.mean(comparison.differences), stats.sem(comparison.differences)
+        )
+        assert (low, high) == pytest.approx(expected)
+        assert 0.05 / comparison.family <= comparison.alpha <= 0.05
+
+
+def test_a_difference_that_only_single_intervals_show_is_open() -> None:
+    alone = compare_paired({0: 0.004, 1: 0.001, 2: 0.005, 3: 0.0036}, dict.fromkeys(range(4), 0.0))
+    assert 0.025 < alone.p < 0.05
+    one, two = adjust([alone, alone])
+    assert alone.difference.low > 0
+    assert one.difference.low < 0 < one.difference.high
+    assert (one.verdict, two.verdict) == ("open", "open")
+
+
+def test_two_seeds_are_no_verdict() -> None:
+    found = compare_paired({0: 0.95, 1: 0.9501}, {0: 0.90, 1: 0.90})
+    assert found.p < 0.05
+    assert found.verdict == "open"
+    assert sentence(found, "amp", "sgd") == (
+        "amp is 5.00 points above sgd with 2 seeds: no statement about chance below 3 seeds."
+    )
+
+
+@pytest.mark.parametrize(("effect", "n"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10), (1.5, 6), (-0.5, 34)])
+def test_seeds_needed_are_those_of_the_published_tables(effect: float, n: int) -> None:
+    """What G*Power 3.1 and statsmodels' TTestPower give for a two-sided paired t-test, alpha 0.05, power 0.8."""
+    assert seeds_needed(effect) == n
+
+
+def test_power_is_that_of_the_definition() -> None:
+    """Integrated over the spread that a sample shows: normal mean, chi-distributed standard deviation."""
+    for effect, n, alpha in ((0.9, 5, 0.05), (2.0, 3, 0.05), (1.4, 8, 0.0125)):
+        critical = stats.t.ppf(1 - alpha / 2, n - 1)
+
+        def rejects(s: float, effect: float = effect, n: int = n, critical: float = critical) -> float:
+            reach, shift = critical * s, effect * np.sqrt(n)
+            density = stats.chi.pdf(s * np.sqrt(n - 1), n - 1) * np.sqrt(n - 1)
+            return float(density * (stats.norm.sf(reach - shift) + stats.norm.cdf(-reach - shift)))
+
+        assert power(effect, n, alpha) == pytest.approx(integrate.quad(rejects, 0, 8)[0], abs=1e-6)
+
+
+def test_seeds_needed_has_limits() -> None:
+    assert seeds_needed(100.0) == 3
+    assert seeds_needed(0.01) is None
+    assert compare_paired(SGD, SGD).seeds_needed is None
+    small = compare_paired({0: 0.90, 1: 0.92, 2: 0.91}, {0: 0.91, 1: 0.91, 2: 0.90})
+    assert small.seeds_needed == seeds_needed(small.difference.mean / small.difference.sd)
+    assert f"it takes about {small.seeds_needed} seeds" in sentence(small, "amp", "sgd")
+
+
+def test_six_seeds_are_the_fewest_for_the_sign_flip_test() -> None:
+    def smallest(n: int) -> float:
+        return sign_flip_p([0.01] * n)
+
+    assert smallest(FEWEST_FOR_SIGN_FLIPS) < 0.05 <= smallest(FEWEST_FOR_SIGN_FLIPS - 1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 2000), st.floats(0, 1))
+def test_the_binomial_interval_is_scipys(count: int, share: float) -> None:
+    right = round(share * count)
+    oracle = stats.binomtest(right, count).proportion_ci(0.95, method="wilson")
+    assert wilson(right / count, count) == pytest.approx((oracle.low, oracle.high), abs=1e-9)
 
 
 def test_numbers_in_words() -> None:

@@ -25,9 +25,10 @@ def run(options: argparse.Namespace) -> int:
 def write(folders: Sequence[Path], output: Path) -> None:
     """Write the report on the runs in `folders` to the folder `output`; print the verdict and the files."""
     from flatnext.report import write_report
+    from flatnext.study.advice import summary
     from flatnext.study.reading import read_study
 
     study = read_study(folders)
     write_report(study, output)
-    for line in (*study.verdict, output / "report.html", output / "report.md"):
+    for line in (*summary(study), output / "report.html", output / "report.md"):
         print(line)

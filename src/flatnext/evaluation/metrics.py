@@ -62,6 +62,7 @@ def most_confident_errors(logits: Tensor, split: Split, most: int = 24) -> tuple
             predicted=int(predicted[i]),
             confidence=float(confidence[i]),
             png=base64.b64encode(png(split.images[i])).decode(),
+            file=split.names[i] if split.names else None,
         )
         for i in wrong[order][:most].tolist()
     )

@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
 
 import numpy as np
 from matplotlib.axes import Axes
 
+from flatnext.durations import duration
 from flatnext.report.blocks import Block, Figure, Panel, Section, Table, Text
 from flatnext.report.drawing import color_of, panel
 from flatnext.report.numbers import DASH, decimal, interval, probability
 from flatnext.report.svg import INK, PAPER, QUIET
-from flatnext.report.tables import quantity_table
-from flatnext.study.statistics import ALPHA, Comparison, points
-from flatnext.study.study import Contrast, Study
+from flatnext.report.tables import BY_IMAGES, by_images, mean, quantity_table
+from flatnext.runs.scores import Confusion
+from flatnext.study.class_balance import class_sizes, is_uneven, majority
+from flatnext.study.contrasts import Contrast, passes
+from flatnext.study.groups import Group
+from flatnext.study.quantities import Quantity
+from flatnext.study.statistics import ALPHA, FEWEST_FOR_SIGN_FLIPS, MOST_SEEDS, POWER, Comparison, points
+from flatnext.study.study import Study
 
-SCORES = ("accuracy", "loss", "accuracy.best", "loss.best")
+SCORES = ("accuracy", "balanced_accuracy", "loss", "accuracy.best", "loss.best")
+
+DEPLOY = (
+    "Deploy a recipe's last epoch (last.safetensors), which all comparisons here are of; its best epoch "
+    "(best.safetensors) only where the accuracy on the validation split fell towards the end."
+)
 
 
 def accuracy(study: Study) -> Section:
     """Return the comparison with the baseline, and accuracy and loss of the last and the best epoch."""
+    hidden = () if _uneven(study) else ("balanced_accuracy",)
     scores = [q for split in ("test", "validation") for q in study.select(*SCORES, split=split)]
-    blocks = [*_comparison(study), *quantity_table(study, "Scores", "measure", scores), _by_seed(study)]
+    scores = [quantity for quantity in scores if quantity.measure.id not in hidden]
+    blocks = [
+        _recipes(study),
+        *map(Text, _readings(study)),
+        *_comparison(study),
+        *quantity_table(study, "Scores", "measure", scores),
+        _by_seed(study),
+    ]
     if not study.select("accuracy.best"):
         blocks.append(
             Text("There was no validation split, so that no epoch could be chosen: only the last one counts.")
@@ -33,14 +53,81 @@ def cost(study: Study) -> Section:
     """Return what training cost, without evaluation; a run counts by its median epoch, which a pause does not move."""
     measures = ("seconds_per_epoch", "images_per_second", "train_seconds")
     blocks = quantity_table(study, "Time in training, without evaluation", "measure", study.select(*measures))
-    for seconds in study.select("seconds_per_epoch"):
-        for contrast in study.contrasts:
+    for contrast in study.contrasts:
+        same = contrast.group.config.epochs == contrast.baseline.config.epochs
+        what, measure = ("An epoch", "seconds_per_epoch") if same else ("A run", "train_seconds")
+        for seconds in study.select(measure):
             ours, theirs = (seconds.estimate(recipe) for recipe in contrast.recipes)
             if ours and theirs and theirs.mean:
                 ratio = decimal(ours.mean / theirs.mean, 2)
                 recipe, baseline = contrast.recipes
-                blocks.append(Text(f"An epoch of {recipe} takes {ratio} times as long as one of {baseline}."))
+                blocks.append(Text(f"{what} of {recipe} takes {ratio} times as long as one of {baseline}."))
     return Section("cost", "Cost", tuple(blocks))
+
+
+def _recipes(study: Study) -> Table:
+    """Return accuracy and cost of each recipe, and below them the accuracy of always answering the largest class."""
+    confusion, classes = _confusion(study), study.runs[0].environment.classes
+    columns: dict[str, Callable[[Group], str]] = {
+        "n": lambda group: str(len(study.accuracy.values(group.label))),
+        "test accuracy (%)": lambda group: _with_images(study.accuracy, group.label),
+        "95 % interval": lambda group: _interval(study.accuracy, group.label),
+        "balanced (%)": lambda group: mean(study.select("balanced_accuracy")[0], group.label),
+        "passes": lambda group: f"{passes(group):g}",
+        "training a run": lambda group: _training(study, group),
+    }
+    rows = [(group.label, *(cell(group) for cell in columns.values())) for group in study.groups]
+    if confusion:
+        largest, share = majority(confusion)
+        balanced = points(1 / sum(map(bool, class_sizes(confusion))))
+        rows.append((f"always “{classes[largest]}”", DASH, points(share), DASH, balanced, DASH, DASH))
+    if not _uneven(study):
+        place = 1 + list(columns).index("balanced (%)")
+        rows = [(*row[:place], *row[place + 1 :]) for row in rows]
+        del columns["balanced (%)"]
+    caption = (
+        "Each recipe's test accuracy, last epoch: mean ± standard deviation over seeds, and the 95 % interval of the "
+        "mean; what always answering the largest class would reach; and what a run costs: passes forward and backward "
+        "over the training images, and time"
+    )
+    return Table(caption, ("recipe", *columns), tuple(rows), series=tuple(range(len(study.groups))))
+
+
+def _readings(study: Study) -> list[str]:
+    """Return what to know in reading the table: how few images there are, how uneven the classes, what to deploy."""
+    texts = []
+    if any(by_images(study.accuracy, label) for label in study.labels):
+        texts.append(f"In brackets: {BY_IMAGES}.")
+    if _uneven(study):
+        texts.append(
+            "The classes are uneven: the balanced accuracy, the mean over classes of the share that was recognised, "
+            "counts each class alike."
+        )
+    return [*texts, DEPLOY]
+
+
+def _confusion(study: Study) -> Confusion | None:
+    return study.runs[0].result.last.test.confusion
+
+
+def _uneven(study: Study) -> bool:
+    confusion = _confusion(study)
+    return confusion is not None and is_uneven(confusion)
+
+
+def _with_images(quantity: Quantity, recipe: str) -> str:
+    return f"{mean(quantity, recipe)}{by_images(quantity, recipe)}"
+
+
+def _interval(quantity: Quantity, recipe: str) -> str:
+    estimate = quantity.estimate(recipe)
+    return interval(estimate) if estimate else DASH
+
+
+def _training(study: Study, group: Group) -> str:
+    (quantity,) = study.select("train_seconds")
+    seconds = quantity.estimate(group.label)
+    return duration(seconds.mean) if seconds else DASH
 
 
 def _by_seed(study: Study) -> Table:
@@ -72,16 +159,20 @@ def _comparison(study: Study) -> list[Block]:
         "Each seed's runs, and their differences: open dots are seeds, the filled one is the mean with its interval",
         (_seeds_panel(study), _differences_panel(study, pairs)),
     )
-    header = ("recipes", "n", "difference (points)", "95 % interval", "t", "p, t-test", "p, Holm", "p, sign flips")
+    header = ("recipes", "n", "difference (points)", "interval", "t", "p, t-test", "p, Holm", "p, sign flips", "seeds")
     table = Table(
-        "Paired differences in test accuracy, last epoch",
+        "Paired differences in test accuracy, last epoch; seeds: how many would show a difference of this size with "
+        f"this spread, by the t-test at the level of the interval (power {100 * POWER:.0f} %)",
         header,
         tuple(_test_row(contrast, comparison) for contrast, comparison in pairs),
         series=tuple(study.groups.index(contrast.group) for contrast, _ in pairs),
     )
     fewest = min((comparison for _, comparison in pairs), key=lambda comparison: comparison.n)
     smallest = fewest.smallest_permutation_p
-    note = f"With {fewest.n} seeds the sign-flip test cannot give a p below {smallest:g}, whatever the difference."
+    note = (
+        f"With {fewest.n} seeds the sign-flip test cannot give a p below {smallest:g}, whatever the difference: "
+        f"{FEWEST_FOR_SIGN_FLIPS} are the fewest with which it can be below {ALPHA:g}."
+    )
     return [figure, table, *([Text(note)] if fewest.n > 1 and smallest >= ALPHA else []), *apart]
 
 
@@ -90,12 +181,25 @@ def _test_row(contrast: Contrast, comparison: Comparison) -> tuple[str, ...]:
         contrast.label,
         str(comparison.n),
         points(comparison.difference.mean, sign=True),
-        interval(comparison.difference, sign=True),
+        _level(comparison),
         decimal(comparison.t, 2),
         probability(comparison.p),
         probability(comparison.p_adjusted),
         probability(comparison.p_permutation),
+        _seeds_needed(comparison),
     )
+
+
+def _level(comparison: Comparison) -> str:
+    """Return `+0.50 to +1.30 (95 %)`."""
+    text = interval(comparison.difference, sign=True)
+    return text if text == DASH else f"{text} ({100 * (1 - comparison.alpha):.4g} %)"
+
+
+def _seeds_needed(comparison: Comparison) -> str:
+    if not comparison.difference.sd or not comparison.difference.mean:
+        return DASH
+    return f"{comparison.seeds_needed or f'> {MOST_SEEDS:,}'}"
 
 
 def _seeds_panel(study: Study) -> Panel:
@@ -121,7 +225,9 @@ def _seeds_panel(study: Study) -> Panel:
 
 
 def _differences_panel(study: Study, pairs: list[tuple[Contrast, Comparison]]) -> Panel:
-    """Draw each recipe's difference to the baseline: its seeds, mean and 95 % interval."""
+    """Draw the difference of each contrast: its seeds, mean and interval."""
+    baselines = {contrast.baseline.label for contrast, _ in pairs}
+    alike = len(baselines) == 1
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=INK, linewidth=0.8)
@@ -134,16 +240,16 @@ def _differences_panel(study: Study, pairs: list[tuple[Contrast, Comparison]]) -
             label = points(mean.mean, sign=True)
             axes.annotate(label, (100 * mean.mean, place), (0, 7), textcoords="offset points", ha="center", color=INK)
             axes.scatter([100 * mean.mean], [place], color=color, s=36, zorder=3)
-        axes.set_yticks(range(len(pairs)), [_wrapped(contrast.group.label, 14) for contrast, _ in pairs])
+        axes.set_yticks(range(len(pairs)), [_wrapped(c.group.label if alike else c.label, 14) for c, _ in pairs])
         axes.set_ylim(len(pairs) - 0.3, -0.7)
         axes.grid(visible=False, axis="y")
         axes.margins(x=0.1)
         axes.set_xlabel("percentage points; right of 0 is better")
 
-    baseline = pairs[0][0].baseline.label
-    texts = [f"{contrast.group.label} {points(c.difference.mean, sign=True)}" for contrast, c in pairs]
-    alt = f"Difference in test accuracy to {baseline}, in points: {', '.join(texts)}, with 95 % intervals"
-    return panel("differences", alt, f"Difference to {baseline}: seeds, mean, 95 % interval", draw)
+    to = f" to {pairs[0][0].baseline.label}" if alike else ""
+    texts = [f"{contrast.label} {points(c.difference.mean, sign=True)}" for contrast, c in pairs]
+    alt = f"Difference in test accuracy{to}, in points: {', '.join(texts)}, with intervals"
+    return panel("differences", alt, f"Difference{to}: seeds, mean, interval", draw)
 
 
 def _wrapped(label: str, width: int) -> str:

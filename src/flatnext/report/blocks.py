@@ -1,8 +1,16 @@
-"""What a report is made of, before it is HTML or Markdown. Text is plain: whoever renders it escapes it."""
+"""What a report is made of, before it is HTML or Markdown. Text is as people write it: whoever renders it escapes it.
+
+Names of recipes, classes and folders are a user's: what renders them also leaves out what cannot be shown (`plain`).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+
+def plain(text: str) -> str:
+    """Return text without characters that control the output, such as escapes; line breaks and tabs become spaces."""
+    return "".join(c if c.isprintable() or c == "\u00a0" else " " if c.isspace() else "" for c in text)
 
 
 @dataclass(frozen=True)
@@ -116,9 +124,11 @@ class Key:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole report. `verdict` holds a sentence for each comparison, `remarks` what to know in reading it."""
+    """The whole report: what to take, what went wrong, a sentence for each comparison, and what to know in reading."""
 
     title: str
+    advice: str
+    warnings: tuple[str, ...]
     verdict: tuple[str, ...]
     remarks: tuple[str, ...]
     keys: tuple[Key, ...]

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from flatnext.report.blocks import Block, Table, Text
 from flatnext.report.numbers import DASH, listing, mean_sd, probability
 from flatnext.report.robustness import failed_checks
-from flatnext.report.tables import difference, folded, mean, unit
-from flatnext.study.claims import ACCURACY, PAPER, Answer, same_but_for_method
+from flatnext.report.tables import by_images, difference, folded, mean, unit
+from flatnext.study.claims import ACCURACY, PAPER, Answer
+from flatnext.study.contrasts import same_but_for_method
 from flatnext.study.epoch_comparison import EpochComparison
 from flatnext.study.quantities import Quantity
-from flatnext.study.statistics import Comparison
+from flatnext.study.statistics import FEWEST_SEEDS, Comparison
 from flatnext.study.study import Study
 
 FEW = 3
@@ -22,7 +23,11 @@ SAYS = {"for": "for it", "against": "against it", "open": "open"}
 
 def claims(study: Study, answers: Sequence[Answer]) -> list[Block]:
     """Return the table of claims, what it does not say, and the comparisons behind it, folded away."""
-    rows = tuple((_claim(answer, answers), _measured(study, answer), _verdict(answer)) for answer in answers)
+    rows = tuple(
+        (_claim(answer, answers), _measured(study, answer), answer.verdict)
+        for answer in answers
+        if answer.verdict != "not measured" or answer.problem
+    )
     caption = (
         f"Claims made of AMP, tested on {listing(dict.fromkeys(answer.contrast.group.label for answer in answers))}. "
         f"A name in brackets is who makes the claim; without one it is {PAPER}. Measured: the recipe against its "
@@ -30,9 +35,9 @@ def claims(study: Study, answers: Sequence[Answer]) -> list[Block]:
     )
     table = Table(caption, ("claim", "measured", "verdict"), rows, numeric=False, stacked=True, bold_last=True)
     notes = [
-        "The verdicts are those of the paired t-test over seeds, corrected for the comparisons that answer one claim. "
-        "All seeds are measured on the same images: the test sees chance between seeds, not between images. Each claim "
-        "is a question of its own: nothing is corrected for their number."
+        "The verdicts are those of the paired t-test over seeds, from three on, corrected for the comparisons that "
+        "answer one claim. All seeds are measured on the same images: the test sees chance between seeds, not between "
+        "images. Each claim is a question of its own: nothing is corrected for their number."
     ]
     notes += [
         f"{answer.contrast.group.label} is less accurate here. A network that has learned less also overfits less, and "
@@ -60,39 +65,33 @@ def _who(answer: Answer, answers: Sequence[Answer]) -> str:
     return f"{recipe}: " if len({b for _, b in pairs}) == 1 else f"{recipe} against {baseline}: "
 
 
-def _verdict(answer: Answer) -> str:
-    """Return the verdict, with the command where something was not measured."""
-    if answer.verdict == "not measured" and answer.claim.measurement:
-        return f"not measured (flatnext evidence STUDY --measurements {answer.claim.measurement})"
-    return answer.verdict
-
-
 def _measured(study: Study, answer: Answer) -> str:
     """Return the figures that a verdict rests on, in short."""
     if answer.epochs is not None:
         return _epochs(answer.epochs)
-    if not answer.tested:
-        return answer.problem or DASH
     texts = [_against(answer, tested.quantity) for tested in answer.tested]
     if len(texts) > FEW:
         counts = (f"{answer.count(outcome)} {says}" for outcome, says in SAYS.items())
         texts = [f"{len(texts)} comparisons: {', '.join(counts)}"]
+    if answer.verdict == "by construction":
+        ours, theirs = (group.config.method.passes for group in (answer.contrast.group, answer.contrast.baseline))
+        texts.append(f"{ours:g} passes a step against {theirs:g}")
     if answer.problem:
-        texts.append(f"not compared: {answer.problem}")
+        texts.append(f"not compared: {answer.problem}" if answer.tested else answer.problem)
     if answer.claim.measurement == "attacks" and (failed := failed_checks(study)):
         texts.append(f"checks of the attacks failed ({failed}): see Attacks")
-    return "; ".join(texts)
+    return "; ".join(texts) or DASH
 
 
 def _against(answer: Answer, quantity: Quantity) -> str:
-    ours, theirs = (mean(quantity, recipe) for recipe in answer.contrast.recipes)
+    ours, theirs = (f"{mean(quantity, r)}{by_images(quantity, r)}" for r in answer.contrast.recipes)
     return f"{quantity.label}{unit(quantity)}: {ours} against {theirs}"
 
 
 def _epochs(epochs: EpochComparison) -> str:
     where = {"test": "test set", "validation": "validation split"}[epochs.split]
     share = f"higher at {mean_sd(epochs.share, 100, 1)} % of {epochs.number} epochs on the {where}"
-    if epochs.share.n == 1:
+    if epochs.share.n < FEWEST_SEEDS:
         return share
     return f"{share}; shown to be higher at {epochs.better}, lower at {epochs.worse}"
 
@@ -103,9 +102,10 @@ def _comparisons(answers: Sequence[Answer]) -> list[Block]:
         claim = f"{_who(answer, answers)}{answer.claim.text}"
         rows += [_row(answer, claim, t.quantity, t.comparison, SAYS[t.outcome]) for t in answer.tested]
         rows += [_row(answer, claim, quantity, comparison, "not tested") for quantity, comparison in answer.beside]
-    header = ("claim", "difference", "95 % interval", "images", "n", "p", "p, Holm", "says")
+    header = ("claim", "difference", "interval", "images", "n", "p", "p, Holm", "says")
     caption = (
-        "The comparisons behind the verdicts: paired differences, p of the t-test, and p after Holm's correction; "
+        "The comparisons behind the verdicts: paired differences, p of the t-test, and p and interval after Holm's "
+        "correction; "
         "what is not tested is shown beside the claim and decides nothing"
     )
     return folded("The comparisons behind the verdicts", [Table(caption, header, tuple(rows))] if rows else [])

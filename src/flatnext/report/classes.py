@@ -15,10 +15,10 @@ from flatnext.study.groups import Group
 from flatnext.study.statistics import points
 from flatnext.study.study import Study
 
-FEW = 20
+FEW = 30
 """Up to this many classes a confusion matrix is a table; beyond, a picture and a list of the most frequent errors."""
 
-LISTED = 15
+LISTED = 20
 
 
 def classes(study: Study) -> Section:
@@ -26,7 +26,7 @@ def classes(study: Study) -> Section:
     names = study.runs[0].environment.classes
     blocks = quantity_table(study, "Accuracy by class", "class", study.select("recall.*"))
     if study.contrasts:
-        blocks.append(Text("With many classes some intervals miss zero by chance."))
+        blocks.append(Text("Each class is corrected by itself: with many, some intervals miss zero by chance."))
     counts = {group.label: _confusion(group) for group in study.groups}
     if len(names) > FEW:
         blocks = folded(f"Accuracy of each of the {len(names)} classes", blocks)

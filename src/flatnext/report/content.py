@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 from flatnext.report import calibration, flatness, robustness
 from flatnext.report.accuracy import accuracy, cost
 from flatnext.report.blocks import Block, Code, Key, Report, Section, Text
@@ -14,7 +16,9 @@ from flatnext.report.numbers import counted, listing
 from flatnext.report.protocol import dataset, left_out, protocol, remarks
 from flatnext.report.tables import mean
 from flatnext.runs.evidence import PARTS
+from flatnext.study.advice import advice, comparisons
 from flatnext.study.claims import answers
+from flatnext.study.failures import warnings
 from flatnext.study.study import Study
 
 EXPECTED = tuple(name for name in PARTS if name != "test_sets")
@@ -25,7 +29,7 @@ def content(study: Study) -> Report:
     """Return the report of a study."""
     missing_runs = (left_out(study),) if study.left_out else ()
     if not study.groups:
-        return Report("FlatNeXt study", study.verdict, (), (), missing_runs)
+        return Report("FlatNeXt study", advice(study), warnings(study), (), (), (), missing_runs)
     sections = (
         accuracy(study),
         evidence(study),
@@ -38,7 +42,7 @@ def content(study: Study) -> Report:
         notes(study),
     )
     title = f"{listing(study.labels)} on {dataset(study)}"
-    return Report(title, study.verdict, remarks(study), _keys(study), sections)
+    return Report(title, advice(study), warnings(study), comparisons(study), remarks(study), _keys(study), sections)
 
 
 def evidence(study: Study) -> Section:
@@ -81,5 +85,5 @@ def _missing(study: Study) -> list[Block]:
         f"{listing(names)} {'on any run' if len(runs) == len(study.runs) else f'on {listing(runs)}'}"
         for runs, names in by_runs.items()
     )
-    text = f"Not measured: {'; '.join(phrases)}. STUDY is the study's folder or a run's:"
-    return [*blocks, Text(text), Code((f"flatnext evidence STUDY --measurements {' '.join(lacking)}",))]
+    commands = (f"flatnext evidence {quote(str(path))} --measurements {' '.join(lacking)}" for path in study.paths)
+    return [*blocks, Text(f"Not measured: {'; '.join(phrases)}."), Code(tuple(commands))]

@@ -6,7 +6,7 @@ import base64
 import re
 from collections.abc import Iterable
 
-from flatnext.report.blocks import Block, Code, Details, Figure, Gallery, Picture, Report, Table, Text
+from flatnext.report.blocks import Block, Code, Details, Figure, Gallery, Picture, Report, Table, Text, plain
 from flatnext.report.svg import standalone
 
 FIGURES = "figures"
@@ -15,8 +15,9 @@ FIGURES = "figures"
 
 def markdown(report: Report) -> str:
     """Return the report as Markdown (GitHub's)."""
-    lines = [f"# {escape(report.title)}", *(f"**{escape(sentence)}**" for sentence in report.verdict)]
-    lines += [escape(remark) for remark in report.remarks]
+    lines = [f"# {escape(report.title)}", f"**{escape(report.advice)}**"]
+    lines += [f"**Warning:** {escape(warning)}" for warning in report.warnings]
+    lines += [escape(sentence) for sentence in (*report.verdict, *report.remarks)]
     if report.keys:
         lines.append("\n".join(f"- {escape(f'{key.label}: {key.value} ({key.detail})')}" for key in report.keys))
     for section in report.sections:
@@ -45,7 +46,7 @@ def _files(blocks: Iterable[Block]) -> dict[str, bytes]:
 
 def escape(text: str) -> str:
     """Return plain text as Markdown that shows it as it is, on one line."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = plain(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", text)
 
 
@@ -54,7 +55,7 @@ def _block(block: Block) -> str:
         case Text(text):
             return escape(text)
         case Code(lines):
-            return "\n".join(f"    {' '.join(line.split())}" for line in lines)
+            return "\n".join(f"    {plain(' '.join(line.split()))}" for line in lines)
         case Table():
             return _table(block)
         case Figure(caption, panels):
@@ -77,7 +78,9 @@ def _table(table: Table) -> str:
 
 def _gallery(gallery: Gallery) -> str:
     rows = tuple(f"| {_images(p)} | {' | '.join(map(escape, p.lines))} |" for p in gallery.pictures)
-    return f"*{escape(gallery.caption)}*\n\n" + "\n".join(("| image | | | |", "| --- | --- | --- | --- |", *rows))
+    columns = 1 + len(gallery.pictures[0].lines)
+    header = f"| image |{' |' * (columns - 1)}", f"|{' --- |' * columns}"
+    return f"*{escape(gallery.caption)}*\n\n" + "\n".join((*header, *rows))
 
 
 def _images(picture: Picture) -> str:

@@ -63,8 +63,13 @@ def _picture(name: str, mistake: Mistake, seed: int, classes: tuple[str, ...]) -
         maps = [("predicted", predicted, mistake.cam), ("true", true, mistake.cam_label)]
     return Picture(
         name=name,
-        alt=f"test image {mistake.index}",
+        alt=f"test image {mistake.index}" + (f", {mistake.file}" if mistake.file else ""),
         png=mistake.png,
-        lines=(f"is {true}", f"taken for {predicted}", f"{certainty(mistake.confidence)}, seed {seed}"),
+        lines=(
+            *((mistake.file,) if mistake.file else ()),
+            f"is {true}",
+            f"taken for {predicted}",
+            f"{certainty(mistake.confidence)}, seed {seed}",
+        ),
         views=tuple(View(f"{name}-{which}", f"for {label}", png) for which, label, png in maps if png is not None),
     )

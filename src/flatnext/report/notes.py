@@ -12,9 +12,14 @@ GENERAL = {
     "split, which is held out of the training set. The test set chose nothing.",
     "±": "The standard deviation between seeds (n − 1).",
     "comparison": "Within a seed: with the same model and data a seed gives two recipes the same initial weights and "
-    "the same order of images. Interval and verdict are those of the paired t-test. It sees chance between seeds, not "
-    "between images, splits or test sets.",
-    "p, Holm": "Corrected for the number of comparisons that answer one question; intervals are not corrected.",
+    "the same order of images. Interval and verdict are those of the paired t-test, a verdict from three seeds on. It "
+    "sees chance between seeds, not between images, splits or test sets.",
+    "p, Holm": "Corrected for the number of comparisons that answer one question, and the interval with it: the k-th "
+    "smallest p of m belongs to an interval of 1 − 0.05 / (m − k + 1), and all that follow one that is not below 0.05 "
+    "to an interval of its level. So an interval leaves zero out exactly where p is below 0.05, and by chance any of "
+    "them does in at most 5 % of studies.",
+    "in brackets": "An accuracy on fewer than 1,000 images would differ on other images of the same kind: Wilson's "
+    "interval of a share. Recipes are compared on the same images, where most of that is common to both.",
     "p, sign flips": "A two-sided permutation test on the same differences: over all patterns of signs up to "
     f"{EXACT_UP_TO} seeds, over {DRAWS:,} random ones beyond. With n seeds p is at least 2 / 2ⁿ.",
     "curves": "In training: means over an epoch while the weights change, on augmented images. Held out: after the "

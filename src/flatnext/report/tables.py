@@ -7,14 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from flatnext.report.blocks import Block, Details, Table, Text
 from flatnext.report.numbers import DASH, decimal, decimals, interval, mean_sd, probability
 from flatnext.study.quantities import Quantity
-from flatnext.study.statistics import Comparison
-from flatnext.study.study import Contrast, Study
+from flatnext.study.statistics import Comparison, wilson
+from flatnext.study.study import Study
 
 Column = tuple[str, Callable[[Quantity], str]]
 """A column: its header, and what it says of a quantity."""
 
+FEW_IMAGES = 1000
+"""An accuracy on fewer images has its binomial interval beside it."""
+
+BY_IMAGES = "the mean's 95 % interval by chance in which images were drawn, which are few (Wilson's)"
+
 COLUMNS: tuple[Column, ...] = (
     ("images", lambda quantity: " or ".join(f"{count:,}" for count in quantity.images()) or DASH),
+    ("precision", lambda quantity: " or ".join(quantity.precisions) or DASH),
     ("n", lambda quantity: ", ".join(dict.fromkeys(str(len(quantity.values(recipe))) for recipe in quantity.rows))),
 )
 """What is the same in all rows of most tables: then the caption says it."""
@@ -39,8 +45,17 @@ def mean(quantity: Quantity, recipe: str) -> str:
     return mean_sd(estimate, quantity.measure.scale, digits(quantity)) if estimate else DASH
 
 
+def by_images(quantity: Quantity, recipe: str) -> str:
+    """Return ` (26.6 to 51.9)`, the binomial interval of an accuracy on few images; nothing for what is none."""
+    estimate, images = quantity.estimate(recipe), quantity.images(recipe)
+    if not quantity.measure.proportion or estimate is None or len(images) != 1 or images[0] >= FEW_IMAGES:
+        return ""
+    low, high = (decimal(100 * end, 1) for end in wilson(estimate.mean, images[0]))
+    return f" ({low} to {high})"
+
+
 def difference(quantity: Quantity, comparison: Comparison | None) -> tuple[str, str]:
-    """Return the mean difference with its sign and its 95 % interval, in the measure's unit (of per cent: points)."""
+    """Return the mean difference with its sign and its interval, in the measure's unit (of per cent: points)."""
     if comparison is None:
         return DASH, DASH
     scale, places = quantity.measure.scale, digits(quantity)
@@ -62,15 +77,25 @@ def quantity_table(
     columns = [*((name, cell) for name, cell in COLUMNS if name not in same)]
     header = [corner, *(name for name, _ in columns), *study.labels]
     for contrast in study.contrasts:
-        header += [contrast.label, "95 % interval", "p"]
+        header += [contrast.label, "interval", "p"]
     header += [name for name, _ in extra]
     rows = []
     for quantity in quantities:
         row = [f"{quantity.label}{unit(quantity)}", *(cell(quantity) for _, cell in columns)]
-        row += [mean(quantity, recipe) for recipe in study.labels]
-        row += [cell for contrast in study.contrasts for cell in _compared(quantity, contrast)]
+        row += [f"{mean(quantity, recipe)}{by_images(quantity, recipe)}" for recipe in study.labels]
+        row += [
+            cell for comparison in study.compare(quantity, study.contrasts) for cell in _compared(quantity, comparison)
+        ]
         rows.append((*row, *(cell(quantity) for _, cell in extra)))
-    return [Table(_caption(study, title, same), tuple(header), tuple(rows)), *_not_compared(study, quantities)]
+    return [
+        Table(_caption(study, title, same, quantities), tuple(header), tuple(rows)),
+        *_not_compared(study, quantities),
+    ]
+
+
+def correction(family: int) -> str:
+    """Return how interval and p of a number of comparisons are corrected, to go on with; nothing for one."""
+    return f", corrected for {family} contrasts (Holm)" if family > 1 else ""
 
 
 def folded(title: str, blocks: Sequence[Block]) -> list[Block]:
@@ -78,16 +103,21 @@ def folded(title: str, blocks: Sequence[Block]) -> list[Block]:
     return [Details(title, tuple(blocks))] if blocks else []
 
 
-def _compared(quantity: Quantity, contrast: Contrast) -> tuple[str, ...]:
-    comparison = quantity.compare(*contrast.recipes)
-    return (*difference(quantity, comparison), probability(comparison.p if comparison else None))
+def _compared(quantity: Quantity, comparison: Comparison | None) -> tuple[str, ...]:
+    return (*difference(quantity, comparison), probability(comparison.p_adjusted if comparison else None))
 
 
-def _caption(study: Study, title: str, same: Mapping[str, str]) -> str:
+def _caption(study: Study, title: str, same: Mapping[str, str], quantities: Sequence[Quantity]) -> str:
     images = f" on {same['images']} images" if same.get("images", DASH) != DASH else ""
     seeds = {"n": "seeds", "1": "1 seed"}.get(n := same.get("n", "n"), f"{n} seeds")
-    compared = "; paired differences, p of the t-test, not corrected" if study.contrasts else ""
-    return f"{title}{images}: mean ± standard deviation over {seeds}{compared}"
+    texts = [f"{title}{images}: mean ± standard deviation over {seeds}"]
+    if any(by_images(quantity, recipe) for quantity in quantities for recipe in study.labels):
+        texts.append(f"in brackets {BY_IMAGES}")
+    if "precision" not in same:
+        texts.append("not all measured in the same precision")
+    if study.contrasts:
+        texts.append(f"paired differences, 95 % interval and p of the t-test{correction(len(study.contrasts))}")
+    return "; ".join(texts)
 
 
 def _not_compared(study: Study, quantities: Sequence[Quantity]) -> list[Text]:

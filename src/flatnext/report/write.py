@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flatnext.errors import InputError
 from flatnext.files import write_atomically
+from flatnext.report.blocks import plain
 from flatnext.report.content import content
 from flatnext.report.markdown import FIGURES, files, markdown
 from flatnext.report.page import page
@@ -57,5 +58,5 @@ def measurements_csv(study: Study) -> str:
         unit = measure(row.measure).unit.replace("%", "fraction")
         conditions = "; ".join(f"{name}={setting_text(value)}" for name, value in row.conditions.items())
         cells = (row.recipe, row.seed, row.split, row.measure, row.at, row.value, row.images, unit, conditions)
-        writer.writerow("" if cell is None else cell for cell in cells)
+        writer.writerow(plain(cell) if isinstance(cell, str) else "" if cell is None else cell for cell in cells)
     return text.getvalue()

@@ -30,7 +30,8 @@ def read_run(folder: Path, name: str) -> RunRecord | UnfinishedRun:
     if not (folder / RESULT).exists():
         done = f"{epochs[-1].epoch if epochs else 0} of {config.epochs} epochs"
         failure = read_failure(folder / FAILURE)
-        return UnfinishedRun(name, f"failed after {done}: {failure.error}" if failure else f"unfinished: {done}")
+        reason = f"failed after {done}: {failure.error}" if failure else f"unfinished: {done}"
+        return UnfinishedRun(name, reason, config, failed=failure is not None)
     environment = read_environment(folder / ENVIRONMENT)
     evidence = read_evidence(folder / EVIDENCE, environment.classes)
     stale = evidence is not None and is_stale(folder, evidence)

@@ -107,11 +107,24 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPlan:
-    """`study.json`: the recipes and seeds of a study, whose runs are in `RECIPE/seed-SEED`, and its command."""
+    """`study.json`: the recipes and seeds of a study, whose runs are in `RECIPE/seed-SEED`, and its command.
+
+    `contrasts` are the pairs of recipes to compare, the baseline last; none: each method with plain SGD.
+    """
 
     recipes: tuple[str, ...]
     seeds: tuple[int, ...]
     command: str = ""
+    contrasts: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that the contrasts are of two recipes of the study, each once."""
+        for pair in self.contrasts:
+            name = ":".join(pair)
+            if missing := [recipe for recipe in pair if recipe not in self.recipes]:
+                raise ValueError(f"contrast {name}: {missing[0]} is not among the recipes {', '.join(self.recipes)}")
+            if pair[0] == pair[1] or self.contrasts.count(pair) > 1:
+                raise ValueError(f"contrast {name}: name two different recipes, and each pair once")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +145,9 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class UnfinishedRun:
-    """A run that is in no statistics because it has not finished, and why."""
+    """A run that is in no statistics because it has not finished, and why. `config` is None if it was not started."""
 
     name: str
     reason: str
+    config: Config | None = None
+    failed: bool = False

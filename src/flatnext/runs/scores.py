@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flatnext.schema import LARGEST_INTEGER
+
 ROUNDING = 1e-6
 """A mean of confidences may exceed 1 by as little."""
 
@@ -47,7 +49,8 @@ def _row(content: Any, classes: int) -> list[int]:
         for column, count in content.items():
             require(column.isdecimal() and int(column) < classes, f"confusion has a class {column!r}")
             row[int(column)] = count
-    require(isinstance(row, (list, tuple)) and all(type(n) is int for n in row), "confusion has a row without numbers")
+    numbers = isinstance(row, (list, tuple)) and all(type(n) is int and n <= LARGEST_INTEGER for n in row)
+    require(numbers, "confusion has a row without numbers")
     return row  # type: ignore[no-any-return]
 
 
@@ -81,6 +84,7 @@ class Mistake:
     predicted: int
     confidence: float
     png: str
+    file: str | None = None
 
     def __post_init__(self) -> None:
         """Check the confidence and the image."""

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
+from flatnext.study.contrasts import Contrast, is_plain, passes
 from flatnext.study.epoch_comparison import EpochComparison, compare_epochs
-from flatnext.study.groups import Group
 from flatnext.study.measures import Direction
 from flatnext.study.quantities import Quantity
-from flatnext.study.statistics import Comparison, adjust
-from flatnext.study.study import Contrast, Study
+from flatnext.study.statistics import FEWEST_SEEDS, Comparison, adjust
+from flatnext.study.study import Study
 
 Verdict = Literal[
     "shown",
     "not shown",
     "the opposite is shown",
     "shown to be false",
+    "by construction",
     "n = 1: no statement",
+    "n = 2: no statement",
     "no spread: no test",
     "no seed in common",
     "not comparable",
@@ -54,6 +56,7 @@ FLAT = ("sharpness.asam", "rise.random")
 
 ACCURACY = Claim(text="higher test accuracy", source=PAPER, measures=("accuracy",), split="test")
 EACH_EPOCH = Claim(text="higher accuracy at each epoch", source=PAPER, measures=())
+LONGER = Claim(text="longer training", source=PAPER, measures=("seconds_per_epoch",), expects="higher")
 
 CLAIMS = (
     ACCURACY,
@@ -76,7 +79,7 @@ CLAIMS = (
         measurement="calibration",
         beside=("ece.scaled",),
     ),
-    Claim(text="longer training", source=PAPER, measures=("seconds_per_epoch",), expects="higher"),
+    LONGER,
 )
 
 
@@ -117,18 +120,15 @@ class Answer:
 
 def can_answer(study: Study) -> bool:
     """Return whether there is a method to compare with plain SGD."""
-    baseline = study.baseline
-    return baseline is not None and baseline.config.method.name == "sgd" and bool(_contrasts(study))
+    return bool(_contrasts(study))
 
 
 def answers(study: Study) -> tuple[Answer, ...]:
-    """Return the answer to each claim for each group whose method is not plain SGD.
+    """Return the answer to each claim for each contrast of a method with plain SGD.
 
-    p is corrected by Holm's procedure for all comparisons that answer one claim: its measures, times the groups. The
-    claims are separate questions: nothing is corrected for their number.
+    p and interval are corrected by Holm's procedure for all comparisons that answer one claim: its measures, times the
+    contrasts. The claims are separate questions: nothing is corrected for their number.
     """
-    if not can_answer(study):
-        return ()
     contrasts = _contrasts(study)
     by_claim = (
         [_each_epoch(contrast) for contrast in contrasts] if claim is EACH_EPOCH else _answers(study, claim, contrasts)
@@ -137,19 +137,14 @@ def answers(study: Study) -> tuple[Answer, ...]:
     return tuple(answer for answers in by_claim for answer in answers)
 
 
-def same_but_for_method(group: Group, other: Group) -> bool:
-    """Return whether the configs differ in nothing but the method and the recipe's name."""
-    return replace(group.config, recipe=other.config.recipe, method=other.config.method) == other.config
-
-
 def verdict(tested: Sequence[Tested]) -> Verdict:
     """Return what the comparisons that answer a claim show together.
 
     It is shown if a difference is shown in the claim's direction by some measure, and in the other by none; and the
     opposite the other way round. Measures that disagree show neither.
     """
-    if max(item.comparison.n for item in tested) == 1:
-        return "n = 1: no statement"
+    if too_few := _too_few(max(item.comparison.n for item in tested)):
+        return too_few
     outcomes = {item.outcome for item in tested if item.comparison.p_adjusted is not None}
     if not outcomes:
         return "no spread: no test"
@@ -158,20 +153,18 @@ def verdict(tested: Sequence[Tested]) -> Verdict:
     return "shown" if "for" in outcomes else "the opposite is shown"
 
 
+def _too_few(seeds: int) -> Verdict | None:
+    """Return the verdict where there are too few seeds for one."""
+    return cast(Verdict, f"n = {seeds}: no statement") if seeds < FEWEST_SEEDS else None
+
+
 def _contrasts(study: Study) -> list[Contrast]:
-    """Return each group that is not plain SGD against its twin with plain SGD, without one against the baseline."""
-    plain = [group for group in study.groups if group.config.method.name == "sgd"]
-    contrasts = []
-    for contrast in study.contrasts:
-        if contrast.group.config.method.name != "sgd":
-            twins = [group for group in plain if same_but_for_method(contrast.group, group)]
-            has_other = bool(twins) and contrast.baseline not in twins
-            contrasts.append(Contrast(contrast.group, twins[0], None) if has_other else contrast)
-    return contrasts
+    """Return the contrasts of a method with plain SGD."""
+    return [c for c in study.contrasts if is_plain(c.baseline) and not is_plain(c.group)]
 
 
 def _answers(study: Study, claim: Claim, contrasts: Sequence[Contrast]) -> list[Answer]:
-    deciding = [_deciding(study, claim, contrast.recipes) for contrast in contrasts]
+    deciding = [_deciding(study, claim, contrast) for contrast in contrasts]
     pairs = [
         (number, quantity, comparison)
         for number, contrast in enumerate(contrasts)
@@ -181,7 +174,7 @@ def _answers(study: Study, claim: Claim, contrasts: Sequence[Contrast]) -> list[
     tested: list[list[Tested]] = [[] for _ in contrasts]
     corrected = adjust([comparison for *_, comparison in pairs])
     for (number, quantity, _), comparison in zip(pairs, corrected, strict=True):
-        # The headline is corrected for all groups: where it is of the same two, it must be the same here.
+        # The headline is corrected for all contrasts, also those that are no claim: it must be the same here.
         headline = contrasts[number].comparison if claim is ACCURACY else None
         supports = claim.expects or quantity.measure.better
         assert supports is not None
@@ -205,8 +198,12 @@ def _answer(
         problem="; ".join(f"{label} ({problem})" for label, problem in problems if problem),
         beside=_beside(study, claim, deciding, recipes),
     )
+    if tested and (decided := verdict(tested)) in ("shown", "the opposite is shown"):
+        return replace(answer, verdict=decided)
+    if claim is LONGER and passes(contrast.group) > passes(contrast.baseline):
+        return replace(answer, verdict="by construction")
     if tested:
-        return replace(answer, verdict=verdict(tested))
+        return replace(answer, verdict=decided)
     if answer.problem:
         return replace(answer, verdict="not comparable")
     if any(all(quantity.rows[recipe] for recipe in recipes) for quantity in deciding):
@@ -219,15 +216,19 @@ def _answer(
     return replace(answer, problem="" if len(missing) == len(recipes) else f"not for {missing[0]}")
 
 
-def _deciding(study: Study, claim: Claim, recipes: tuple[str, str]) -> list[Quantity]:
+def _deciding(study: Study, claim: Claim, contrast: Contrast) -> list[Quantity]:
     """Return the quantities that answer a claim about two recipes, whichever of them is ahead.
 
     Of a measure that was taken at several radii it is the middle one (the lower of two), since they are all but the
     same question. Of several attacks within one budget it is the one that leaves the least accuracy to the two,
-    since each is an upper bound of the same quantity; of two alike the later, which costs more.
+    since each is an upper bound of the same quantity; of two alike the later, which costs more. Of training time it is
+    that of an epoch, which a pause does not move, unless the recipes differ in their epochs.
     """
     deciding: list[Quantity] = []
-    for pattern in claim.measures:
+    recipes, measures = contrast.recipes, claim.measures
+    if claim is LONGER and not _same_epochs(contrast):
+        measures = ("train_seconds",)
+    for pattern in measures:
         candidates = study.select(pattern, split=claim.split, at=claim.at)
         candidates = [q for q in candidates if all(q.rows[recipe] for recipe in recipes)] or candidates
         if claim.measurement == "attacks":
@@ -261,7 +262,14 @@ def _beside(
     return tuple((quantity, comparison) for quantity, comparison in pairs if comparison is not None)
 
 
+def _same_epochs(contrast: Contrast) -> bool:
+    return contrast.group.config.epochs == contrast.baseline.config.epochs
+
+
 def _each_epoch(contrast: Contrast) -> Answer:
+    if not _same_epochs(contrast):
+        problem = "the recipes differ in their epochs"
+        return Answer(claim=EACH_EPOCH, contrast=contrast, verdict="not comparable", problem=problem)
     epochs = compare_epochs(contrast.group, contrast.baseline)
     answer = Answer(claim=EACH_EPOCH, contrast=contrast, verdict="not comparable", epochs=epochs)
     if epochs is not None:
@@ -273,8 +281,8 @@ def _each_epoch(contrast: Contrast) -> Answer:
 
 
 def _epochs_verdict(epochs: EpochComparison) -> Verdict:
-    if epochs.share.n == 1:
-        return "n = 1: no statement"
+    if too_few := _too_few(epochs.share.n):
+        return too_few
     if not epochs.tested:
         return "no spread: no test"
     if epochs.worse:  # one contrary epoch refutes "at each", but shows nothing of the others

@@ -14,6 +14,7 @@ from typing import Any
 
 from flatnext.runs.evidence import Attacks, Calibration, Corruptions, Flatness, TestSets
 from flatnext.runs.records import CheckpointScores, RunRecord
+from flatnext.study.class_balance import balanced_accuracy
 from flatnext.study.groups import Group
 
 PUBLISHED = "cifar10-c"
@@ -89,7 +90,7 @@ def _of_run(recipe: str, run: RunRecord) -> Rows:
     yield from _checkpoint(row, run.result.last, "")
     if run.result.best is not None:
         yield from _checkpoint(row, run.result.best, ".best")
-    yield from _recall(row, run)
+    yield from _by_class(row, run)
     yield from _training(row, run)
     for name, rows_of in EVIDENCE.items():
         if run.evidence and (part := getattr(run.evidence, name)) is not None:
@@ -105,9 +106,13 @@ def _checkpoint(row: _Row, checkpoint: CheckpointScores, suffix: str) -> Rows:
     yield row.on("train", {})(f"epoch{suffix}", checkpoint.epoch, None)
 
 
-def _recall(row: _Row, run: RunRecord) -> Rows:
-    """Yield the share of each class's test images that was recognised in the last epoch."""
-    for index, counts in enumerate(run.result.last.test.confusion or ()):
+def _by_class(row: _Row, run: RunRecord) -> Rows:
+    """Yield the share of each class's test images that was recognised in the last epoch, and their mean."""
+    confusion = run.result.last.test.confusion
+    if confusion is None:
+        return
+    yield row("balanced_accuracy", balanced_accuracy(confusion), run.result.last.test.count)
+    for index, counts in enumerate(confusion):
         if total := sum(counts):
             yield row(f"recall.{run.environment.classes[index]}", counts[index] / total, total)
 
@@ -192,7 +197,8 @@ def _attacks(row: _Row, result: Attacks, run: RunRecord) -> Rows:
     """Yield the accuracy without an attack and under each, and what each takes of it."""
     if result.attacks:
         most = max(result.attacks, key=lambda attack: attack.count)
-        yield row("attack.none", most.clean_accuracy, most.count)
+        unattacked = row.on("test", {"precision": most.precision})
+        yield unattacked("attack.none", most.clean_accuracy, most.count)
     for attack in result.attacks:
         attacked = row.on("test", {"precision": attack.precision, "seed": attack.seed})
         which, lost = f"{attack.attack}.{attack.norm}", attack.clean_accuracy - attack.robust_accuracy

@@ -20,7 +20,7 @@ class Measure:
     `label` names it, with `{split}` in it where the split belongs to the name; `place` is what the label goes on with
     where the number was taken at a radius, a severity or a budget. `scale` turns values into `unit`: 100 makes
     fractions per cent. With `digits` None a table shows three digits of the largest value. Of an attack, `name` and
-    `norm` say which.
+    `norm` say which. A `proportion` is a share of images, which has a binomial interval.
     """
 
     id: str
@@ -32,6 +32,7 @@ class Measure:
     digits: int | None = None
     name: str = ""
     norm: str = ""
+    proportion: bool = False
 
     def text(self, split: str, at: float | None = None) -> str:
         """Return the label of the measure on a split or test set, at a radius, severity or budget."""
@@ -58,15 +59,21 @@ def _percent(identifier: str, label: str, place: str = "", better: Direction = "
     return Measure(id=identifier, label=label, place=place, better=better, unit="%", scale=100.0, digits=2)
 
 
+def _share(identifier: str, label: str, place: str = "") -> Measure:
+    """Return an accuracy that is one share of images, and no mean of several."""
+    return replace(_percent(identifier, label, place), proportion=True)
+
+
 RADIUS, SEVERITY, BUDGET = ", radius {:g}", ", severity {:g}", " {:g}/255"
 
 MEASURES = {
     measure.id: measure
     for measure in (
-        _percent("accuracy", "{split} accuracy"),
+        _share("accuracy", "{split} accuracy"),
         Measure(id="loss", label="{split} loss", digits=4),
-        _percent("accuracy.best", "{split} accuracy, best epoch"),
+        _share("accuracy.best", "{split} accuracy, best epoch"),
         Measure(id="loss.best", label="{split} loss, best epoch", digits=4),
+        _percent("balanced_accuracy", "{split} accuracy, balanced over classes"),
         _percent("accuracy.augmented", "accuracy on augmented training images"),
         Measure(id="loss.augmented", label="loss on augmented training images", digits=4),
         Measure(id="epoch", label="last epoch", better=None, digits=0),
@@ -98,14 +105,14 @@ MEASURES = {
         ),
         _percent("corruptions.mean", "mean accuracy under corruption", SEVERITY),
         _percent("corruptions.lost", "accuracy lost to corruption", better="lower"),
-        _percent("attack.none", "no attack"),
+        _share("attack.none", "no attack"),
     )
 }
 
 FAMILIES = {
-    "recall": _percent("recall", ""),
+    "recall": _share("recall", ""),
     "corruption": _percent("corruption", "", SEVERITY),
-    "attack": _percent("attack", "", BUDGET),
+    "attack": _share("attack", "", BUDGET),
     "lost": _percent("lost", "accuracy lost to ", BUDGET, "lower"),
 }
 """Measures that there is one of for each class, corruption or attack: `recall.cat`, `corruption.snow`, `attack.pgd.l2`,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from flatnext.config import METHODS, Config, named_model
+from flatnext.config import METHODS, Config, Sgd, named_model
 from flatnext.errors import InputError
 from flatnext.files import write_json
 from flatnext.runs.reading import STUDY
@@ -25,10 +26,14 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Recipes x seeds, in the order in which they run: all recipes with the first seed, then with the next."""
+    """Recipes x seeds, in the order in which they run: all recipes with the first seed, then with the next.
+
+    `contrasts` are the pairs of recipes to compare, the baseline last; none: each method with plain SGD.
+    """
 
     configs: tuple[Config, ...]
     seeds: tuple[int, ...]
+    contrasts: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         """Check that there is something to run, once each."""
@@ -47,6 +52,15 @@ class RunPlan:
                     raise InputError(f"{first.recipe} has {name} {value} and {other.recipe} {differing}: give --{flag}")
             if replace(other, recipe=first.recipe) == first:
                 raise InputError(f"{first.recipe} and {other.recipe} are the same but for the name: leave one out")
+        try:
+            self.record()
+        except ValueError as error:
+            raise InputError(f"{error}: give --contrasts RECIPE:BASELINE, such as amp:sgd") from error
+
+    def record(self, command: str = "") -> StudyPlan:
+        """Return what is kept of the plan in `study.json`."""
+        recipes = tuple(config.recipe for config in self.configs)
+        return StudyPlan(recipes=recipes, seeds=self.seeds, command=command, contrasts=self.contrasts)
 
     def runs(self, output: Path) -> list[PlannedRun]:
         """Return the runs; a study that is cut short has complete pairs of the seeds that it reached."""
@@ -58,8 +72,7 @@ class RunPlan:
 
     def write(self, output: Path, command: str) -> None:
         """Write `study.json`: what was planned, and by which command."""
-        recipes = tuple(config.recipe for config in self.configs)
-        write_json(output / STUDY, dump(StudyPlan(recipes=recipes, seeds=self.seeds, command=command)))
+        write_json(output / STUDY, dump(self.record(command)))
 
 
 def override_each(configs: Sequence[Config], settings: Mapping[str, Any]) -> list[Config]:
@@ -89,8 +102,57 @@ def with_models(configs: Sequence[Config], names: Sequence[str]) -> list[Config]
     ]
 
 
-def make_plan(configs: Sequence[Config], seeds: int, first_seed: int = 0) -> RunPlan:
-    """Return the plan of all `configs` with `seeds` seeds, counted up from `first_seed`."""
+def with_equal_compute(configs: Sequence[Config]) -> list[Config]:
+    """Return the configs and one more: plain SGD with as many passes as the dearest method, as recipe `sgd-2x`.
+
+    It has the settings of that method's recipe, and its epochs, and all that is given in epochs, times the passes of a
+    step. Raises `InputError` where no method takes more passes than plain SGD.
+    """
+    dearest = max(configs, key=lambda config: config.epochs * config.method.passes)
+    factor = dearest.method.passes
+    if factor <= 1:
+        names = ", ".join(config.recipe for config in configs)
+        raise InputError(f"none of the recipes {names} takes more passes than plain SGD: leave --equal-compute out")
+    plain = replace(dearest, method=Sgd())
+    twins = (config.recipe for config in configs if replace(plain, recipe=config.recipe) == config)
+    return [*configs, replace(stretched(plain, factor), recipe=f"{next(twins, 'sgd')}-{factor:.3g}x")]
+
+
+def stretched(config: Config, factor: float) -> Config:
+    """Return a config with `factor` times the epochs (rounded up), and all that is given in epochs in proportion."""
+    schedule, sizes = config.schedule, config.data.early_sizes
+    epochs = math.ceil(config.epochs * factor)
+    longer = epochs / config.epochs
+    if sizes:
+        sizes = tuple(sizes[int(epoch / longer)] for epoch in range(round(len(sizes) * longer)))
+    return replace(
+        config,
+        epochs=epochs,
+        data=replace(config.data, early_sizes=sizes),
+        schedule=replace(
+            schedule,
+            warmup_epochs=schedule.warmup_epochs * longer,
+            t_max=schedule.t_max and round(schedule.t_max * longer),
+            milestones=schedule.milestones and tuple(round(epoch * longer) for epoch in schedule.milestones),
+        ),
+    )
+
+
+def parse_contrasts(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Return the pairs of recipes in `amp:sgd` and the like. `InputError`: a text is no such pair."""
+    pairs = []
+    for text in texts:
+        recipe, colon, baseline = text.partition(":")
+        if not (recipe and colon and baseline) or ":" in baseline:
+            raise InputError(f"--contrasts {text}: give RECIPE:BASELINE, such as amp:sgd")
+        pairs.append((recipe, baseline))
+    return tuple(pairs)
+
+
+def make_plan(
+    configs: Sequence[Config], seeds: int, first_seed: int = 0, contrasts: Sequence[tuple[str, str]] = ()
+) -> RunPlan:
+    """Return the plan of all `configs` with `seeds` seeds, counted up from `first_seed`, and what is compared."""
     if seeds < 1:
         raise InputError(f"seeds is {seeds}: give at least 1")
-    return RunPlan(tuple(configs), tuple(range(first_seed, first_seed + seeds)))
+    return RunPlan(tuple(configs), tuple(range(first_seed, first_seed + seeds)), tuple(contrasts))

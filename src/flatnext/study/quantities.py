@@ -30,6 +30,11 @@ class Quantity:
         """Return on how many images these recipes (none named: all) were measured, each number once."""
         return sorted({row.images for row in self._of(recipes) if row.images is not None})
 
+    @property
+    def precisions(self) -> list[str]:
+        """The precisions that it was measured in, as far as they were recorded, each once."""
+        return sorted({str(row.conditions["precision"]) for row in self._of(()) if "precision" in row.conditions})
+
     def problem(self, *recipes: str) -> str:
         """Return why these recipes (none named: all) are not compared, or not summed up; empty if they are."""
         if differing := _differing([{**row.conditions, "images": row.images} for row in self._of(recipes)]):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flatnext.config import Config
 from flatnext.errors import InputError
+from flatnext.runs.fingerprint import change
 from flatnext.runs.folder import RunFolder, find_plans, find_runs
 from flatnext.runs.reading import read_plan, read_run
 from flatnext.runs.records import RunRecord, StudyPlan, UnfinishedRun
@@ -21,9 +22,10 @@ def read_study(paths: Iterable[Path]) -> Study:
     The plan gives the order of the recipes and the runs that are missing. Raises `InputError` for a path that does not
     exist or has no runs, a file that is damaged, two runs of one config, and runs on different data.
     """
+    paths = tuple(map(Path, paths))
     plans: dict[Path, StudyPlan] = {}  # by the real path of their folder
     folders: dict[Path, str] = {}  # real path of a run folder to its name
-    for path in map(Path, paths):
+    for path in paths:
         if not path.is_dir():
             raise InputError(f"{path}: no such folder: give a study, a run, or a folder that holds some")
         runs, files = find_runs(path), find_plans(path)
@@ -39,8 +41,10 @@ def read_study(paths: Iterable[Path]) -> Study:
         for name in (f"{recipe}/seed-{seed}" for recipe in plan.recipes for seed in plan.seeds)
         if not RunFolder(folder / name).started()
     ]
-    planned = [recipe for plan in plans.values() for recipe in plan.recipes]
-    return Study(_groups([record for record in records if isinstance(record, RunRecord)], planned), tuple(left_out))
+    recipes = [recipe for plan in plans.values() for recipe in plan.recipes]
+    contrasts = tuple(dict.fromkeys(pair for plan in plans.values() for pair in plan.contrasts))
+    finished = [record for record in records if isinstance(record, RunRecord)]
+    return Study(_groups(finished, recipes), tuple(left_out), contrasts, paths)
 
 
 def _name(folder: Path, root: Path) -> str:
@@ -84,3 +88,14 @@ def _check_same_data(runs: Sequence[RunRecord]) -> None:
     for run in runs:
         if data(run) != data(runs[0]):
             raise InputError(f"{runs[0].name} and {run.name} were tested on different images: report them apart")
+    firsts: dict[tuple[object, ...], RunRecord] = {}
+    for run in runs:
+        settings = run.config.data
+        division = settings.image_size, settings.validation, settings.split_seed, settings.train_images
+        for key, splits in ((division[:1], ("test",)), (division, ("train", "validation"))):
+            first = firsts.setdefault(key, run) if run.environment.data else run
+            before, now = first.environment.data, run.environment.data
+            if before and now and (words := change(before, now, *splits)):
+                raise InputError(
+                    f"the data of {first.name} and {run.name} are not the same ({words}): report them apart"
+                )

@@ -4,6 +4,11 @@ The runs of a recipe differ in their seed alone, and a seed gives two recipes th
 order of images; so recipes are compared by the differences within a seed. Two tests look at them: the paired t-test,
 which gives the interval and the verdict, and a sign-flip permutation test, which does not assume normal differences.
 Values are fractions (accuracy 0.94); sentences speak of percentage points.
+
+Several comparisons that answer one question are corrected by Holm's procedure, their intervals with their p: the
+interval of the k-th smallest p of m has the level 1 - ALPHA / (m - k + 1), and from the first that is not rejected on
+all have the level of that one. So an interval leaves zero out exactly where Holm's p is below ALPHA, and any of them
+does so by chance in at most 5 % of studies.
 """
 
 from __future__ import annotations
@@ -14,12 +19,24 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import nctdtr, ndtri, stdtr, stdtrit
 
 from flatnext.errors import InputError
 
 ALPHA = 0.05
 """Level of the tests; the intervals cover 1 - ALPHA, that is 95 %."""
+
+FEWEST_SEEDS = 3
+"""With fewer seeds there are figures and no verdict."""
+
+FEWEST_FOR_SIGN_FLIPS = 6
+"""The fewest seeds with which the sign-flip test can give a p below ALPHA: 2 / 2**6 is 0.031."""
+
+POWER = 0.8
+"""The chance with which a study of `seeds_needed` seeds shows the difference, if it is what was seen."""
+
+MOST_SEEDS = 1000
+"""Where more would be needed, their number says no more than that."""
 
 EXACT_UP_TO = 20
 """Differences up to which the permutation test goes through all sign patterns."""
@@ -47,7 +64,8 @@ class Comparison:
     """One recipe minus another, over the seeds of both.
 
     `t`, `p` and the interval are None where the paired t-test is not defined: with one seed, or where the difference
-    is the same in all seeds. `p_adjusted` is Holm's, over `family` comparisons; it equals `p` where there is but one.
+    is the same in all seeds. `p_adjusted` is Holm's, over `family` comparisons, and the interval of `difference` has
+    the level 1 - `alpha` that goes with it; with a single comparison they are `p` and 0.95.
     """
 
     seeds: tuple[int, ...]
@@ -58,6 +76,7 @@ class Comparison:
     p_permutation: float | None
     p_adjusted: float | None
     family: int = 1
+    alpha: float = ALPHA
 
     @property
     def n(self) -> int:
@@ -71,14 +90,24 @@ class Comparison:
 
     @property
     def verdict(self) -> Literal["higher", "lower", "open"]:
-        """Whether the first recipe is higher or lower by the paired t-test, after Holm's correction, or neither."""
-        if self.p_adjusted is None or self.p_adjusted >= ALPHA:
+        """Whether the first recipe is higher or lower: exactly if the interval leaves zero out, from 3 seeds on."""
+        low, high = self.difference.low, self.difference.high
+        if self.n < FEWEST_SEEDS or low is None or high is None or low <= 0 <= high:
             return "open"
-        return "higher" if self.difference.mean > 0 else "lower"
+        return "higher" if low > 0 else "lower"
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """How many seeds it would take to show this difference, with this spread and at this level.
+
+        None where nothing can be said: without a difference or a spread, or with more than `MOST_SEEDS`.
+        """
+        mean, sd = self.difference.mean, self.difference.sd
+        return seeds_needed(mean / sd, self.alpha) if mean and sd else None
 
 
-def estimate(values: Iterable[float]) -> Estimate:
-    """Return mean, standard deviation (n - 1) and 95 % t interval of finite values. Raises `ValueError` without any."""
+def estimate(values: Iterable[float], alpha: float = ALPHA) -> Estimate:
+    """Return mean, standard deviation (n - 1) and t interval of finite values. Raises `ValueError` without any."""
     sample = np.asarray(list(values), dtype=np.float64)
     if sample.size == 0:
         raise ValueError("an estimate needs at least one value")
@@ -88,7 +117,7 @@ def estimate(values: Iterable[float]) -> Estimate:
     sd = float(sample.std(ddof=1))
     if sd <= ROUNDING * np.abs(sample).max():
         return Estimate(n, mean, 0.0, None, None)
-    half = float(stdtrit(n - 1, 1 - ALPHA / 2)) * sd / math.sqrt(n)
+    half = float(stdtrit(n - 1, 1 - alpha / 2)) * sd / math.sqrt(n)
     return Estimate(n, mean, sd, mean - half, mean + half)
 
 
@@ -137,11 +166,47 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def levels(p_values: Sequence[float]) -> list[float]:
+    """Return the alpha of each p value's step in Holm's procedure, in the order given; those not rejected share one."""
+    alphas = [ALPHA] * len(p_values)
+    rejecting, alpha = True, ALPHA
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        if rejecting:
+            alpha = ALPHA / (len(p_values) - rank)
+            rejecting = p_values[index] < alpha
+        alphas[index] = alpha
+    return alphas
+
+
 def adjust(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Return the comparisons with Holm's p; those without a t-test do not count."""
+    """Return the comparisons with Holm's p and the intervals that go with it; those without a t-test do not count."""
     tested = [c.p for c in comparisons if c.p is not None]
-    corrected = iter(holm(tested))
-    return [replace(c, p_adjusted=next(corrected), family=len(tested)) if c.p is not None else c for c in comparisons]
+    steps = zip(holm(tested), levels(tested), strict=True)
+    return [c if c.p is None else _corrected(c, len(tested), *next(steps)) for c in comparisons]
+
+
+def _corrected(comparison: Comparison, family: int, p: float, alpha: float) -> Comparison:
+    interval = estimate(comparison.differences, alpha)
+    return replace(comparison, p_adjusted=p, family=family, alpha=alpha, difference=interval)
+
+
+def power(effect: float, n: int, alpha: float = ALPHA) -> float:
+    """Return the power of the two-sided paired t-test with n pairs, where mean / sd of the differences is `effect`."""
+    shift, critical = abs(effect) * math.sqrt(n), stdtrit(n - 1, 1 - alpha / 2)
+    return float(1 - nctdtr(n - 1, shift, critical) + nctdtr(n - 1, shift, -critical))
+
+
+def seeds_needed(effect: float, alpha: float = ALPHA) -> int | None:
+    """Return the fewest seeds, from 3 on, with which the paired t-test has a power of 80 %; None beyond 1,000."""
+    return next((n for n in range(FEWEST_SEEDS, MOST_SEEDS + 1) if power(effect, n, alpha) >= POWER), None)
+
+
+def wilson(share: float, count: int, alpha: float = ALPHA) -> tuple[float, float]:
+    """Return Wilson's interval (Wilson 1927) of a share of `count` images: the chance in which images were drawn."""
+    z = float(ndtri(1 - alpha / 2))
+    centre, half = share + z**2 / (2 * count), z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    scale = 1 + z**2 / count
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 def p_text(p: float) -> str:
@@ -161,23 +226,50 @@ def points(fraction: float, *, sign: bool = False) -> str:
 def sentence(comparison: Comparison, name: str, baseline: str) -> str:
     """Return in words what a comparison of accuracies (fractions, higher is better), `name` − `baseline`, shows."""
     difference = comparison.difference
-    if comparison.n == 1:
-        return f"{_plain(difference.mean, name, baseline)} with one seed: no statement about chance is possible."
-    if comparison.p is None or comparison.p_adjusted is None or difference.low is None or difference.high is None:
+    if comparison.n < FEWEST_SEEDS:
+        seeds = "one seed" if comparison.n == 1 else f"{comparison.n} seeds"
+        return (
+            f"{_plain(difference.mean, name, baseline)} with {seeds}: no statement about chance below "
+            f"{FEWEST_SEEDS} seeds."
+        )
+    if comparison.p_adjusted is None or difference.low is None or difference.high is None:
         return (
             f"{_plain(difference.mean, name, baseline)} in each of {comparison.n} seeds: without spread there is no "
             "t-test and no interval."
         )
-    worse = comparison.verdict == "lower"
-    low, high = (-difference.high, -difference.low) if worse else (difference.low, difference.high)
-    evidence = f"95 % interval {points(low)} to {points(high)}, {comparison.n} seeds, p {p_text(comparison.p_adjusted)}"
+    verdict = comparison.verdict
+    mean = points(-difference.mean if verdict == "lower" else difference.mean)
+    if verdict == "open":
+        return (
+            f"No difference shown between {name} and {baseline}: {name} − {baseline} is {mean} points "
+            f"({_evidence(comparison)}). {needed(comparison)}"
+        ).rstrip()
+    better = "worse" if verdict == "lower" else "better"
+    return f"{name} is {better} than {baseline} by {mean} points ({_evidence(comparison)})."
+
+
+def needed(comparison: Comparison) -> str:
+    """Return a sentence on how many seeds would show a difference as large as the one seen; empty without a spread."""
+    if comparison.n < 2 or not comparison.difference.sd or not comparison.difference.mean:
+        return ""
+    seeds = comparison.seeds_needed
+    number = f"about {seeds:,}" if seeds else f"more than {MOST_SEEDS:,}"
+    return f"With this spread it takes {number} seeds to show a difference of this size (power 80 %)."
+
+
+def _evidence(comparison: Comparison) -> str:
+    """Return interval, seeds and p; both ends turned round for "worse by"."""
+    low, high = comparison.difference.low, comparison.difference.high
+    assert comparison.p_adjusted is not None
+    assert low is not None
+    assert high is not None
+    if comparison.verdict == "lower":
+        low, high = -high, -low
+    level = f"{100 * (1 - comparison.alpha):.4g} % interval {points(low)} to {points(high)}"
+    text = f"{level}, {comparison.n} seeds, p {p_text(comparison.p_adjusted)}"
     if comparison.family > 1:
-        evidence += f" after Holm's correction for {comparison.family} comparisons"
-    evidence += ", paired t-test"
-    mean = points(-difference.mean if worse else difference.mean)
-    if comparison.verdict == "open":
-        return f"No difference shown between {name} and {baseline}: {name} − {baseline} is {mean} points ({evidence})."
-    return f"{name} is {'worse' if worse else 'better'} than {baseline} by {mean} points ({evidence})."
+        text += f", both by Holm's procedure for {comparison.family} comparisons"
+    return f"{text}, paired t-test"
 
 
 def _plain(mean: float, name: str, baseline: str) -> str:

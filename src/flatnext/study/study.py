@@ -2,51 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from flatnext.runs.records import RunRecord, Session, UnfinishedRun
+from flatnext.study.contrasts import Contrast, default_pairs, is_plain, planned_pairs
 from flatnext.study.groups import Group, settings
 from flatnext.study.measurements import Measurement, measurements
 from flatnext.study.quantities import Quantity, quantities
-from flatnext.study.statistics import Comparison, adjust, estimate, points, sentence
-
-
-@dataclass(frozen=True)
-class Contrast:
-    """A group against the baseline. `comparison` (test accuracy, last epoch) is None without a seed in common."""
-
-    group: Group
-    baseline: Group
-    comparison: Comparison | None
-
-    @property
-    def recipes(self) -> tuple[str, str]:
-        """The labels of the two, the baseline last."""
-        return self.group.label, self.baseline.label
-
-    @property
-    def label(self) -> str:
-        """Return `amp − sgd`."""
-        return " − ".join(self.recipes)
-
-    @property
-    def sentence(self) -> str:
-        """What the comparison shows, in words."""
-        if self.comparison is None:
-            names = " and ".join(self.recipes)
-            return f"{names} have no seed in common: run both with the same seeds to compare them."
-        return sentence(self.comparison, *self.recipes)
+from flatnext.study.statistics import Comparison, adjust
 
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that a report needs. `groups` may be empty: then no run has finished."""
+    """Everything that a report needs. `groups` may be empty: then no run has finished.
+
+    `planned` names the recipes of the contrasts that were planned, `paths` are the folders that the runs come from.
+    """
 
     groups: tuple[Group, ...]
     left_out: tuple[UnfinishedRun, ...]
+    planned: tuple[tuple[str, str], ...] = ()
+    paths: tuple[Path, ...] = ()
 
     @property
     def runs(self) -> tuple[RunRecord, ...]:
@@ -99,34 +80,21 @@ class Study:
     @cached_property
     def baseline(self) -> Group | None:
         """The first group that trains with plain SGD, else the first."""
-        plain = [group for group in self.groups if group.config.method.name == "sgd"]
-        return next(iter((*plain, *self.groups)), None)
+        return next(iter((*filter(is_plain, self.groups), *self.groups)), None)
 
     @cached_property
     def contrasts(self) -> tuple[Contrast, ...]:
-        """Each other group against the baseline, with Holm's correction for their number."""
-        if (baseline := self.baseline) is None:
-            return ()
-        others = [group for group in self.groups if group is not baseline]
-        pairs = {group.label: self.accuracy.compare(group.label, baseline.label) for group in others}
-        corrected = adjust([comparison for comparison in pairs.values() if comparison is not None])
-        by_label = dict(zip((label for label, pair in pairs.items() if pair is not None), corrected, strict=True))
-        return tuple(Contrast(group, baseline, by_label.get(group.label)) for group in others)
+        """The planned contrasts, else those with plain SGD, with Holm's correction for their number."""
+        pairs = planned_pairs(self.groups, self.planned) or default_pairs(self.groups, self.baseline)
+        open_contrasts = [Contrast(group, baseline, None) for group, baseline in pairs]
+        comparisons = self.compare(self.accuracy, open_contrasts) if pairs else []
+        return tuple(Contrast(*pair, comparison) for pair, comparison in zip(pairs, comparisons, strict=True))
 
-    @cached_property
-    def verdict(self) -> tuple[str, ...]:
-        """Which recipe is better and by how much, in plain sentences."""
-        if not self.groups:
-            return ("No run has finished: there is nothing to compare yet.",)
-        if self.contrasts:
-            return tuple(contrast.sentence for contrast in self.contrasts)
-        (label,) = self.labels
-        accuracy = estimate(self.accuracy.values(label).values())
-        seeds = f"{accuracy.n} seed{'s' if accuracy.n > 1 else ''}"
-        return (
-            f"{label} reaches {points(accuracy.mean)} % test accuracy ({seeds}). No other recipe has a finished run: "
-            "there is nothing to compare it with.",
-        )
+    def compare(self, quantity: Quantity, contrasts: Sequence[Contrast]) -> list[Comparison | None]:
+        """Compare a quantity in each contrast, with Holm's correction for their number; None where it cannot be."""
+        pairs = [quantity.compare(*contrast.recipes) for contrast in contrasts]
+        corrected = iter(adjust([pair for pair in pairs if pair is not None]))
+        return [pair and next(corrected) for pair in pairs]
 
     @cached_property
     def settings(self) -> dict[str, tuple[Any, ...]]:

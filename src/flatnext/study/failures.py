@@ -1,0 +1,108 @@
+"""Recipes that did not train as they should: collapsed, diverged or unfinished, and what to try."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from flatnext.config import Config, Sgd
+from flatnext.runs.records import RunRecord, UnfinishedRun
+from flatnext.study.class_balance import majority, predicted_sizes
+from flatnext.study.groups import Group
+from flatnext.study.statistics import points, wilson
+from flatnext.study.study import Study
+
+NEARLY_ALL = 0.9
+"""A network that predicts one class for so large a share of the images has collapsed, if the class is smaller."""
+
+ABOVE_A_GUESS = 1.1
+"""A training loss so many times that of equal probabilities is worse than no training."""
+
+NAMED = 3
+"""Up to so many runs are named in a sentence."""
+
+
+def collapse(run: RunRecord) -> str:
+    """Return how the network after the last epoch shows that it has learned nothing; empty if it does not."""
+    scores, classes = run.result.last.test, run.environment.classes
+    if scores.confusion is None or len(classes) < 2:
+        return ""
+    largest, share = majority(scores.confusion)
+    predicted = predicted_sizes(scores.confusion)
+    if max(predicted) >= max(NEARLY_ALL, (1 + share) / 2) * scores.count:
+        most = predicted.index(max(predicted))
+        return f"it predicts “{classes[most]}” for {predicted[most]:,} of {scores.count:,} test images"
+    if wilson(scores.accuracy, scores.count)[0] <= share:
+        accuracy = f"{points(scores.accuracy)} % accuracy"
+        return f"{accuracy} is within chance of always answering “{classes[largest]}” ({points(share)} %)"
+    return ""
+
+
+def divergence(run: RunRecord) -> str:
+    """Return how the losses of a finished run show that it diverged; empty if they do not."""
+    scores = run.result.last.test
+    if scores.not_finite or scores.loss is None:
+        images = f" on {scores.not_finite:,} test images" if scores.not_finite else ""
+        return f"its outputs or its loss are not finite{images}"
+    guess = math.log(max(2, len(run.environment.classes)))
+    if run.epochs and run.epochs[-1].train_loss > ABOVE_A_GUESS * guess:
+        return f"its training loss, {run.epochs[-1].train_loss:.3g}, is above that of guessing, {guess:.3g}"
+    return ""
+
+
+def is_sound(group: Group) -> bool:
+    """Return whether no run of a group collapsed or diverged."""
+    return not any(collapse(run) or divergence(run) for run in group.runs)
+
+
+def warnings(study: Study) -> tuple[str, ...]:
+    """Return a sentence or two on each recipe that collapsed, diverged or is unfinished, with what to try."""
+    texts = []
+    for group in study.groups:
+        for what, reason in (("diverged", divergence), ("collapsed", collapse)):
+            reasons = {run.config.seed: text for run in group.runs if (text := reason(run))}
+            if reasons:
+                seed, text = next(iter(reasons.items()))
+                where = f"in {len(reasons)} of {len(group.runs)} runs" if len(group.runs) > 1 else "in its only run"
+                texts.append(f"{group.label} {what} {where}: {text} (seed {seed}). {remedy(group.config)}")
+                break
+    return (*texts, *_failed(study), *_unfinished(study))
+
+
+def remedy(config: Config) -> str:
+    """Return what to try where a run collapsed or diverged."""
+    tries, method = [], config.method
+    if not isinstance(method, Sgd) and (radius := getattr(method, method.radius)):
+        tries.append(
+            f"a smaller radius (--{method.radius.replace('_', '-')} {radius / 10:.3g} instead of {radius:.3g})"
+        )
+    tries.append(f"a longer warm-up (--warmup-epochs, now {config.schedule.warmup_epochs:g})")
+    rate = config.optimizer.learning_rate
+    tries.append(f"a lower rate (--lr {rate / 10:.3g} instead of {rate:.3g})")
+    return f"Try {', '.join(tries)}, or more epochs (--epochs, now {config.epochs})."
+
+
+def _failed(study: Study) -> list[str]:
+    failed: dict[str, list[tuple[UnfinishedRun, Config]]] = {}
+    for run in study.left_out:
+        if run.failed and run.config is not None:
+            failed.setdefault(run.config.recipe, []).append((run, run.config))
+    return [
+        f"{recipe} failed: {_named(run for run, _ in runs)}. {remedy(runs[0][1])}" for recipe, runs in failed.items()
+    ]
+
+
+def _unfinished(study: Study) -> list[str]:
+    runs = [run for run in study.left_out if not run.failed]
+    if not runs:
+        return []
+    are = "run is" if len(runs) == 1 else "runs are"
+    return [
+        f"{len(runs)} {are} unfinished: {_named(runs)}. The command that began the study goes on with what is left."
+    ]
+
+
+def _named(runs: Iterable[UnfinishedRun]) -> str:
+    texts = [f"{run.name} ({run.reason})" for run in runs]
+    more = f" and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
+    return "; ".join(texts[:NAMED]) + more
