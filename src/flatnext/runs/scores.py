@@ -77,7 +77,10 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """A misclassified image; `label` and `predicted` index the classes, `png` is its file in base64."""
+    """A misclassified image; `label` and `predicted` index the classes, `png` is the image in base64.
+
+    `file` is the name that the data set knows it by, where the images are files.
+    """
 
     index: int
     label: int
