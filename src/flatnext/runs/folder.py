@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from flatnext.config import Config
 from flatnext.errors import InputError
 from flatnext.files import read_json, remove_temporaries, write_atomically, write_json
-from flatnext.runs.lock import lock, lock_owner
+from flatnext.runs.lock import LOCK, lock, lock_owner
 from flatnext.runs.reading import (
     CONFIG,
     ENVIRONMENT,
@@ -84,16 +84,26 @@ class RunFolder:
         if overwrite:
             return
         if not resume:
-            raise InputError(f"{path} holds a run: choose another --output, go on with --resume, or give --overwrite")
-        different = _differences(self.config().to_json(), config.to_json())
+            state, way = ("a finished run", "") if self.finished() else ("a run", "go on with --resume, ")
+            raise InputError(f"{path} holds {state}: {way}choose another --output, or give --overwrite")
+        different = differences(self.config().to_json(), config.to_json())
+        if any(difference.startswith("epochs =") for difference in different):
+            raise InputError(
+                f"{path} was made with {different[0]}: a run cannot be made longer, as its learning rate falls over "
+                "all of its epochs: train a new one, with these --epochs and another --output"
+            )
         if different:
             raise InputError(
                 f"{path} was made with {different[0]}: choose another --output, give --overwrite, "
                 "or give it the same settings"
             )
 
-    def create(self, config: Config, *, overwrite: bool) -> None:
-        """Make the folder with its config, unless it is there; with `overwrite`, empty it first."""
+    def create(self, config: Config, *, overwrite: bool) -> list[Path]:
+        """Make the folder with its config, unless it is there; with `overwrite`, empty it first.
+
+        Returns the folders that were not there, this one and those that it is in.
+        """
+        missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with lock(self.path):  # a run that is under way needs its files, the half-written ones too
@@ -105,6 +115,25 @@ class RunFolder:
         if not (self.path / CONFIG).is_file():
             write_json(self.path / CONFIG, dump(config))
         (self.path / FAILURE).unlink(missing_ok=True)
+        return missing
+
+    def is_empty(self) -> bool:
+        """Return whether no run has written anything here."""
+        return not any(path for pattern in WRITTEN for path in self.path.glob(pattern))
+
+    @contextmanager
+    def removed_unless(self, begun: Callable[[], bool], made: Iterable[Path]) -> Iterator[None]:
+        """Remove the run, and the folders `made` for it, if the block fails before the run has `begun`."""
+        try:
+            yield
+        except (Exception, KeyboardInterrupt):
+            if not begun():
+                self._clear()
+                (self.path / LOCK).unlink(missing_ok=True)
+                for folder in made:
+                    with suppress(OSError):  # somebody has put something else into it
+                        folder.rmdir()
+            raise
 
     def _clear(self) -> None:
         """Delete the run; what somebody else has put into the folder stays."""
@@ -189,13 +218,13 @@ def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
         yield Path(root), files
 
 
-def _differences(there: Any, wanted: Any, name: str = "") -> list[str]:
+def differences(there: Any, wanted: Any, name: str = "") -> list[str]:
     """Return a phrase for each setting in which two configs, as JSON, differ."""
     if isinstance(there, dict) and isinstance(wanted, dict):
         keys = [*there, *(key for key in wanted if key not in there)]
         return [
             phrase
             for key in keys
-            for phrase in _differences(there.get(key), wanted.get(key), f"{name}.{key}" if name else key)
+            for phrase in differences(there.get(key), wanted.get(key), f"{name}.{key}" if name else key)
         ]
     return [] if there == wanted else [f"{name} = {there}, not {wanted}"]

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from flatnext.config import Config
 from flatnext.errors import InputError
 from flatnext.files import write_atomically
-from flatnext.models import load_weights
+from flatnext.models import read_origin, read_weights
+from flatnext.runs.folder import differences
 
 
 def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, str]) -> None:
@@ -45,19 +48,40 @@ def save_checkpoint(
     remove_states(folder, keep=name)
 
 
-def load_checkpoint(folder: Path, model: nn.Module, device: torch.device) -> dict[str, Any] | None:
-    """Load the weights of the last checkpoint into `model` and return its state, or None if there is none yet."""
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What `last.safetensors` at `path` and the state beside it hold."""
+
+    path: Path
+    weights: dict[str, Tensor]
+    metadata: dict[str, Any]
+    state: dict[str, Any]
+
+    def require_config(self, config: Config) -> None:
+        """Raise `InputError` if the run was made with another config than this: it would go on as no run that was."""
+        origin = read_origin(self.metadata, self.path)
+        different = differences(origin.config.to_json(), config.to_json()) if origin else ["an unknown config"]
+        if different:
+            raise InputError(
+                f"{self.path} was trained with {'; '.join(different)} as config.json has it: put config.json back, or "
+                "start a run anew with another --output"
+            )
+
+
+def read_checkpoint(folder: Path, device: torch.device) -> Checkpoint | None:
+    """Return the last checkpoint of a run, its state on the device, or None if there is none yet."""
     path = folder / "last.safetensors"
     if not path.exists():
         return None
-    metadata = load_weights(path, model)
+    weights, metadata = read_weights(path)
     if "state" not in metadata:
         raise InputError(f"{path} is not the checkpoint of an unfinished run: start the run anew")
-    state = folder / metadata["state"]
+    file = folder / metadata["state"]
     try:
-        return torch.load(state, map_location=device, weights_only=True)
+        state = torch.load(file, map_location=device, weights_only=True)
     except Exception as error:  # torch.load raises many kinds on a damaged file
-        raise InputError(f"cannot read {state}: it is damaged or missing; start the run anew") from error
+        raise InputError(f"cannot read {file}: it is damaged or missing; start the run anew") from error
+    return Checkpoint(path=path, weights=weights, metadata=metadata, state=state)
 
 
 def remove_states(folder: Path, keep: str = "") -> None:

@@ -40,11 +40,14 @@ def train(
 
     Args:
         config: what to train; see `flatnext.config.recipes`.
-        output: the run folder. It may exist only if `resume` or `overwrite` is given.
+        output: the run folder. It may exist only if `resume` or `overwrite` is given. A run that fails before its first
+            step leaves none.
         data_dir: where the data set lies, or is downloaded to.
         device: `auto`, `cpu`, `cuda` …
         download: whether a missing data set may be fetched.
-        resume: go on from the folder's last checkpoint; on a CPU the weights end as if it had never stopped.
+        resume: go on from the folder's last checkpoint; on a CPU the weights end as if it had never stopped. The
+            config must be that of the checkpoint, its number of epochs too. The device, the number of processes and
+            where the data lie may change.
         overwrite: delete the run that the folder holds.
         display: where progress is shown; nowhere by default.
         command: what to note as the command of this session; by default the process's own.
@@ -70,11 +73,16 @@ def train(
             return result
         where = resolve_device(device)  # before anything is downloaded
         partition = processes.first_then_others(lambda: load_data(config, data_dir, download=download, progress=speaks))
+        for note in partition.notes:
+            display.say(note)
         keep_memory()
         run = RunState(config, folder, partition, where, processes)
-        processes.on_first(lambda: folder.create(config, overwrite=overwrite))
+        new = overwrite or folder.is_empty()
+        made = processes.on_first(lambda: folder.create(config, overwrite=overwrite))
         with contextlib.ExitStack() as stack:
             processes.on_first(lambda: stack.enter_context(folder.locked(launch())))
+            if new and processes.first:
+                stack.enter_context(folder.removed_unless(lambda: run.step > 0, made))
             run.load()
             if processes.first:
                 folder.keep_epochs(run.epoch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,12 +16,14 @@ from flatnext.device import dtype, place, resolve_precision
 from flatnext.errors import InputError
 from flatnext.evaluation import Predictor
 from flatnext.methods import bind
+from flatnext.models.weights import assign_weights
 from flatnext.processes import ALONE, Processes
+from flatnext.runs.fingerprint import DataFingerprint, change
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.scores import Scores
 from flatnext.schema import dump, parse
 from flatnext.training.average import WeightAverage
-from flatnext.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from flatnext.training.checkpoint import read_checkpoint, save_checkpoint, save_weights
 from flatnext.training.inputs import check_fit
 from flatnext.training.metric_sums import MetricSums, NonFiniteLossError
 from flatnext.training.optimizer import learning_rate, make_optimizer
@@ -97,6 +100,11 @@ class RunState:
         """Steps of the whole run."""
         return self.config.epochs * len(self.loader)
 
+    @cached_property
+    def fingerprint(self) -> DataFingerprint:
+        """The fingerprint of the data."""
+        return data.fingerprint(self.partition)
+
     def work(self, steps: int) -> float:
         """Return how much work the first steps of the run are: in proportion to the pixels of their images."""
         epochs, rest = divmod(steps, len(self.loader))
@@ -142,9 +150,13 @@ class RunState:
 
     def load(self) -> None:
         """Go on from the folder's last checkpoint, if there is one."""
-        state = load_checkpoint(self.folder.path, self.evaluated, self.device)
-        if state is None:
+        checkpoint = read_checkpoint(self.folder.path, self.device)
+        if checkpoint is None:
             return
+        state = checkpoint.state
+        checkpoint.require_config(self.config)
+        self.processes.on_first(lambda: self._require_same_data(state))
+        assign_weights(self.evaluated, checkpoint.weights, checkpoint.path)
         try:
             if self.average:
                 self.model.load_state_dict(state["weights"])
@@ -159,6 +171,19 @@ class RunState:
             raise InputError(f"the state of the run in {self.folder.path} is damaged: start the run anew") from error
         if self.best is not None and self.best.epoch == self.epoch and self.step_in_epoch == 0:
             self.save_best()  # a kill may have come between the checkpoint and this file
+
+    def _require_same_data(self, state: dict[str, Any]) -> None:
+        """Raise `InputError` if the run began with other images, labels, classes or another division than it has."""
+        before = parse(DataFingerprint | None, state.get("data"), "data", unknown="ignore")
+        if before is None and self.config.data.dataset == "folder":
+            words = "version 0.1.0 divided a folder in another way"
+        else:
+            words = change(before, self.fingerprint) if before else None
+        if words:
+            raise InputError(
+                f"the data are not those that the run in {self.folder.path} began with ({words}): restore them, or "
+                "start a run anew with another --output"
+            )
 
     def require_finite(self) -> None:
         """Raise `NonFiniteLossError` if the loss of a step of the epoch, a weight or a statistic is not finite."""
@@ -178,6 +203,7 @@ class RunState:
             "best": dump(self.best),
             "train_seconds": self.train_seconds,
             "metric_sums": self.metrics.state_dict(self.processes),
+            "data": dump(self.fingerprint),
         }
         if self.average:
             state["weights"] = self.model.state_dict()
@@ -202,4 +228,5 @@ class RunState:
             "mean": json.dumps(self.partition.normalization.mean),
             "std": json.dumps(self.partition.normalization.std),
             "step": str(self.step),
+            "data": json.dumps(dump(self.fingerprint)),
         }
