@@ -22,13 +22,25 @@ def warn_of_fallback(message: str) -> None:
     warnings.warn(message, FallbackWarning, stacklevel=3)
 
 
+FEW = 8
+"""Of so few names all are shown, unless one is very much like what was given."""
+
+
 def choose(name: object, names: Iterable[str]) -> str:
     """Return the remedy for an unknown name: `did you mean amp?`, or all `names` where none is like it."""
+    names = list(names)
+    close = alike(name, names, 0.8 if len(names) <= FEW else 0.65)
+    return f"did you mean {close}?" if close else f"choose one of {', '.join(names) or 'none'}"
+
+
+def alike(name: object, names: Iterable[str], cutoff: float = 0.65) -> str | None:
+    """Return which of `names` is most like a name, or None; case, `-` and `_` make no difference."""
     import difflib  # needed only where something is wrong
 
-    alike = {_plain(known): known for known in names}
-    close = difflib.get_close_matches(_plain(name), alike, n=1, cutoff=0.65)
-    return f"did you mean {alike[close[0]]}?" if close else f"choose one of {', '.join(alike.values()) or 'none'}"
+    word, plain = _plain(name), {_plain(known): known for known in names}
+    close = difflib.get_close_matches(word, plain, n=3, cutoff=cutoff)
+    close.sort(key=lambda other: other[:1] != word[:1])  # most slips are not in the first letter
+    return plain[close[0]] if close else None
 
 
 def _plain(name: object) -> str:

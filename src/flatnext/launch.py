@@ -21,6 +21,14 @@ def rank_and_count() -> tuple[int, int]:
     return (rank, count) if 0 <= rank < count else (0, 1)
 
 
+def is_first() -> bool:
+    """Return whether this process is the only one, or the first of several, which alone speaks."""
+    try:
+        return rank_and_count()[0] == 0
+    except InputError:  # which is to be shown
+        return True
+
+
 def ignored() -> str | None:
     """Return a line on variables of torchrun's that this process ignores; None where there are none."""
     given = [f"{name}={os.environ[name]}" for name in ("RANK", "WORLD_SIZE") if os.environ.get(name)]

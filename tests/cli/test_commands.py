@@ -10,7 +10,8 @@ import pytest
 from tiny import TINY_FLAGS
 
 from flatnext import cli
-from flatnext.config import RENAMED
+from flatnext.config import MODELS, RECIPES, RENAMED
+from flatnext.errors import warn_of_fallback
 from flatnext.versions import version_of
 
 
@@ -59,7 +60,23 @@ def test_a_version_of_what_is_not_installed():
     ("arguments", "hint"),
     [
         (["train", "--amp"], "--method amp; mixed precision is --precision bf16"),
-        (["train", "--learning-rate=0.1"], "give --lr"),
+        (["train", "--learning-rate=0.1"], "did you mean --lr?"),
+        (["train", "--batch", "4"], "did you mean --batch-size?"),
+        (["train", "--batch_size=4"], "did you mean --batch-size?"),
+        (["train", "--gpu"], "did you mean --device cuda?"),
+        (["train", "--epoch", "3"], "did you mean --epochs?"),
+        (["train", "--data", "pictures"], "did you mean --data-dir (the folder) or --dataset (its name)?"),
+        (["train", "--optimizer", "adam"], "the optimizer is SGD"),
+        (["train", "--recipe", "quikc"], "did you mean quick?"),
+        (["train", "--recipe", "quick+AMP"], "did you mean quick"),
+        (["train", "--model", "resnet29"], "did you mean resnext29?"),
+        (["train", "--method", "AMP"], "did you mean amp?"),
+        (["train", "quick"], "did you mean --recipe quick?"),
+        (["train", "resnet30"], "did you mean --model resnet30?"),
+        (["study", "--recipes", "sgd", "apm"], "did you mean amp?"),
+        (["study", "--method", "amp"], "did you mean --recipes sgd amp"),
+        (["study", "--seed", "3"], "did you mean --seeds?"),
+        (["trian"], "did you mean train?"),
         (["train", "--seed", "1", "--num-workers", "4"], "leave it out"),
         (["evaluate", "runs/x", "--images", "50"], "it is a flag of flatnext evidence"),
         (["train", "--no-graph"], "it is now called --no-cuda-graph"),
@@ -71,6 +88,18 @@ def test_flags_by_other_names_get_a_hint(run, arguments, hint):
     status, out, err = run(*arguments)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert hint in err
+    prog = "flatnext" if arguments == ["trian"] else f"flatnext {arguments[0]}"
+    assert err.startswith(f"{prog}: error: ")
+    assert err.endswith(f"(see {prog} --help)\n")
+
+
+@pytest.mark.parametrize(("command", "names"), [("recipes", RECIPES), ("models", MODELS)])
+def test_what_can_be_named_is_listed_with_a_line_each(run, command, names):
+    status, out, _ = run(command)
+    lines = out.splitlines()[: len(names)]
+    assert status == 0
+    assert [line.split()[0] for line in lines] == list(names)
+    assert all(len(line.split()) > 2 for line in lines)
 
 
 def test_weights_lists_what_ships(run):
@@ -103,7 +132,7 @@ BAD = [
     (["train", "--epoch", "3"], "--epoch"),
     (["study", "--seed", "3"], "--seed"),
     (["study", "--seeds", "0", "--dataset", "digits"], "seeds is 0"),
-    (["train", "--recipe", "quick", "--stem", "4000", "--blocks", "9,9,9"], "parameter_budget"),
+    (["train", "--recipe", "quick", "--model", "resnext29", "--stem", "4000", "--blocks", "9,9,9"], "parameter_budget"),
     (["train", "--recipe", "quick", "--device", "abacus"], "abacus"),
     (["train", "--no-download", "--data-dir", "nowhere"], "nowhere"),
     (["train", "--no-download", "--data-dir", "nowhere", "--device", "abacus"], "abacus"),
@@ -158,3 +187,9 @@ def test_bad_input_is_one_line_and_status_2(run, tmp_path, arguments, message):
     assert err.count("\n") == 1, err
     assert message in err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_fallback_is_a_line_of_standard_error(monkeypatch, capsys):
+    monkeypatch.setattr(cli.weights, "run", lambda options: warn_of_fallback("it is slower") or 0)
+    assert cli.main(["weights"]) == 0
+    assert capsys.readouterr().err == "flatnext: warning: it is slower\n"

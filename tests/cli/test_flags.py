@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 
 import pytest
 
-from flatnext.cli.flags import add_setting_flags, setting_overrides
+from flatnext import cli
+from flatnext.cli.flags import add_setting_flags, path, setting_overrides
 from flatnext.config import METHODS, MODELS, RECIPES, Config, recipe
 
 
@@ -37,20 +40,66 @@ def test_the_model_flag_names_a_model_that_other_flags_change():
     assert Config().override(given).model == replace(MODELS["resnext11"], stem=16)
 
 
-def test_the_help_names_the_defaults_of_each_method():
-    parser = argparse.ArgumentParser()
-    add_setting_flags(parser, "method")
-    text = " ".join(parser.format_help().split())
-    assert "(default: sam 0.05, asam 2)" in text
-    assert "--m-sharpness, --no-m-sharpness" in text
+def help_of(run, *arguments):
+    """Return the help of a command in one line."""
+    status, out, _ = run(*arguments, "--help")
+    assert status == 0
+    return re.sub(r"(\w-) ", r"\1", " ".join(out.split()))  # the help breaks lines after a hyphen
 
 
-def test_flags_that_replace_settings_of_a_run_name_no_defaults():
-    parser = argparse.ArgumentParser()
-    add_setting_flags(parser, "data", "model", of_run=True)
-    text = " ".join(parser.format_help().split())
-    assert text.count("(default: as in training)") == 2
-    assert "(default cifar10)" not in text
+@pytest.mark.parametrize(
+    ("arguments", "texts"),
+    [
+        (["train"], ["0: none (sgd: 16)", "warm-up from zero (sgd: 1)", "(--method sam: 0.05; --method asam: 2)"]),
+        (["train", "--recipe", "amp"], ["(amp: 0.3)", "(amp: 0.5)", "training method (amp: amp)"]),
+        (
+            ["train", "--recipe=quick-amp"],
+            ["(quick-amp: digits)", f"(quick-amp: {recipe('quick-amp').method.epsilon:g})"],
+        ),
+        (["train", "--dataset", "digits"], ["0: none (quick: 0)"]),
+        (["train", "--method", "amp"], ["(sgd+amp: 0.5)"]),
+        (["study"], ["0: none (sgd, amp: 16)", "(amp: 0.3)", "(sam: 0.05; asam: 2)"]),
+        (["study", "--recipes", "best", "--recipes", "amp"], ["0: none (best: 8; amp: 16)", "(best: 0.1; amp: 0.3)"]),
+        (["summary"], ["(default: 32)"]),
+    ],
+    ids=" ".join,
+)
+def test_the_help_shows_the_values_of_the_recipe_that_would_run(run, arguments, texts):
+    text = help_of(run, *arguments)
+    for expected in texts:
+        assert expected in text
+
+
+@pytest.mark.parametrize("flag", ["--config", "--resume"])
+def test_the_help_shows_no_values_where_a_run_has_them(run, flag):
+    text = help_of(run, "train", flag, "runs/x")
+    assert text.count("(default: as in training)") == 6
+    assert "sgd: " not in text
+
+
+def test_every_flag_that_takes_several_values_adds_them_up():
+    commands = cli.make_parser()._subparsers._group_actions[0].choices
+    several = [
+        action
+        for command in commands.values()
+        for action in command._actions
+        if action.option_strings and action.nargs in ("+", "*") and "--parts" not in action.option_strings
+    ]
+    assert len(several) >= 8
+    for action in several:
+        assert isinstance(action, argparse._ExtendAction), action.option_strings
+    options = cli.make_parser().parse_args(["study", "--recipes", "sgd", "--recipes", "amp", "sam"])
+    assert options.recipes == ["sgd", "amp", "sam"]
+
+
+def test_every_path_expands_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    commands = cli.make_parser()._subparsers._group_actions[0].choices
+    types = [action.type for command in commands.values() for action in command._actions]
+    assert Path not in types
+    assert types.count(path) >= 15
+    options = cli.make_parser().parse_args(["train", "--output=~/x y"])
+    assert options.output == Path("/home/somebody/x y")
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from flatnext.bench.plan import METHODS, ON_THE_MODEL, PARTS, BenchPlan
-from flatnext.cli.flags import add_flags_of, add_setting_flags, given, setting_overrides
+from flatnext.cli.flags import add_flags_of, add_setting_flags, given, path, setting_overrides
 from flatnext.config import RECIPES, Config
 from flatnext.config.setting import require
 
@@ -28,13 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `bench`. Flags of the plan that are not given are absent when parsed."""
 
     def names(flag: str, help: str, **options: Any) -> None:
-        parser.add_argument(flag, nargs="+", default=argparse.SUPPRESS, help=help, **options)
+        parser.add_argument(flag, nargs="+", action="extend", default=argparse.SUPPRESS, help=help, **options)
 
     names("--parts", "what to measure (default training inference memory)", choices=PARTS)
     names("--methods", "methods to train with besides sgd (default: all)", choices=METHODS, metavar="NAME")
     names("--recipes", "recipes to train with as well, at the same size", choices=RECIPES, metavar="NAME")
     add_flags_of(BenchPlan, parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements to this file")
+    parser.add_argument("--json", type=path, metavar="FILE", help="write all measurements to this file")
     add_setting_flags(parser, "model", without=["parameter_budget"])
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, setting_overrides
+from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, path, setting_overrides
 from flatnext.config import Config
 
 HELP = "download, check and describe a data set"
@@ -17,7 +16,7 @@ NOT_SHOWN = ("early_sizes", "mixup", "cutmix", "train_images", "validation", "sp
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `data`."""
     parser.add_argument(
-        "--samples", type=Path, metavar="FILE", help="write a picture of sample images, plain and augmented"
+        "--samples", type=path, metavar="FILE", help="write a picture of sample images, plain and augmented"
     )
     add_place_flags(parser)
     add_setting_flags(parser, "data", without=NOT_SHOWN)

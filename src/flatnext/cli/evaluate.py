@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
-from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, setting_overrides
+from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, path, setting_overrides
+from flatnext.progress import printable
 
 HELP = "compute loss and accuracy of trained weights"
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--test-set",
-        type=Path,
+        type=path,
         metavar="PATH",
         help="score other images of the same classes instead: a folder of CLASS/*.png, an .npz file, or the .npy "
         "files of CIFAR-10.1",
@@ -32,14 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, with the confusion matrix")
     parser.add_argument("--parts", nargs="*", action=_MovedToEvidence, help=argparse.SUPPRESS)
     add_place_flags(parser)
-    add_setting_flags(parser, "data", "model", without=TRAINING_ONLY, of_run=True)
+    add_setting_flags(parser, "data", "model", without=TRAINING_ONLY, defaults=None)
 
 
 def add_weights_arguments(parser: argparse.ArgumentParser, besides: str = "") -> None:
     """Add the arguments that name the weights and the precision, which `evidence` has too; `besides` ends a help."""
     parser.add_argument(
         "path",
-        type=Path,
+        type=path,
         metavar="PATH|NAME",
         help="run folder; weights file (of a run, or a checkpoint of the baseline paper's code); or a name that "
         f"`flatnext weights` lists{besides}",
@@ -76,12 +76,18 @@ def run(options: argparse.Namespace) -> int:
 
 def format_scores(scores: dict[str, Any]) -> str:
     """Return the scores as text, with the accuracy of each class."""
+    loss = "not finite" if scores["loss"] is None else format(scores["loss"], ".4f")
     lines = [
-        f"{scores['weights']} on {scores['count']:,} {scores['split']} images ({scores['precision']})",
-        f"accuracy {scores['accuracy']:.2%}, loss {scores['loss']:.4f}",
+        f"{printable(scores['weights'])} on {scores['count']:,} {scores['split']} images ({scores['precision']})",
+        f"accuracy {scores['accuracy']:.2%}, loss {loss}",
     ]
+    if scores["not_finite"]:
+        lines.append(
+            f"the outputs for {scores['not_finite']:,} images are not finite, and count as wrong: the training "
+            "diverged; choose another --checkpoint, or train again with a lower --lr"
+        )
     for index, (name, row) in enumerate(zip(scores["classes"], scores["confusion"], strict=True)):
-        lines.append(f"  {name:<16} {row[index] / max(sum(row), 1):8.2%} of {sum(row):,}")
+        lines.append(f"  {printable(name):<16} {row[index] / max(sum(row), 1):8.2%} of {sum(row):,}")
     return "\n".join(lines)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from flatnext.cli.evaluate import TRAINING_ONLY, add_weights_arguments, overrides_of
-from flatnext.cli.flags import add_flags_of, add_place_flags, add_setting_flags, data_dir, given
+from flatnext.cli.flags import add_flags_of, add_place_flags, add_setting_flags, data_dir, given, path
 from flatnext.cli.report import write
 from flatnext.errors import InputError
 from flatnext.evidence.plan import NAMES, EvidencePlan
@@ -20,25 +19,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = f"{parser.description} The results are kept in RUN/evidence.json: docs/evidence.md."
     add_weights_arguments(parser, "; or a study, of which every run is measured")
     parser.add_argument(
-        "--measurements", nargs="+", default=["all"], metavar="NAME", help=f"{', '.join(NAMES)} (default: all of them)"
+        "--measurements",
+        nargs="+",
+        action="extend",
+        metavar="NAME",
+        help=f"{', '.join(NAMES)} (default: all of them)",
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="file of the results (default RUN/evidence.json)")
+    parser.add_argument("--output", type=path, metavar="FILE", help="file of the results (default RUN/evidence.json)")
     parser.add_argument("--overwrite", action="store_true", help="measure again what is there already")
     parser.add_argument(
         "--test-set",
-        type=Path,
+        type=path,
         nargs="+",
+        action="extend",
         default=[],
         metavar="PATH",
         help="score other test sets of the same classes as well: folders of CLASS/*.png, .npz files, or the .npy files "
         "of CIFAR-10.1",
     )
     parser.add_argument(
-        "--cifar10-c", type=Path, metavar="DIR", help="corruptions: also measure on the published CIFAR-10-C in DIR"
+        "--cifar10-c", type=path, metavar="DIR", help="corruptions: also measure on the published CIFAR-10-C in DIR"
     )
     add_flags_of(EvidencePlan, parser.add_argument_group("measurements"))
     add_place_flags(parser)
-    add_setting_flags(parser, "data", "model", without=TRAINING_ONLY, of_run=True)
+    add_setting_flags(parser, "data", "model", without=TRAINING_ONLY, defaults=None)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -54,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     for folder in folders:
         file = gather(
             folder,
-            options.measurements,
+            options.measurements or ["all"],
             plan,
             output=options.output,
             checkpoint=options.checkpoint,

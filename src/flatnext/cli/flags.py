@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from flatnext.config import METHODS, MODELS, Config, Data, Model, Optimizer, Schedule, named_model
-from flatnext.config.setting import described, type_hints
+from flatnext.config import METHODS, MODELS, Config, Data, Model, Optimizer, Schedule, model_name, named_model
+from flatnext.config.setting import described, show, type_hints
+from flatnext.errors import InputError
 
 GROUPS: dict[str, tuple[Any, ...]] = {
     "run": (Config,),
@@ -22,39 +23,82 @@ GROUPS: dict[str, tuple[Any, ...]] = {
     "method": tuple(METHODS.values()),
 }
 
-ABOUT_DEFAULTS = (
-    "Settings that you give replace those of the recipe; a default below applies where the recipe has no other value."
-)
+DEFAULTS = {"default": Config()}
+"""The defaults that a help shows where no recipe plays a part."""
+
+
+def path(text: str) -> Path:
+    """Return a path that was typed; `~` at its start is the home folder, also where no shell has seen to it."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"{text!r} names the home folder of nobody: give another path") from None
+
+
+def known(check: Callable[[str], object]) -> Callable[[str], str]:
+    """Return a function that reads a name, which is wrong where `check` raises `InputError`."""
+
+    def read(name: str) -> str:
+        try:
+            check(name)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return name
+
+    return read
+
+
+def peek(typed: Sequence[str], **flags: str | None) -> argparse.Namespace:
+    """Return what was typed after some flags, by their names and with their `nargs`, whatever else was typed."""
+    scanner = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name, nargs in flags.items():
+        scanner.add_argument(f"--{name}", nargs=nargs, action="extend" if nargs else "store")
+    try:
+        return scanner.parse_known_args(typed)[0]
+    except (argparse.ArgumentError, SystemExit):  # the parser of the command will say what is wrong
+        return argparse.Namespace(**dict.fromkeys(flags))
 
 
 def add_setting_flags(
-    parser: argparse.ArgumentParser, *groups: str, without: Collection[str] = (), of_run: bool = False
+    parser: argparse.ArgumentParser,
+    *groups: str,
+    without: Collection[str] = (),
+    defaults: Mapping[str, Config] | None = DEFAULTS,
+    methods: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> None:
     """Add a flag for every setting of these groups (default: all). A flag that is not given is absent when parsed.
 
-    With `of_run` the flags replace settings of a trained run, and the help names no defaults.
+    The help shows the values that the settings have in `defaults`, by what these are called; of a setting that none of
+    them has, those of `methods`. With None the flags replace settings of a trained run, and the help shows no values.
     """
+    values = {label: config.flat() | {"model": model_name(config.model)} for label, config in (defaults or {}).items()}
+    others = {label: vars(method) for label, method in methods.items()}
+
+    def note(name: str) -> str:
+        return _note(name, values) or _note(name, others)
+
     for title in groups or GROUPS:
-        group = parser.add_argument_group(f"{title} (default: as in training)" if of_run else title)
+        group = parser.add_argument_group(title if defaults is not None else f"{title} (default: as in training)")
         if title == "model":
-            text = f"named model, of which the flags below change parts: {', '.join(MODELS)}"
-            group.add_argument("--model", choices=MODELS, default=argparse.SUPPRESS, metavar="NAME", help=text)
+            text = f"named model, of which the flags below change parts: {', '.join(MODELS)}{note('model')}"
+            group.add_argument("--model", type=known(named_model), default=argparse.SUPPRESS, metavar="NAME", help=text)
         if title == "method" and "method" not in without:
-            group.add_argument("--method", choices=METHODS, default=argparse.SUPPRESS, help="training method")
+            text = f"training method{note('method')}"
+            group.add_argument("--method", choices=METHODS, default=argparse.SUPPRESS, help=text)
         seen = set(without)  # methods share settings
         for kind in GROUPS[title]:
             hints = type_hints(kind)
             for item, _ in described(kind):
                 if item.name not in seen:
                     seen.add(item.name)
-                    note = "" if of_run else _default_note(item)
-                    _add_flag(group, f"setting_{item.name}", item, hints[item.name], note)
+                    _add_flag(group, f"setting_{item.name}", item, hints[item.name], note(item.name))
 
 
 def add_flags_of(kind: Any, parser: argparse._ActionsContainer) -> None:
     """Add a flag for every setting of a dataclass that is no part of a config; lists are given with spaces between."""
     for item, _ in described(kind):
-        _add_flag(parser, item.name, item, type_hints(kind)[item.name], _default_note(item, " "), spaces=True)
+        note = "" if item.default is None else f" (default: {show(item.default, ' ')})"
+        _add_flag(parser, item.name, item, type_hints(kind)[item.name], note, spaces=True)
 
 
 def given(kind: Any, options: argparse.Namespace) -> dict[str, Any]:
@@ -80,7 +124,7 @@ def add_place_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("data folder and device")
     group.add_argument(
         "--data-dir",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="data folder (default: the one that the run was trained with, or .data)",
     )
@@ -90,13 +134,17 @@ def add_place_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1 ... (default auto)")
 
 
-def data_dir(options: argparse.Namespace, path: Path | None = None) -> Path:
-    """Return the data folder: by the flag, or where the run at `path` (a run folder or its weights) had its data."""
-    if options.data_dir is None and path is not None:
+def data_dir(options: argparse.Namespace, run: Path | None = None) -> Path:
+    """Return the data folder: by the flag, or where `run` (a run folder, or a file in one) had the same data set."""
+    known = None
+    if options.data_dir is None and run is not None:
         from flatnext.runs.folder import RunFolder
 
-        return RunFolder(path if path.is_dir() else path.parent).data_dir() or Path(".data")
-    return options.data_dir or Path(".data")
+        folder = RunFolder(run if run.is_dir() else run.parent)
+        dataset = getattr(options, "setting_dataset", None)
+        if dataset is None or (folder.started() and folder.config().data.dataset == dataset):
+            known = folder.data_dir()
+    return options.data_dir or known or Path(".data")
 
 
 def _add_flag(
@@ -111,17 +159,19 @@ def _add_flag(
         choices = typing.get_args(kind)
         group.add_argument(flag, type=type(choices[0]), choices=choices, **options)
     elif spaces and typing.get_origin(kind) is tuple:
-        group.add_argument(flag, nargs="*", type=typing.get_args(kind)[0], metavar="X", **options)
+        group.add_argument(flag, nargs="*", action="extend", type=typing.get_args(kind)[0], metavar="X", **options)
     else:
         group.add_argument(flag, type=_reader(kind), metavar=_metavar(kind), **options)
 
 
-def _default_note(item: Field[Any], between: str = ",") -> str:
-    """Return a note on the default; methods that share a setting may have different ones."""
-    defaults = {m: f.default for m, kind in METHODS.items() for f in fields(kind) if f.name == item.name}
-    if len(set(defaults.values())) > 1:
-        return f" (default: {', '.join(f'{method} {_show(value)}' for method, value in defaults.items())})"
-    return "" if item.default is None else f" (default {_show(item.default, between)})"
+def _note(name: str, values: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a note on the values of a setting: ` (sgd, amp: 16)`, or ` (sam: 0.05; asam: 2)`; empty without any."""
+    labels: dict[str, list[str]] = {}
+    for label, settings in values.items():
+        if settings.get(name) is not None:
+            labels.setdefault(show(settings[name]), []).append(label)
+    texts = [f"{', '.join(which)}: {value}" for value, which in labels.items()]
+    return f" ({'; '.join(texts)})" if texts else ""
 
 
 def _reader(kind: Any) -> Callable[[str], Any]:
@@ -151,11 +201,3 @@ def _without_none(kind: Any) -> tuple[Any, bool]:
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return next(k for k in typing.get_args(kind) if k is not type(None)), True
     return kind, False
-
-
-def _show(value: Any, between: str = ",") -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return between.join(map(_show, value)) if isinstance(value, tuple) else str(value)

@@ -10,12 +10,28 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+import warnings
 from collections.abc import Collection, Sequence
 from types import ModuleType
+from typing import Any
 
-from flatnext.cli import bench, data, evaluate, evidence, pack, report, study, summary, train, weights
-from flatnext.cli.parser import Parser, VersionAction, is_first_process
-from flatnext.errors import InputError
+from flatnext.cli import (
+    bench,
+    data,
+    evaluate,
+    evidence,
+    models,
+    pack,
+    recipes,
+    report,
+    study,
+    summary,
+    train,
+    weights,
+)
+from flatnext.cli.parser import Parser, VersionAction
+from flatnext.errors import FallbackWarning, InputError
+from flatnext.launch import is_first
 
 COMMANDS: dict[str, ModuleType] = {
     "study": study,
@@ -24,6 +40,8 @@ COMMANDS: dict[str, ModuleType] = {
     "evidence": evidence,
     "report": report,
     "bench": bench,
+    "recipes": recipes,
+    "models": models,
     "summary": summary,
     "weights": weights,
     "pack": pack,
@@ -34,8 +52,9 @@ COMMANDS: dict[str, ModuleType] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 done, 1 a run failed, 2 bad input, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = make_parser(arguments[:1]).parse_args(arguments)
+    options = make_parser(arguments[:1], arguments[1:]).parse_args(arguments)
     options.command_line = shlex.join(["flatnext", *arguments])
+    warnings.showwarning = _show_warning
     try:
         return COMMANDS[options.command].run(options)
     except InputError as error:
@@ -53,10 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(str(error) or "interrupted", status=130)
 
 
-def make_parser(names: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+def make_parser(names: Collection[str] = tuple(COMMANDS), typed: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Return the parser of the command line; `command` of what it parses is the command's name.
 
-    Only the commands in `names` get their flags: making all of them takes longer than to print a help.
+    Only the commands in `names` get their flags: making all of them takes longer than to print a help. That shows the
+    defaults with what is `typed` after the command.
     """
     description = "Train small image classifiers, plainly or with perturbed weights or inputs, and compare the results."
     parser = Parser(prog="flatnext", description=description)
@@ -66,12 +86,24 @@ def make_parser(names: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentPa
         text = command.HELP
         usage = f"flatnext {name} [options]"
         subparser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", usage=usage)
+        subparser.typed = typed
         if name in names:
             command.add_arguments(subparser)
     return parser
 
 
+_show_by_python = warnings.showwarning
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """Show a fallback of this package as one line, once for all processes, and another warning as Python does."""
+    if not issubclass(category, FallbackWarning):
+        _show_by_python(message, category, *place)
+    elif is_first():
+        print(f"flatnext: warning: {message}", file=sys.stderr)
+
+
 def _fail(message: str, status: int = 2) -> int:
-    if is_first_process():
+    if is_first():
         print(f"flatnext: {message}", file=sys.stderr)
     return status

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from flatnext.cli.flags import add_place_flags, data_dir
+from flatnext.cli.flags import add_place_flags, data_dir, path
 
 HELP = "turn a finished run into a small weights file with a model card"
 
@@ -13,13 +12,13 @@ HELP = "turn a finished run into a small weights file with a model card"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `pack`."""
     parser.usage = "flatnext pack RUN --name NAME [options]"
-    parser.add_argument("folder", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("folder", type=path, metavar="RUN", help="run folder")
     parser.add_argument(
         "--name", required=True, metavar="NAME", help="MODEL-DATASET-VARIANT, such as resnext29-cifar10-cpu"
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="where to write (default: ./weights; in a clone of the repository, the package's own weights)",
     )

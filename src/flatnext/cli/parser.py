@@ -1,18 +1,58 @@
-"""The parser of the command line: errors in one line, hints for flags of other names, no abbreviations."""
+"""The parser of the command line: errors in one line with what was meant, no abbreviations."""
 
 from __future__ import annotations
 
 import argparse
-import os
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from flatnext.config import RENAMED
+from flatnext.config import METHODS, MODELS, RECIPES, RENAMED
+from flatnext.errors import alike, choose
+from flatnext.launch import is_first
 
-# What users of other libraries try first, and what a flag is called now.
+# What users of other libraries try first, by what it is called here: shown where the command has that flag.
+SYNONYMS = {
+    "--batch": "--batch-size",
+    "--bs": "--batch-size",
+    "-b": "--batch-size",
+    "--learning-rate": "--lr",
+    "--wd": "--weight-decay",
+    "--scheduler": "--schedule",
+    "--lr-schedule": "--schedule",
+    "--lr-scheduler": "--schedule",
+    "--gpu": "--device cuda",
+    "--gpus": "--device cuda",
+    "--cuda": "--device cuda",
+    "--cpu": "--device cpu",
+    "--fp16": "--precision bf16",
+    "--bf16": "--precision bf16",
+    "--data": "--data-dir (the folder) or --dataset (its name)",
+    "--data-path": "--data-dir",
+    "--data-root": "--data-dir",
+    "--root": "--data-dir",
+    "--arch": "--model",
+    "--network": "--model",
+    "--backbone": "--model",
+    "--img-size": "--image-size",
+    "--imgsz": "--image-size",
+    "--size": "--image-size",
+    "--outdir": "--output",
+    "--save-dir": "--output",
+    "--log-dir": "--output",
+    "--name": "--output",
+    "--checkpoint": "--resume DIR",
+    "--continue": "--resume DIR",
+    "--force": "--overwrite",
+    "--accumulation-steps": "--grad-accum-steps",
+    "--accum-iter": "--grad-accum-steps",
+    "--subset": "--train-images",
+    "--method": "--recipes sgd amp (each with its method; sgd+sam is sgd with another)",
+}
+
 HINTS = {
     "--amp": "AMP is adversarial model perturbation here: --method amp; mixed precision is --precision bf16",
-    "--fp16": "give --precision bf16",
-    "--learning-rate": "give --lr",
+    "--optimizer": "the optimizer is SGD, with --lr, --momentum and --weight-decay; --method says how it perturbs",
+    "--opt": "the optimizer is SGD, with --lr, --momentum and --weight-decay; --method says how it perturbs",
     "--workers": "leave it out: the data are kept on the device",
     "--num-workers": "leave it out: the data are kept on the device",
     **dict.fromkeys(
@@ -26,19 +66,57 @@ HINTS = {
     },
 }
 
+NAMES = {"--recipe": RECIPES, "--recipes": RECIPES, "--model": MODELS, "--method": METHODS}
+"""Flags that take a name, which is often given alone."""
+
 
 class Parser(argparse.ArgumentParser):
-    """Reports errors in one line. Takes no abbreviations, which would break in scripts when a flag is added."""
+    """Reports errors in one line. Takes no abbreviations, which would break in scripts when a flag is added.
+
+    `typed` are the arguments that it will parse: the defaults that a help shows depend on them.
+    """
+
+    typed: Sequence[str] = ()
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse the arguments. One that is unknown is an error here, so that a command names its own help."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            hints = [hint for argument in unknown if (hint := self._hint(argument.partition("=")[0]))]
+            self.error(": ".join([f"unrecognized arguments: {' '.join(unknown)}", *hints[:1]]))
+        return options, unknown
+
     def error(self, message: str) -> NoReturn:
-        """Print what is wrong in one line, with a hint where there is one, and exit with status 2."""
-        _, _, unknown = message.partition("unrecognized arguments: ")
-        hints = [HINTS[flag] for argument in unknown.split() if (flag := argument.partition("=")[0]) in HINTS]
-        message = ": ".join([message, *hints[:1]])
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n" if is_first_process() else None)
+        """Print what is wrong in one line, and exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n" if is_first() else None)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"{value!r} is unknown: {choose(value, map(str, action.choices))}")
+
+    def _hint(self, argument: str) -> str | None:
+        """Return what was probably meant by an argument that this command does not have."""
+        if argument in HINTS:
+            return HINTS[argument]
+        flags = self._option_string_actions
+        meant = SYNONYMS.get(argument)
+        if meant is None or meant.split()[0] not in flags:
+            meant = self._flag_like(argument) if argument.startswith("-") else self._flag_for(argument)
+        return f"did you mean {meant}?" if meant else None
+
+    def _flag_like(self, argument: str) -> str | None:
+        known = [flag for flag in self._option_string_actions if flag.startswith("--")]
+        return " or ".join(flag for flag in known if flag.startswith(argument)) or alike(argument, known, 0.7)
+
+    def _flag_for(self, name: str) -> str | None:
+        """Return the flag that takes a name, with it."""
+        for flag, names in NAMES.items():
+            if flag in self._option_string_actions and name in names:
+                return f"{flag} {name}"
+        return None
 
 
 class VersionAction(argparse.Action):
@@ -53,8 +131,3 @@ class VersionAction(argparse.Action):
 
         print(f"flatnext {version_of('flatnext')}")
         parser.exit(0)
-
-
-def is_first_process() -> bool:
-    """Return whether this process is the only one, or the first of several, which alone prints."""
-    return os.environ.get("RANK", "0") == "0"

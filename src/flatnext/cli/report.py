@@ -6,14 +6,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from flatnext.cli.flags import path
+
 HELP = "write report.html and report.md again from the runs on disk"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `report`."""
     parser.usage = "flatnext report DIR [DIR ...] [options]"
-    parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="study folders or run folders")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: the first folder)")
+    parser.add_argument("folders", nargs="+", type=path, metavar="DIR", help="study folders or run folders")
+    parser.add_argument("--output", type=path, metavar="DIR", help="where to write (default: the first folder)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,53 +3,88 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from flatnext.cli.flags import ABOUT_DEFAULTS, add_place_flags, add_setting_flags, data_dir, setting_overrides
+from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, known, path, peek, setting_overrides
+from flatnext.cli.parser import Parser
 from flatnext.cli.report import write
-from flatnext.config import RECIPES, Config, Model, recipe
+from flatnext.config import METHODS, RECIPES, Config, Model, default_recipes, named_model, recipe
 from flatnext.errors import InputError
+from flatnext.launch import rank_and_count
 
 HELP = "train several recipes with several seeds each, and write a report that compares them"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the flags of `study`."""
-    parser.description = f"{parser.description} {ABOUT_DEFAULTS}"
+    parser.description = (
+        f"{parser.description} A setting that is not given is the recipe's, here in brackets after the names of the "
+        "recipes; --recipes NAME NAME --help shows those of others."
+    )
     parser.add_argument(
         "--recipes",
         nargs="+",
+        action="extend",
+        type=known(recipe),
         metavar="NAME",
         help="recipes to compare, the baseline first (default sgd amp; with --dataset digits, quick quick-amp): "
-        + ", ".join(RECIPES),
+        f"{', '.join(RECIPES)}; or RECIPE+METHOD, such as quick+sam (flatnext recipes)",
     )
     parser.add_argument(
-        "--models", nargs="+", metavar="NAME", help="train each recipe with each of these models (docs/models.md)"
+        "--models",
+        nargs="+",
+        action="extend",
+        type=known(named_model),
+        metavar="NAME",
+        help="train each recipe with each of these models (flatnext models)",
     )
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="number of seeds (default 5)")
     parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="first seed (default 0)")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="study folder (default studies/DATASET)")
+    parser.add_argument(
+        "--contrasts",
+        nargs="+",
+        action="extend",
+        metavar="RECIPE:BASELINE",
+        help="what to compare, such as amp:sgd amp:rmp (default: each method with plain SGD of the same epochs, and of "
+        "the same passes where there is one)",
+    )
+    parser.add_argument(
+        "--equal-compute",
+        action="store_true",
+        help="also train plain SGD with as many passes as the dearest method, as recipe sgd-2x",
+    )
+    parser.add_argument("--output", type=path, metavar="DIR", help="study folder (default studies/DATASET)")
     parser.add_argument("--overwrite", action="store_true", help="train everything again, also finished runs")
     add_place_flags(parser)
-    add_setting_flags(parser, without=["seed", "method"])
+    methods = {name: recipe(name).method for name in METHODS}
+    add_setting_flags(parser, without=["seed", "method"], defaults=_defaults(parser.typed), methods=methods)
+
+
+def _defaults(typed: Sequence[str]) -> dict[str, Config]:
+    """Return the recipes that would be compared, by name."""
+    options = peek(typed, recipes="+", dataset=None)
+    try:
+        return {name: recipe(name) for name in options.recipes or default_recipes(options.dataset)}
+    except InputError:  # said when it is parsed
+        return {name: recipe(name) for name in default_recipes(None)}
 
 
 def run(options: argparse.Namespace) -> int:
     """Train what is not finished, and write the report. Status 1: a run failed."""
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    if rank_and_count()[1] > 1:
         raise InputError("a study runs in one process: use torchrun with train, then flatnext report")
     configs = _configs(options)
     output = options.output or Path("studies") / configs[0].data.dataset
 
     from flatnext.progress import ConsoleDisplay
-    from flatnext.study.plan import make_plan
+    from flatnext.study.plan import make_plan, parse_contrasts
     from flatnext.study.runner import run_study
 
     failures = run_study(
-        make_plan(configs, options.seeds, options.first_seed),
+        make_plan(configs, options.seeds, options.first_seed, parse_contrasts(options.contrasts or ())),
         output,
         data_dir=data_dir(options),
         device=options.device,
@@ -65,11 +100,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _configs(options: argparse.Namespace) -> list[Config]:
-    from flatnext.study.plan import override_each, with_models
+    from flatnext.study.plan import override_each, with_equal_compute, with_models
 
     overrides = setting_overrides(vars(options))
-    pair = ["quick", "quick-amp"] if overrides.get("dataset") == "digits" else ["sgd", "amp"]
-    configs = override_each([recipe(name) for name in options.recipes or pair], overrides)
+    names = options.recipes or default_recipes(overrides.get("dataset"))
+    configs = override_each([recipe(name) for name in names], overrides)
+    if options.equal_compute:
+        configs = with_equal_compute(configs)
     if not options.models:
         return configs
     if overrides.keys() & {field.name for field in fields(Model)} - {"parameter_budget"}:

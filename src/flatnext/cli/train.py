@@ -4,33 +4,68 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from flatnext.cli.flags import ABOUT_DEFAULTS, add_place_flags, add_setting_flags, data_dir, setting_overrides
-from flatnext.cli.parser import is_first_process
-from flatnext.config import RECIPES, Config, recipe
+from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, known, path, peek, setting_overrides
+from flatnext.cli.parser import Parser
+from flatnext.config import METHODS, RECIPES, Config, default_recipes, folder_name, from_partial, recipe
 from flatnext.errors import InputError
+from flatnext.launch import is_first
 from flatnext.runs.records import CheckpointScores
 
 HELP = "train one model and write a run folder"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add the flags of `train`."""
-    parser.description = f"{parser.description} {ABOUT_DEFAULTS}"
+    defaults = _defaults(parser.typed)
+    if defaults:
+        parser.description = (
+            f"{parser.description} A setting that is not given is the recipe's, here in brackets after the name of the "
+            "recipe; --recipe NAME --help shows those of another."
+        )
     start = parser.add_mutually_exclusive_group()
     start.add_argument(
         "--recipe",
-        choices=RECIPES,
+        type=known(recipe),
         metavar="NAME",
-        help=f"recipe to start from (default sgd; with --dataset digits, quick): {', '.join(RECIPES)}",
+        help=f"recipe to start from (default sgd; with --dataset digits, quick): {', '.join(RECIPES)}; or "
+        "RECIPE+METHOD, such as quick+sam (flatnext recipes)",
     )
-    start.add_argument("--config", type=Path, metavar="FILE", help="start from the config.json of another run")
-    start.add_argument("--resume", type=Path, metavar="DIR", help="continue the run in this folder")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="run folder (default runs/RECIPE-seed-SEED)")
+    start.add_argument(
+        "--config",
+        type=path,
+        metavar="FILE",
+        help="start from the config.json of another run, or from a file of yours with a recipe and what to change of "
+        'it: {"recipe": "amp", "epochs": 50, "method": {"epsilon": 0.1}}',
+    )
+    start.add_argument("--resume", type=path, metavar="DIR", help="continue the run in this folder")
+    parser.add_argument(
+        "--output",
+        type=path,
+        metavar="DIR",
+        help="run folder (default runs/DATA-MODEL-RECIPE-seed-SEED, with what differs from the recipe)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the run that is in the folder")
     add_place_flags(parser)
-    add_setting_flags(parser)
+    methods = {f"--method {name}": kind() for name, kind in METHODS.items()}
+    add_setting_flags(parser, defaults=defaults, methods=methods)
+
+
+def _defaults(typed: Sequence[str]) -> dict[str, Config] | None:
+    """Return the recipe that would run, by name; None for a run that has its settings already."""
+    options = peek(typed, recipe=None, dataset=None, config=None, resume=None, method=None)
+    if options.config or options.resume:
+        return None
+    try:
+        config = recipe(options.recipe or default_recipes(options.dataset)[0])
+        config = config.override({"method": options.method} if options.method else {})
+    except InputError:  # said when it is parsed
+        config = recipe(default_recipes(None)[0])
+    return {config.recipe: config}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -43,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     result = train(
         config,
         output,
-        data_dir=data_dir(options, options.resume),
+        data_dir=data_dir(options, options.resume or options.config),
         device=options.device,
         download=options.download,
         resume=options.resume is not None,
@@ -51,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
         display=ConsoleDisplay(),
         command=options.command_line,
     )
-    if is_first_process():
+    if is_first():
         for name, checkpoint in (("last", result.last), ("best", result.best)):
             if checkpoint is not None:
                 print(_format_scores(name, checkpoint))
@@ -61,17 +96,55 @@ def run(options: argparse.Namespace) -> int:
 
 def config_and_folder(options: argparse.Namespace) -> tuple[Config, Path]:
     """Return the config and the run folder that the flags ask for."""
-    from flatnext.runs.reading import read_config
-
     overrides = setting_overrides(vars(options))
     if options.resume is not None:
-        if overrides or options.output or options.overwrite:
-            raise InputError("--resume takes its settings from the run: leave settings, --output and --overwrite out")
-        return read_config(options.resume / "config.json"), options.resume
-    name = options.recipe or ("quick" if overrides.get("dataset") == "digits" else "sgd")
-    config = recipe(name) if options.config is None else read_config(options.config)
+        return _resumed(options, overrides), options.resume
+    if options.config is not None:
+        config = _config_of(options.config)
+    else:
+        config = recipe(options.recipe or default_recipes(overrides.get("dataset"))[0])
     config = config.override(overrides)
-    return config, options.output or Path("runs") / f"{config.recipe}-seed-{config.seed}"
+    return config, options.output or Path("runs") / folder_name(config, _data_name(config, options))
+
+
+def _resumed(options: argparse.Namespace, overrides: Mapping[str, Any]) -> Config:
+    """Return the config of the run to resume."""
+    from flatnext.runs.reading import CONFIG, read_config
+
+    folder = options.resume
+    if folder.is_file():
+        raise InputError(f"{folder} is a file: give the folder of the run, --resume {shlex.quote(str(folder.parent))}")
+    if overrides or options.output or options.overwrite:
+        longer = f"; to train longer, start a new run with --config {shlex.quote(str(folder / CONFIG))} --epochs N"
+        raise InputError(
+            "--resume takes its settings from the run: leave settings, --output and --overwrite out"
+            + (longer if "epochs" in overrides else "")
+        )
+    return read_config(folder / CONFIG)
+
+
+def _config_of(file: Path) -> Config:
+    """Return the config in a file: a run's as it is, any other with what it leaves out from the recipe it names."""
+    from flatnext.files import read_json
+    from flatnext.runs.folder import RunFolder
+    from flatnext.runs.reading import CONFIG, read_config
+
+    if file.name == CONFIG and RunFolder(file.parent).started():
+        return read_config(file)
+    if not file.is_file():
+        raise InputError(f"{file} is no file: give the config.json of a run, or a config of yours")
+    content = read_json(file)
+    try:
+        return from_partial(content)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def _data_name(config: Config, options: argparse.Namespace) -> str:
+    """Return what the data set is called in the name of a folder: a folder of images by its own name."""
+    if config.data.dataset != "folder":
+        return config.data.dataset
+    return data_dir(options, options.config).resolve().name.lstrip(".") or "folder"
 
 
 def _format_scores(name: str, checkpoint: CheckpointScores) -> str:

@@ -6,7 +6,7 @@ from flatnext.config.method import METHODS, Amp, Method, Perturbation, Sgd
 from flatnext.config.model import ABOUT_MODELS, MODELS, Model, model_name, named_model
 from flatnext.config.naming import differences, folder_name, from_partial, label, labelled, recipe_name
 from flatnext.config.optimizer import Optimizer, Schedule
-from flatnext.config.recipes import RECIPES, about, recipe, recipes_for, with_model
+from flatnext.config.recipes import RECIPES, about, default_recipes, recipe, recipes_for, with_model
 
 __all__ = [
     "ABOUT_MODELS",
@@ -24,6 +24,7 @@ __all__ = [
     "Schedule",
     "Sgd",
     "about",
+    "default_recipes",
     "differences",
     "folder_name",
     "from_partial",

@@ -96,7 +96,7 @@ MODELS: dict[str, Model] = {name: model for name, (_, model) in ABOUT_MODELS.ite
 def named_model(name: str) -> Model:
     """Return the settings of a named model. Raises `InputError` for an unknown name."""
     if name not in MODELS:
-        raise InputError(f"unknown model {name!r}: {choose(name, MODELS)}")
+        raise InputError(f"unknown model {name!r}: {choose(name, MODELS)} (flatnext models lists them)")
     return MODELS[name]
 
 

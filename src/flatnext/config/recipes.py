@@ -186,6 +186,11 @@ def with_model(config: Config, name: str) -> Config:
     return replace(config, model=model, recipe=f"{config.recipe}-{name}")
 
 
+def default_recipes(dataset: str | None) -> tuple[str, str]:
+    """Return the recipes that are compared on a data set unless others are named: the baseline, and AMP."""
+    return ("quick", "quick-amp") if dataset == "digits" else ("sgd", "amp")
+
+
 def recipes_for(dataset: str) -> tuple[str, ...]:
     """Return the names of the recipes that are made for a data set."""
     return tuple(name for name in RECIPES if recipe(name).data.dataset == dataset)
