@@ -1,0 +1,140 @@
+"""What a study compares: planned contrasts, those by default, and plain SGD of equal compute."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_study import write_run, write_study
+from tiny import tiny
+
+from flatnext.cli.main import main
+from flatnext.config import Amp, Config, Optimizer, Schedule, recipe
+from flatnext.errors import InputError
+from flatnext.runs.reading import read_plan
+from flatnext.study.plan import make_plan, parse_contrasts, with_equal_compute
+from flatnext.study.reading import read_study
+from flatnext.study.study import Study
+
+
+def labels(study: Study) -> list[str]:
+    return [contrast.label for contrast in study.contrasts]
+
+
+def with_runs(folder: Path, configs: list[Config], seeds: int = 3) -> Study:
+    """Write a study whose runs have 2 epochs, of sgd-2x 4, and read it."""
+    for config in configs:
+        for seed in range(seeds):
+            epochs = 4 if config.recipe.endswith("-2x") else 2
+            write_run(folder / config.recipe / f"seed-{seed}", replace(config, seed=seed), epochs=epochs)
+    return read_study([folder])
+
+
+def test_planned_contrasts_are_those_of_the_plan_in_its_order(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, ("sgd", "amp", "rmp"), range(3), epochs=2)
+    plan = {"recipes": ["sgd", "amp", "rmp"], "seeds": [0, 1, 2], "contrasts": [["amp", "rmp"], ["amp", "sgd"]]}
+    (folder / "study.json").write_text(json.dumps(plan))
+    study = read_study([folder])
+    assert labels(study) == ["amp − rmp", "amp − sgd"]
+    assert [contrast.comparison.family for contrast in study.contrasts if contrast.comparison] == [2, 2]
+    plan["contrasts"] = []
+    (folder / "study.json").write_text(json.dumps(plan))
+    assert labels(read_study([folder])) == ["amp − sgd", "rmp − sgd"]
+
+
+def test_a_contrast_whose_runs_are_not_finished_is_left_for_later(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, ("sgd", "amp"), range(3), epochs=2)
+    plan = {"recipes": ["sgd", "amp", "sam"], "seeds": [0, 1, 2], "contrasts": [["amp", "sam"], ["amp", "sgd"]]}
+    (folder / "study.json").write_text(json.dumps(plan))
+    assert labels(read_study([folder])) == ["amp − sgd"]
+
+
+def test_by_default_methods_are_compared_with_plain_sgd_of_the_same_epochs_and_of_the_same_passes(
+    tmp_path: Path,
+) -> None:
+    configs = with_equal_compute([recipe("sgd"), recipe("amp"), recipe("momentum-amp")])
+    assert labels(with_runs(tmp_path, configs)) == ["amp − sgd", "amp − sgd-2x", "momentum-amp − sgd"]
+
+
+def test_without_plain_sgd_the_first_recipe_is_the_baseline(tmp_path: Path) -> None:
+    assert labels(with_runs(tmp_path, [recipe("amp"), recipe("sam")])) == ["sam − amp"]
+
+
+def test_plain_recipes_are_compared_with_each_other(tmp_path: Path) -> None:
+    slow = replace(recipe("sgd"), recipe="slow", optimizer=Optimizer(learning_rate=0.01))
+    assert labels(with_runs(tmp_path, [recipe("sgd"), slow])) == ["slow − sgd"]
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "epochs", "schedule"),
+    [
+        (recipe("amp"), "sgd-2x", 200, Schedule(warmup_epochs=2.0)),
+        (recipe("report-amp"), "sgd-2x", 200, Schedule(t_max=400, per_epoch=True)),
+        (recipe("paper-amp"), "sgd-2x", 400, Schedule(schedule="steps", milestones=(200, 300), gamma=0.1)),
+        (replace(recipe("amp"), method=Amp(ascent_share=0.5)), "sgd-1.5x", 150, Schedule(warmup_epochs=1.5)),
+        (replace(recipe("amp"), method=Amp(inner_iter=2)), "sgd-3x", 300, Schedule(warmup_epochs=3.0)),
+    ],
+)
+def test_equal_compute_is_plain_sgd_with_the_passes_of_the_dearest(
+    config: Config, name: str, epochs: int, schedule: Schedule
+) -> None:
+    *given, longer = with_equal_compute([recipe("sgd"), config])
+    assert given == [recipe("sgd"), config]
+    assert (longer.recipe, longer.epochs, longer.schedule) == (name, epochs, schedule)
+    assert longer.epochs * longer.method.passes == config.epochs * config.method.passes
+    assert (longer.optimizer, longer.data, longer.batch_size) == (config.optimizer, config.data, config.batch_size)
+
+
+def test_equal_compute_is_named_after_the_plain_recipe_and_stretches_the_sizes() -> None:
+    plain = tiny("quick", epochs=3, warmup_epochs=0.5)
+    plain = replace(plain, data=replace(plain.data, early_sizes=(4, 8)))
+    *_, longer = with_equal_compute([plain, replace(plain, recipe="quick-amp", method=Amp())])
+    assert longer.recipe == "quick-2x"
+    assert (longer.epochs, longer.data.early_sizes, longer.schedule.warmup_epochs) == (6, (4, 4, 8, 8), 1.0)
+
+
+def test_no_method_needs_no_equal_compute() -> None:
+    with pytest.raises(InputError, match="leave --equal-compute out"):
+        with_equal_compute([recipe("sgd"), recipe("momentum-amp")])
+
+
+def test_contrasts_in_words() -> None:
+    assert parse_contrasts(["amp:sgd", "quick+sam:quick"]) == (("amp", "sgd"), ("quick+sam", "quick"))
+    for text in ("amp", "amp:", ":sgd", "a:b:c"):
+        with pytest.raises(InputError, match=re.escape(f"--contrasts {text}: give RECIPE:BASELINE")):
+            parse_contrasts([text])
+
+
+@pytest.mark.parametrize(
+    ("contrasts", "match"),
+    [
+        ([("amp", "sam")], r"contrast amp:sam: sam is not among the recipes sgd, amp: give --contrasts"),
+        ([("amp", "amp")], "two different recipes"),
+        ([("amp", "sgd"), ("amp", "sgd")], "each pair once"),
+    ],
+)
+def test_contrasts_without_sense_are_refused(contrasts: list[tuple[str, str]], match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        make_plan([recipe("sgd"), recipe("amp")], 3, contrasts=contrasts)
+
+
+def test_the_plan_keeps_its_contrasts(tmp_path: Path) -> None:
+    plan = make_plan([recipe("sgd"), recipe("amp")], 3, contrasts=[("amp", "sgd")])
+    plan.write(tmp_path, "flatnext study")
+    assert read_plan(tmp_path / "study.json").contrasts == (("amp", "sgd"),)
+
+
+def test_the_command_takes_contrasts_and_equal_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = []
+
+    def keep(plan: object, output: Path, **_: object) -> list[str]:
+        plans.append(plan)
+        write_study(output, seeds=(0,), epochs=1)
+        return []
+
+    monkeypatch.setattr("flatnext.study.runner.run_study", keep)
+    flags = ["--recipes", "sgd", "amp", "--equal-compute", "--contrasts", "amp:sgd", "amp:sgd-2x"]
+    assert main(["study", *flags, "--output", str(tmp_path / "study")]) == 0
+    assert [config.recipe for config in plans[0].configs] == ["sgd", "amp", "sgd-2x"]
+    assert plans[0].contrasts == (("amp", "sgd"), ("amp", "sgd-2x"))
