@@ -73,10 +73,12 @@ def write_run(
     error: str | None = None,
     command: str = "",
     evidence: Sequence[str] = (),
+    confused: Sequence[Sequence[int]] | None = None,
 ) -> None:
     """Write one run folder. `accuracy` is the test accuracy of the last epoch (default: near the recipe's level).
 
-    `evidence` names the parts that were measured after training; none, and there is no `evidence.json`.
+    `confused` is its confusion matrix (default: one of that accuracy). `evidence` names the parts that were measured
+    after training; none, and there is no `evidence.json`.
     """
     folder.mkdir(parents=True)
     schedule = replace(config.schedule, warmup_epochs=0.0)  # a warm-up must fit in the epochs
@@ -89,7 +91,7 @@ def write_run(
     if accuracy is None:
         shared = 0.002 * np.random.default_rng(config.seed).standard_normal()
         accuracy = LEVELS.get(config.recipe, 0.92) + shared + 0.001 * random.standard_normal()
-    matrix = confusion(accuracy, len(classes), test_images, random)
+    matrix = np.array(confused) if confused else confusion(accuracy, len(classes), test_images, random)
     reached = float(np.trace(matrix) / matrix.sum())
     done = epochs if finished else epochs // 2
     lines = [metrics(epoch, config, reached, random, test_curve) for epoch in range(1, done + 1)]

@@ -22,8 +22,21 @@ NAMED = 3
 """Up to so many runs are named in a sentence."""
 
 
-def collapse(run: RunRecord) -> str:
-    """Return how the network after the last epoch shows that it has learned nothing; empty if it does not."""
+def failure(run: RunRecord) -> tuple[str, str] | None:
+    """Return what went wrong in a finished run, and how its last epoch shows it; None if nothing did."""
+    scores = run.result.last.test
+    if scores.not_finite or scores.loss is None:
+        images = f" on {scores.not_finite:,} test images" if scores.not_finite else ""
+        return "diverged", f"its outputs or its loss are not finite{images}"
+    if reason := _collapse(run):
+        return "collapsed", reason
+    guess = math.log(max(2, len(run.environment.classes)))
+    if run.epochs and run.epochs[-1].train_loss > ABOVE_A_GUESS * guess:
+        return "diverged", f"its training loss, {run.epochs[-1].train_loss:.3g}, is above that of guessing, {guess:.3g}"
+    return None
+
+
+def _collapse(run: RunRecord) -> str:
     scores, classes = run.result.last.test, run.environment.classes
     if scores.confusion is None or len(classes) < 2:
         return ""
@@ -38,35 +51,29 @@ def collapse(run: RunRecord) -> str:
     return ""
 
 
-def divergence(run: RunRecord) -> str:
-    """Return how the losses of a finished run show that it diverged; empty if they do not."""
-    scores = run.result.last.test
-    if scores.not_finite or scores.loss is None:
-        images = f" on {scores.not_finite:,} test images" if scores.not_finite else ""
-        return f"its outputs or its loss are not finite{images}"
-    guess = math.log(max(2, len(run.environment.classes)))
-    if run.epochs and run.epochs[-1].train_loss > ABOVE_A_GUESS * guess:
-        return f"its training loss, {run.epochs[-1].train_loss:.3g}, is above that of guessing, {guess:.3g}"
-    return ""
-
-
 def is_sound(group: Group) -> bool:
     """Return whether no run of a group collapsed or diverged."""
-    return not any(collapse(run) or divergence(run) for run in group.runs)
+    return not any(map(failure, group.runs))
 
 
 def warnings(study: Study) -> tuple[str, ...]:
     """Return a sentence or two on each recipe that collapsed, diverged or is unfinished, with what to try."""
-    texts = []
-    for group in study.groups:
-        for what, reason in (("diverged", divergence), ("collapsed", collapse)):
-            reasons = {run.config.seed: text for run in group.runs if (text := reason(run))}
-            if reasons:
-                seed, text = next(iter(reasons.items()))
-                where = f"in {len(reasons)} of {len(group.runs)} runs" if len(group.runs) > 1 else "in its only run"
-                texts.append(f"{group.label} {what} {where}: {text} (seed {seed}). {remedy(group.config)}")
-                break
-    return (*texts, *_failed(study), *_unfinished(study))
+    finished = [text for group in study.groups for text in _of_group(group)]
+    return (*finished, *_failed(study), *_unfinished(study))
+
+
+def _of_group(group: Group) -> list[str]:
+    by_kind: dict[str, list[str]] = {}
+    for run in group.runs:
+        if found := failure(run):
+            kind, reason = found
+            by_kind.setdefault(kind, []).append(f"{reason} (seed {run.config.seed})")
+    runs = len(group.runs)
+    return [
+        f"{group.label} {kind} in {f'{len(reasons)} of {runs} runs' if runs > 1 else 'its only run'}: {reasons[0]}. "
+        f"{remedy(group.config)}"
+        for kind, reasons in by_kind.items()
+    ]
 
 
 def remedy(config: Config) -> str:

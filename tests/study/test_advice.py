@@ -1,0 +1,137 @@
+"""Which recipe a study says to take, and what it warns of."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_study import small_study, write_json, write_run, write_study
+from sklearn.metrics import balanced_accuracy_score
+
+from flatnext.config import recipe
+from flatnext.runs.scores import Confusion
+from flatnext.study.advice import advice, summary
+from flatnext.study.class_balance import balanced_accuracy, is_uneven, majority
+from flatnext.study.failures import failure, warnings
+from flatnext.study.reading import read_study
+from flatnext.study.study import Study
+
+CLASSES = ("cat", "dog", "fox")
+
+GOOD = ((58, 1, 1), (1, 58, 1), (1, 1, 58))
+ONE_CLASS = ((60, 0, 0), (57, 1, 2), (58, 1, 1))
+GUESSING = ((20, 20, 20), (21, 19, 20), (20, 19, 21))
+
+
+def with_matrices(folder: Path, **matrices: Sequence[Sequence[int]]) -> Study:
+    """Write three runs of each recipe with a confusion matrix and read them; `_` in a name stands for `-`."""
+    for name, matrix in matrices.items():
+        config = recipe(name.replace("_", "-"))
+        for seed in range(3):
+            options = {"epochs": 2, "classes": CLASSES, "test_images": sum(map(sum, matrix)), "confused": matrix}
+            write_run(folder / f"{config.recipe}-{seed}", replace(config, seed=seed), **options)
+    return read_study([folder])
+
+
+def with_accuracies(folder: Path, **accuracies: Sequence[float]) -> Study:
+    for name, values in accuracies.items():
+        for seed, value in enumerate(values):
+            write_run(folder / f"{name}-{seed}", replace(recipe(name), seed=seed), epochs=2, accuracy=value)
+    return read_study([folder])
+
+
+def test_the_most_accurate_is_to_be_taken_with_its_interval_and_cost(tmp_path: Path) -> None:
+    study = read_study([write_study(tmp_path, epochs=4)])
+    text = advice(study)
+    low, high = (100 * end for end in (lambda e: (e.low, e.high))(study.accuracy.estimate("amp")))
+    assert text.startswith("Take amp, the highest mean test accuracy: ")
+    assert f"95 % interval {low:.2f} to {high:.2f}, 5 seeds" in text
+    assert text.endswith(" of training a run, 1.9 times that of sgd.")
+    assert summary(study) == (text, *(contrast.sentence for contrast in study.contrasts))
+
+
+def test_a_cheaper_recipe_that_is_not_shown_to_be_worse_is_named(tmp_path: Path) -> None:
+    study = with_accuracies(tmp_path, sgd=(0.90, 0.92, 0.91), amp=(0.91, 0.915, 0.92))
+    assert advice(study).startswith("Take amp, ")
+    assert "sgd costs less and is not shown to be worse: take it where training time counts." in advice(study)
+
+
+def test_with_few_seeds_it_may_be_chance(tmp_path: Path) -> None:
+    study = with_accuracies(tmp_path, sgd=(0.90, 0.92), amp=(0.91, 0.93))
+    assert "With fewer than 3 seeds this may be chance: run at least 3." in advice(study)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "text"),
+    [
+        (ONE_CLASS, "amp collapsed in 3 of 3 runs: it predicts “cat” for 175 of 180 test images (seed 0). Try"),
+        (
+            GUESSING,
+            "amp collapsed in 3 of 3 runs: 33.33 % accuracy is within chance of always answering “cat” (33.33 %)",
+        ),
+    ],
+)
+def test_a_collapsed_recipe_is_warned_of_and_not_taken(
+    tmp_path: Path, matrix: Sequence[Sequence[int]], text: str
+) -> None:
+    study = with_matrices(tmp_path, sgd=GOOD, amp=matrix)
+    (warning,) = warnings(study)
+    assert warning.startswith(text)
+    assert "Try a smaller radius (--epsilon 0.03 instead of 0.3), a longer warm-up" in warning
+    assert "a lower rate (--lr 0.01 instead of 0.1)" in warning
+    assert advice(study).startswith("Take sgd, the only recipe that trained: ")
+    assert warning in summary(study)
+
+
+def test_plain_sgd_has_no_radius_to_make_smaller(tmp_path: Path) -> None:
+    study = with_matrices(tmp_path, sgd=ONE_CLASS, sam=ONE_CLASS)
+    plain, sam = warnings(study)
+    assert "radius" not in plain
+    assert "a smaller radius (--rho 0.005 instead of 0.05)" in sam
+    assert advice(study) == "Take none of these recipes: each collapsed or diverged."
+
+
+def test_a_network_that_is_right_about_uneven_classes_has_not_collapsed(tmp_path: Path) -> None:
+    study = with_matrices(tmp_path, sgd=((930, 3, 2), (4, 40, 1), (3, 1, 16)))
+    assert [failure(run) for run in study.runs] == [None] * 3
+
+
+def test_a_diverged_recipe_is_warned_of(tmp_path: Path) -> None:
+    study = small_study(tmp_path)
+    for seed in range(3):
+        file = study / f"amp/seed-{seed}/result.json"
+        content = json.loads(file.read_text())
+        content["last"]["test"]["loss"] = None
+        write_json(file, content)
+    (warning,) = warnings(read_study([study]))
+    assert warning.startswith("amp diverged in 3 of 3 runs: its outputs or its loss are not finite (seed 0). Try")
+    lines = (study / "amp/seed-0/metrics.jsonl").read_text().splitlines()
+    (study / "amp/seed-0/metrics.jsonl").write_text(
+        lines[0] + "\n" + json.dumps(json.loads(lines[1]) | {"train_loss": 9})
+    )
+    content["last"]["test"]["loss"] = 1.0
+    for seed in range(3):
+        write_json(study / f"amp/seed-{seed}/result.json", content)
+    (warning,) = warnings(read_study([study]))
+    assert "diverged in 1 of 3 runs: its training loss, 9, is above that of guessing, 0.693 (seed 0)" in warning
+
+
+def test_unfinished_and_failed_runs_are_warned_of(tmp_path: Path) -> None:
+    folder = small_study(tmp_path)
+    write_run(folder / "amp/seed-3", replace(recipe("amp"), seed=3), finished=False, error="the loss is nan")
+    write_run(folder / "sgd/seed-3", replace(recipe("sgd"), seed=3), finished=False)
+    failed, unfinished = warnings(read_study([folder]))
+    assert failed.startswith(
+        "amp failed: amp/seed-3 (failed after 4 of 8 epochs: the loss is nan). Try a smaller radius"
+    )
+    assert unfinished.startswith("1 run is unfinished: sgd/seed-3 (unfinished: 4 of 8 epochs). The command that began")
+
+
+def test_what_is_said_of_the_classes_is_scikit_learns() -> None:
+    rows = Confusion.of([[30, 5, 0], [2, 6, 2], [1, 0, 4]])
+    pairs = [(i, j) for i, row in enumerate(rows) for j, count in enumerate(row) for _ in range(count)]
+    assert balanced_accuracy(rows) == pytest.approx(balanced_accuracy_score(*zip(*pairs, strict=True)))
+    assert majority(rows) == (0, 0.7)
+    assert is_uneven(rows)
+    assert not is_uneven(Confusion.of([[10, 5], [2, 8]]))
