@@ -1,5 +1,7 @@
 """A folder of images: read upright, square and in order, and every fault named."""
 
+import os
+import socket
 from dataclasses import astuple
 
 import numpy as np
@@ -7,9 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from flatnext.data import load
+from flatnext import config
+from flatnext.data import describe, load, partition
+from flatnext.data import folder as folders
+from flatnext.data.images import fit_square
 from flatnext.data.normalization import channel_statistics
 from flatnext.errors import InputError
+from flatnext.progress import Display
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -36,9 +42,11 @@ def refused(folder, *words, **options):
         assert str(word) in message
 
 
-@pytest.mark.parametrize("held_out", ["test", "val"])
-def test_train_and_test_folders(tmp_path, held_out):
-    paint_classes(tmp_path / "train", 3)
+@pytest.mark.parametrize(
+    ("train", "held_out"), [("train", "test"), ("train", "val"), ("Train", "Validation"), ("TRAIN", "Test")]
+)
+def test_train_and_test_folders(tmp_path, train, held_out):
+    paint_classes(tmp_path / train, 3)
     paint(tmp_path / held_out / "red" / "one.png", RED)
     dataset = load("folder", tmp_path)
     assert dataset.classes == ("blue", "red")
@@ -52,31 +60,95 @@ def test_train_and_test_folders(tmp_path, held_out):
     assert dataset.normalization.std == (0.5, 1.0, 0.5)  # green never changes
 
 
-def test_a_test_folder_goes_before_val(tmp_path):
-    paint_classes(tmp_path / "train", 1)
+@pytest.mark.parametrize("name", ["val", "valid", "Validation"])
+def test_val_beside_test_chooses_the_epoch(tmp_path, name):
+    paint_classes(tmp_path / "train", 10)
+    paint_classes(tmp_path / name, 2)
     paint(tmp_path / "test" / "red" / "one.png")
-    paint(tmp_path / "val" / "unknown" / "one.png")
-    assert len(load("folder", tmp_path).test) == 1
+    dataset = load("folder", tmp_path)
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (20, 4, 1)
+    assert dataset.notes == (f"{tmp_path / name} holds the validation images",)
+    divided = partition(dataset, config.Data())
+    assert (divided.train, divided.validation) == (dataset.train, dataset.validation)
+    assert partition(dataset, config.Data(validation=0)).validation is None
+    with pytest.raises(InputError, match=r"validation is 3: .* of its own: leave it out"):
+        partition(dataset, config.Data(validation=3))
 
 
-def test_classes_alone_are_divided_the_same_way_each_time(tmp_path):
-    random = np.random.default_rng(0)
-    for name, count in (("a", 10), ("b", 20), ("c", 5)):
-        for number in range(count):
-            paint(tmp_path / name / f"{number}.png", tuple(random.integers(0, 256, 3).tolist()))
-    first, again = load("folder", tmp_path), load("folder", tmp_path)
-    assert torch.bincount(first.test.labels).tolist() == [2, 4, 1]
-    assert torch.bincount(first.train.labels).tolist() == [8, 16, 4]
-    assert torch.equal(first.test.images, again.test.images)
-    colours = torch.cat([first.train.images, first.test.images])[:, :, 0, 0]
-    assert len(colours.unique(dim=0)) == 35  # no image is in both
-    assert astuple(first.normalization) == channel_statistics(first.train.images)
+@pytest.mark.parametrize("name", ["test", "val", "Valid"])
+def test_images_without_labels_are_no_class(tmp_path, name):
+    paint_classes(tmp_path, 20)
+    paint(tmp_path / name / "one.png")
+    dataset = load("folder", tmp_path)
+    assert dataset.classes == ("blue", "red")
+    assert len(dataset.train) + len(dataset.test) == 40
+    assert dataset.notes == (f"{tmp_path / name} is not used: its images are in no class folders",)
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "JPEG", "webp", "bmp", "gif", "ppm", "tif"])
-def test_formats(tmp_path, suffix):
+def test_a_flat_val_is_never_the_test_set(tmp_path):
+    paint_classes(tmp_path / "train")
+    paint(tmp_path / "val" / "one.png")
+    refused(tmp_path, tmp_path / "test", tmp_path / "train", "a fifth")
+
+
+def test_a_class_that_may_be_a_test_set_is_asked_about(tmp_path):
+    paint(tmp_path / "control" / "one.png")
+    paint(tmp_path / "test" / "one.png")
+    refused(tmp_path, "1 class folders beside test", "rename")
+
+
+@pytest.mark.parametrize("names", [("training", "testing"), ("train_set", "test_set")])
+def test_folders_of_other_names(tmp_path, names):
+    for name in names:
+        paint_classes(tmp_path / name)
+    refused(tmp_path, *names, "rename", "train", "test", "val")
+
+
+def test_two_folders_for_one_thing(tmp_path):
+    for name in ("train", "val", "validation"):
+        paint_classes(tmp_path / name)
+    refused(tmp_path, "val and validation", "keep one")
+
+
+def place_of(dataset):
+    """Return where each image of a data set is, by its name."""
+    divided = partition(dataset, config.Data())
+    parts = {"train": divided.train, "validation": divided.validation, "test": divided.test}
+    return {name: part for part, split in parts.items() for name in split.names}
+
+
+def test_images_that_are_added_move_none(tmp_path):
+    paint_classes(tmp_path, 60)
+    before = place_of(load("folder", tmp_path))
+    counts = [list(before.values()).count(part) for part in ("train", "validation", "test")]
+    assert sum(counts) == 120
+    assert np.allclose(counts, [120 * 0.72, 120 * 0.08, 120 * 0.2], atol=12)
+    for number in range(60):
+        paint(tmp_path / "red" / f"0-new-{number}.png", (200, 0, number))
+    after = place_of(load("folder", tmp_path))
+    assert {name: after[name] for name in before} == before
+    assert len(after) == 180
+
+
+def test_each_class_is_on_both_sides(tmp_path):
+    for number in range(20):
+        paint(tmp_path / f"class {number}" / "a.png")
+        paint(tmp_path / f"class {number}" / "b.png")
+    paint(tmp_path / "single" / "a.png")
+    dataset = load("folder", tmp_path)
+    for split in (dataset.train, dataset.test):
+        assert set(range(20)) <= set(split.labels.tolist())
+    assert not set(dataset.train.names) & set(dataset.test.names)
+    assert dataset.normalization.mean == channel_statistics(dataset.train.images)[0]
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "JPEG", "jfif", "jpe", "webp", "bmp", "gif", "ppm", "tif", "ico"])
+@pytest.mark.parametrize("has_suffix", [True, False])
+def test_formats(tmp_path, suffix, has_suffix):
     paint_classes(tmp_path)
-    paint(tmp_path / "red" / f"other.{suffix}", RED, size=(40, 40))
+    path = paint(tmp_path / "red" / f"other.{suffix}", RED, size=(40, 40))
+    if not has_suffix:
+        path.rename(path.with_suffix(""))
     images = load("folder", tmp_path)
     assert len(images.train) + len(images.test) == 11
     reds = torch.cat([split.images[split.labels == 1] for split in (images.train, images.test)])
@@ -91,11 +163,57 @@ def test_other_modes_become_rgb(tmp_path, mode):
     assert load("folder", tmp_path).test.images.shape == (1, 3, 32, 32)
 
 
-def test_16_bits_become_8(tmp_path):
-    paint_classes(tmp_path / "train", 1)
-    (tmp_path / "test" / "red").mkdir(parents=True)
-    Image.fromarray(np.full((32, 32), 40_000, np.uint16)).save(tmp_path / "test" / "red" / "grey.png")
-    assert load("folder", tmp_path).test.images.unique().tolist() == [40_000 // 256]
+def only_image(folder, image, name="x.png", **options):
+    """Return an image as it is read, 8 x 8 pixels."""
+    paint_classes(folder / "train", 1)
+    (folder / "test" / "red").mkdir(parents=True)
+    image.save(folder / "test" / "red" / name, **options)
+    return load("folder", folder, image_size=8).test.images[0]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_16_bits_become_8(tmp_path, suffix):
+    image = only_image(tmp_path, Image.fromarray(np.full((8, 8), 40_000, np.uint16)), f"grey.{suffix}")
+    assert image.unique().tolist() == [40_000 // 256]
+
+
+def test_inks_become_light(tmp_path):
+    image = only_image(tmp_path, Image.new("CMYK", (8, 8), (0, 255, 255, 51)), "x.tif")
+    assert image[:, 0, 0].tolist() == [204, 0, 0]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
+def test_transparency_is_white(tmp_path, mode):
+    alpha = np.zeros((8, 8), np.uint8)
+    alpha[2:6, 2:6] = 255
+    options = {}
+    if mode in ("RGBA", "LA"):
+        hidden = np.random.default_rng(0).integers(0, 256, (8, 8, len(mode) - 1), dtype=np.uint8)
+        hidden[2:6, 2:6] = 0
+        image = Image.fromarray(np.concatenate([hidden, alpha[..., None]], axis=2))
+    elif mode == "P":
+        image = Image.fromarray(alpha // 255).convert("P")
+        image.putpalette([0] * 768)
+        options = {"transparency": bytes([0, 255])}
+    else:
+        image = Image.fromarray(np.stack([255 - alpha, 0 * alpha, 0 * alpha], axis=2))
+        options = {"transparency": (255, 0, 0)}
+    read = only_image(tmp_path, image, **options)
+    assert torch.equal(read, 255 - torch.from_numpy(alpha).expand(3, 8, 8))
+
+
+def test_half_transparent_is_half_white(tmp_path):
+    image = only_image(tmp_path, Image.new("RGBA", (8, 8), (0, 0, 0, 127)))
+    assert image.unique().tolist() == [128]
+
+
+def test_a_large_photograph_is_near_its_full_decoding(tmp_path):
+    random = np.random.default_rng(0)
+    coarse = Image.fromarray(random.integers(0, 256, (20, 30, 3), dtype=np.uint8))
+    image = coarse.resize((1200, 800), Image.Resampling.BICUBIC)
+    expected = fit_square(image, 8)
+    read = only_image(tmp_path, image, "x.jpg", quality=95)
+    assert np.abs(read.numpy().transpose(1, 2, 0).astype(int) - expected).max() <= 6
 
 
 def test_the_shorter_side_is_fitted_and_the_middle_kept(tmp_path):
@@ -125,15 +243,38 @@ def test_photographs_are_turned_upright(tmp_path):
     assert image[0, 16:].min() == 255
 
 
-def test_other_files_are_passed_over(tmp_path):
+def test_other_files_are_named(tmp_path):
     paint_classes(tmp_path)
     (tmp_path / "readme.txt").touch()
     (tmp_path / "red" / "notes.txt").touch()
-    (tmp_path / "red" / "._0.png").touch()  # as macOS leaves behind
+    paint(tmp_path / "red" / "more" / "x.png")
+    # What systems leave behind is not worth a word.
+    (tmp_path / "red" / "._0.png").touch()
+    (tmp_path / "red" / "Thumbs.db").touch()
     paint(tmp_path / ".cache" / "x.png")
+    paint(tmp_path / "__MACOSX" / "x.png")
     dataset = load("folder", tmp_path)
     assert dataset.classes == ("blue", "red")
     assert len(dataset.train) + len(dataset.test) == 10
+    assert dataset.notes == (
+        f"not used in {tmp_path}, being no image in a class folder: 3 (readme.txt, red/more, red/notes.txt)",
+    )
+    assert describe(dataset, tmp_path).endswith(dataset.notes[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (b"caf\xe9", (r"'caf\udce9'", "not UTF-8")),
+        (b"a\nb", (r"'a\nb'", "control characters")),
+        (b"\x1b[31m", (r"'\x1b[31m'", "control characters")),
+        (b" ", ("' '", "empty")),
+    ],
+)
+def test_names_that_nobody_can_show(tmp_path, name, words):
+    paint_classes(tmp_path)
+    os.mkdir(os.path.join(os.fsencode(tmp_path), name))
+    refused(tmp_path, tmp_path, *words, "rename it")
 
 
 def test_a_missing_folder(tmp_path):
@@ -167,7 +308,24 @@ def test_a_class_that_is_only_in_the_test_set(tmp_path):
     refused(tmp_path, tmp_path / "test" / "green")
 
 
-@pytest.mark.parametrize("fault", ["empty", "text", "truncated", "folder", "bomb"])
+def test_all_unreadable_images_are_named(tmp_path):
+    paint_classes(tmp_path)
+    for number in range(7):
+        (tmp_path / "red" / f"bad-{number}.png").write_text("not an image")
+    refused(tmp_path, "7 files", *(tmp_path / "red" / f"bad-{number}.png" for number in range(7)))
+
+
+def test_the_memory_of_large_data_is_said_before(tmp_path, monkeypatch):
+    paint_classes(tmp_path)
+    monkeypatch.setattr(folders, "LARGE", 10 * 3 * 32 * 32 - 1)
+    said = []
+    display = Display()
+    display.say = said.append
+    folders.load_folder(tmp_path, display=display)
+    assert said == ["reading 10 images of 32 x 32 pixels: 0.0 GB of memory"]
+
+
+@pytest.mark.parametrize("fault", ["empty", "text", "truncated", "pipe", "socket", "link", "bomb", "float"])
 def test_an_unreadable_image_is_named(tmp_path, monkeypatch, fault):
     paint_classes(tmp_path)
     path = tmp_path / "red" / "bad.png"
@@ -179,8 +337,16 @@ def test_an_unreadable_image_is_named(tmp_path, monkeypatch, fault):
         content = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
         Image.fromarray(content).save(path)
         path.write_bytes(path.read_bytes()[:2000])
-    elif fault == "folder":
-        path.mkdir()
+    elif fault == "pipe":
+        os.mkfifo(path)
+    elif fault == "socket":
+        monkeypatch.chdir(path.parent)  # such names may not be long
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path.name)
+    elif fault == "link":
+        path.symlink_to("nowhere")
+    elif fault == "float":
+        Image.new("F", (8, 8)).save(path, "TIFF")
     else:
         paint(path, size=(100, 100))
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)

@@ -6,7 +6,7 @@ from flatnext.data.fingerprint import fingerprint
 from flatnext.data.loader import Loader
 from flatnext.data.normalization import CIFAR10, Normalization
 from flatnext.data.samples import sample_grid
-from flatnext.data.sources import load
+from flatnext.data.sources import check_place, load
 from flatnext.data.splits import partition, stratified
 from flatnext.data.test_set import read_test_set, test_set_name
 
@@ -17,6 +17,7 @@ __all__ = [
     "Normalization",
     "Partition",
     "Split",
+    "check_place",
     "describe",
     "fingerprint",
     "load",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import shutil
 import tarfile
 import tempfile
 import urllib.error
@@ -18,9 +19,11 @@ from pathlib import Path
 from flatnext.errors import InputError
 from flatnext.files import open_regular
 from flatnext.progress import ConsoleDisplay, Display
+from flatnext.runs.lock import lock
 
 BASE_URL = "https://www.cs.toronto.edu/~kriz/"
 BLOCK = 1 << 20
+PREFIX = ".unpacking-"
 TIMEOUT = 60.0
 """Seconds that a server may be silent."""
 
@@ -104,13 +107,21 @@ def _workspace(data_dir: Path) -> Iterator[Path]:
     missing = [folder for folder in (data_dir, *data_dir.parents) if not folder.exists()]
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=data_dir) as workspace:
+        _clear_workspaces(data_dir)
+        with tempfile.TemporaryDirectory(prefix=PREFIX, dir=data_dir) as workspace, lock(Path(workspace)):
             yield Path(workspace)
     except BaseException:
         with suppress(OSError):
             for folder in missing:
                 folder.rmdir()
         raise
+
+
+def _clear_workspaces(data_dir: Path) -> None:
+    """Remove what processes have left that were killed; one that is at work has the lock of its folder."""
+    for folder in data_dir.glob(f"{PREFIX}*"):
+        with suppress(InputError, OSError), lock(folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _download(url: str, path: Path, *, progress: bool) -> None:

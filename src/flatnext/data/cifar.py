@@ -131,14 +131,21 @@ def find(name: str, data_dir: Path) -> tuple[Layout, Path] | None:
     return None
 
 
+def require_files(name: str, data_dir: Path) -> None:
+    """Raise `InputError` unless the set, or an archive of it, lies in `data_dir`."""
+    archives = [layout.archive for layout in LAYOUTS[name]]
+    if find(name, data_dir) is None and not any((data_dir / archive.name).is_file() for archive in archives):
+        folders = " or ".join(archive.folder for archive in archives)
+        raise InputError(f"{data_dir} holds no {folders}: allow the download, or give another data_dir")
+
+
 def _unpack(name: str, data_dir: Path, *, download: bool, progress: bool) -> tuple[Layout, Path]:
     """Unpack the archive in `data_dir`, or a downloaded one; return as `find` does."""
     for layout in LAYOUTS[name]:
         if (data_dir / layout.archive.name).is_file():
             return layout, unpack(layout.archive, data_dir)
     if not download:
-        folders = " or ".join(layout.archive.folder for layout in LAYOUTS[name])
-        raise InputError(f"{data_dir} holds no {folders}: allow the download, or give another data_dir")
+        require_files(name, data_dir)
     layout = LAYOUTS[name][0]
     return layout, fetch(layout.archive, data_dir, progress=progress)
 

@@ -39,8 +39,7 @@ def load_folder(data_dir: Path, image_size: int | None = None, display: Display 
             be read, all of which are named.
     """
     size, display = image_size or IMAGE_SIZE, display or Display()
-    if not data_dir.is_dir():
-        raise InputError(f"{data_dir} is not a folder: give one with a subfolder of images for each class as data_dir")
+    check_folder(data_dir)
     layout = read_layout(data_dir)
     parts = {name: files for name in ("train", "validation", "test") if (files := getattr(layout, name)) is not None}
     splits = _read(parts, size, display)
@@ -56,6 +55,12 @@ def load_folder(data_dir: Path, image_size: int | None = None, display: Display 
         normalization=Normalization.of(splits["train"].images),
         notes=layout.notes,
     )
+
+
+def check_folder(data_dir: Path) -> None:
+    """Raise `InputError` if there is no such folder."""
+    if not data_dir.is_dir():
+        raise InputError(f"{data_dir} is not a folder: give one with a subfolder of images for each class as data_dir")
 
 
 def read_labelled(folder: Path, classes: Sequence[str], size: int) -> Split:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flatnext.data.cifar import LAYOUTS, load_cifar
+from flatnext.data.cifar import LAYOUTS, load_cifar, require_files
 from flatnext.data.dataset import Dataset, Split
 from flatnext.data.digits import load_digits
-from flatnext.data.folder import load_folder
+from flatnext.data.folder import check_folder, load_folder
 from flatnext.data.images import resize
 from flatnext.data.normalization import CIFAR10, Normalization
-from flatnext.errors import InputError
+from flatnext.errors import InputError, choose
 from flatnext.progress import ConsoleDisplay, Display
 
 NAMES = (*LAYOUTS, "digits", "folder")
+
+
+def check_place(name: str, data_dir: Path | str, *, download: bool = True) -> None:
+    """Raise `InputError` if there is clearly no data set `name` in `data_dir`. Reads no images and takes no time."""
+    if name == "folder":
+        check_folder(Path(data_dir))
+    elif name in LAYOUTS and not download:
+        require_files(name, Path(data_dir))
 
 
 def load(
@@ -41,7 +49,7 @@ def load(
     elif name == "digits":
         classes, train, test = load_digits()
     else:
-        raise InputError(f"unknown dataset {name!r}: choose one of {', '.join(NAMES)}")
+        raise InputError(f"unknown dataset {name!r}: {choose(name, NAMES)}")
     if image_size is not None:
         train, test = (Split(resize(split.images, image_size), split.labels) for split in (train, test))
     normalization = CIFAR10 if name == "cifar10" else Normalization.of(train.images)

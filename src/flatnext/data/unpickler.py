@@ -29,10 +29,8 @@ class _ByteType:
 
     def __init__(self, code: Any, *_: Any) -> None:
         if not isinstance(code, str) or code != "u1":
-            # Anything but a short string is not shown: tuples nested in a pickle take exponential time to be written.
-            raise _WrongContentError(
-                f"an array of type {code[:SHOWN]!r}" if isinstance(code, str) else "an array of no type"
-            )
+            # Only strings are shown: a few tuples that are nested in each other may take for ever to be written.
+            raise _WrongContentError(f"an array of type {code[:SHOWN] if isinstance(code, str) else type(code)!r}")
 
     def __setstate__(self, state: Any) -> None:
         """Ignore byte order and alignment, which bytes do not have."""
