@@ -20,6 +20,7 @@ from flatnext.data import archive as archives
 from flatnext.data import cifar, load
 from flatnext.data.archive import Archive, fetch, unpack
 from flatnext.errors import InputError
+from flatnext.runs.lock import lock
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -190,7 +191,7 @@ def test_a_disk_that_is_full_while_downloading(monkeypatch, tmp_path, serve):
     path, _, _ = publish_archive(monkeypatch, tmp_path / "server")
     url = serve(path.parent)
     real = Path.open
-    monkeypatch.setattr(Path, "open", lambda path, mode="r": FullFile() if mode == "wb" else real(path, mode))
+    monkeypatch.setattr(Path, "open", lambda path, mode="r", **_: FullFile() if mode == "wb" else real(path, mode))
     refused(tmp_path / "data", url + path.name, os.strerror(errno.ENOSPC))
     assert not (tmp_path / "data").exists()
 
@@ -206,6 +207,18 @@ def test_ctrl_c_leaves_nothing(monkeypatch, tmp_path, serve):
     with pytest.raises(KeyboardInterrupt):
         fetch(layout.archive, tmp_path / "data")
     assert not (tmp_path / "data").exists()
+
+
+def test_leftovers_of_a_kill_are_cleared_but_not_what_is_in_use(monkeypatch, tmp_path):
+    publish_archive(monkeypatch, tmp_path)
+    left, used = tmp_path / ".unpacking-left", tmp_path / ".unpacking-used"
+    for folder in (left, used):
+        folder.mkdir()
+        (folder / "half.tar.gz").touch()
+    with lock(used):
+        load("cifar10", tmp_path, download=False)
+    assert not left.exists()
+    assert (used / "half.tar.gz").exists()
 
 
 def test_a_data_dir_that_is_a_file(monkeypatch, tmp_path, serve):

@@ -2,7 +2,6 @@
 
 import os
 import socket
-from dataclasses import astuple
 
 import numpy as np
 import pytest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
 
@@ -263,3 +264,11 @@ def test_arrays_that_do_not_fit(tmp_path, case):
 def test_the_size_is_checked(tmp_path):
     with pytest.raises(InputError, match="image_size is 0"):
         read_test_set(write_pair(tmp_path), CLASSES, 0)
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x_data.npy"])
+def test_a_pipe_is_refused_at_once(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    np.save(tmp_path / "x_labels.npy", NUMBERS)
+    with pytest.raises(InputError, match="not a regular file"):
+        read_test_set(tmp_path / name, CLASSES, 8)

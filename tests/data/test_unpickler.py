@@ -83,6 +83,22 @@ def test_absurd_arrays_are_refused(tmp_path, state):
     one_line(caught, path, "published")
 
 
+def test_nested_tuples_are_refused_at_once(tmp_path):
+    path = tmp_path / "batch"
+    nested = b"K\x00" + b"2\x86" * 90  # ((0, 0), (0, 0)) and so on: two to the ninetieth when it is written out
+    path.write_bytes(b"\x80\x02}X\x04\x00\x00\x00datacnumpy\ndtype\n(" + nested + b"tRs.")
+    with pytest.raises(InputError) as caught:
+        read_pickle(path)
+    assert len(one_line(caught, path, "published", "tuple")) < 300
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "batch")
+    with pytest.raises(InputError) as caught:
+        read_pickle(tmp_path / "batch")
+    one_line(caught, tmp_path / "batch", "not a regular file")
+
+
 def test_an_array_without_content_is_empty(tmp_path):
     path = tmp_path / "batch"
     path.write_bytes(b"\x80\x03}X\x04\x00\x00\x00datacnumpy.core.multiarray\n_reconstruct\n)Rs.")
