@@ -6,7 +6,7 @@ A file is read as data alone: no pickle in it can run code.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,24 @@ from torch import Tensor, nn
 
 from flatnext.config import Config
 from flatnext.data import Normalization
-from flatnext.errors import InputError
+from flatnext.errors import InputError, warn_of_fallback
 from flatnext.files import open_regular
 from flatnext.models.catalog import find_weights
+from flatnext.models.pickled import read_pickled
 from flatnext.runs.fingerprint import DataFingerprint
 from flatnext.schema import parse
 
-DATA_PARALLEL_PREFIX = "module."
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+"""What DataParallel, `torch.compile`, Lightning and wrappers of one's own put before every name."""
+
+PLACES = ("model", "state_dict", "model_state_dict", "net", "ema", "module")
+"""The keys under which loops keep a state dict in a checkpoint, in the order in which they are looked for."""
+
+AVERAGED = "n_averaged"
+"""The count of updates in torch's `AveragedModel`."""
+
+COUNTERS = ("total_ops", "total_params")
+"""Buffers that the profiler thop leaves in a model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +59,15 @@ def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:
     The content decides which kind of file it is:
 
     - safetensors: its metadata (strings) is returned;
-    - the baseline's checkpoint `{"model": state dict, "acc": float, "epoch": int}` as `torch.save` wrote it: accuracy
-      and epoch are returned;
+    - a checkpoint as `torch.save` wrote it, with a state dict under one of `PLACES`: the numbers and strings beside it
+      are returned, such as the accuracy and epoch of the baseline's `{"model": ..., "acc": ..., "epoch": ...}`;
     - a bare state dict: nothing is returned.
 
-    `InputError`: the file is missing or damaged, holds more than data, or is of another model, which is then unchanged.
+    Names that are not the model's may begin with `PREFIXES`, in any nesting. An averaged model's count of updates is
+    left out, and so are `COUNTERS`, with a warning.
+
+    `InputError`: the file is missing or damaged, holds more than data, or its weights do not fit the model, which is
+    then unchanged.
     """
     state, metadata = read_weights(path)
     assign_weights(model, state, path)
@@ -62,6 +77,7 @@ def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:
 def assign_weights(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
     """Load what `read_weights` read from `path` into `model`. `InputError`: it is of another model; none is changed."""
     current = model.state_dict()
+    state = _fitted(state, current, path)
     _require_same_entries(path, current, state)
     try:
         # All conversions come before the first change to the model.
@@ -74,15 +90,12 @@ def assign_weights(model: nn.Module, state: dict[str, Tensor], path: str | Path)
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors by name, on the CPU, and what else the file says. For kinds and errors see `load_weights`."""
     path = Path(path)
-    state, metadata = _read(path if path.exists() else find_weights(path))
-    if state and all(name.startswith(DATA_PARALLEL_PREFIX) for name in state):
-        state = {name.removeprefix(DATA_PARALLEL_PREFIX): value for name, value in state.items()}
-    return state, metadata
+    return _read(path if path.exists() else find_weights(path))
 
 
 def read_origin(metadata: Mapping[str, Any], path: Path) -> Origin | None:
     """Return what the metadata of the file at `path` says of its run; None if no run of this package wrote it."""
-    if "config" not in metadata:
+    if "config" not in metadata or not {"classes", "mean", "std"} & metadata.keys():
         return None
     try:
         return Origin(
@@ -115,26 +128,48 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load lets through whatever a damaged file makes zipfile or pickle raise.
+    content = read_pickled(path)
+    state = _state_dict(content)
+    if state is None:
+        keys = f"; it has {_first([repr(key) for key in content], 8)}" if isinstance(content, dict) and content else ""
         raise InputError(
-            f"{path}: not a weights file, or damaged, or with more in it than tensors, numbers and strings, which is "
-            "not read since it could run code: give a safetensors file, or a state dict written by torch.save"
-        ) from error
-    state, metadata = content, {}
-    if isinstance(content, dict) and isinstance(content.get("model"), dict):
-        state = content["model"]
-        metadata = {key: value for key, value in content.items() if isinstance(value, (str, int, float))}
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise InputError(f"{path}: holds no state dict: give one, bare or under the key 'model'")
-    return state, metadata
+            f"{path}: holds no state dict, bare or under {', '.join(PLACES)}{keys}: save one with "
+            "torch.save(model.state_dict(), PATH)"
+        )
+    beside = {} if state is content else content
+    return state, {key: value for key, value in beside.items() if isinstance(value, (str, int, float))}
+
+
+def _state_dict(content: Any, depth: int = 3) -> dict[str, Tensor] | None:
+    """Return the state dict that a checkpoint is, or holds under one of `PLACES`."""
+    if not isinstance(content, dict) or depth == 0:
+        return None
+    if all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
+        return content
+    inside = (_state_dict(content.get(place), depth - 1) for place in PLACES)
+    return next((state for state in inside if state is not None), None)
+
+
+def _fitted(state: dict[str, Tensor], expected: Container[str], path: Path | str) -> dict[str, Tensor]:
+    """Return a state dict without the prefixes and entries that a wrapper or profiler of the model has added."""
+    added = [name for name in state if name not in expected]
+    counters = [name for name in added if name.rpartition(".")[2] in COUNTERS]
+    if counters:
+        warn_of_fallback(f"{path}: {len(counters)} counters of thop ({_first(counters)}) are left out")
+    left_out = {*counters, *(name for name in added if name == AVERAGED)}
+    state = {name: value for name, value in state.items() if name not in left_out}
+    while state and not any(name in expected for name in state):
+        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in state)), None)
+        if prefix is None:
+            break
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
 
 
 def _require_same_entries(path: str | Path, expected: dict[str, Tensor], state: dict[str, Tensor]) -> None:
     differences = {
         "missing": [name for name in expected if name not in state],
-        "unexpected": [repr(name) for name in state if name not in expected],
+        "left over": [repr(name) for name in state if name not in expected],
         "of another shape": [
             f"{name} {tuple(state[name].shape)} instead of {tuple(value.shape)}"
             for name, value in expected.items()
@@ -143,9 +178,9 @@ def _require_same_entries(path: str | Path, expected: dict[str, Tensor], state: 
     }
     phrases = [f"{len(names)} {kind} ({_first(names)})" for kind, names in differences.items() if names]
     if phrases:
-        raise InputError(
-            f"{path}: weights of another model: {'; '.join(phrases)}: give the settings it was trained with"
-        )
+        same = len(expected) - len(differences["missing"]) - len(differences["of another shape"])
+        what = "weights of another model" if same == 0 else f"{same} of {len(expected)} entries fit"
+        raise InputError(f"{path}: {what}: {'; '.join(phrases)}: give the model's settings that it was trained with")
 
 
 def _first(names: list[str], count: int = 3) -> str:
