@@ -206,16 +206,21 @@ def test_without_torchrun_it_is_one_process(monkeypatch):
     assert ALONE.on_first(lambda: 3) == ALONE.first_then_others(lambda: 3) == 3
 
 
+def started_by_torchrun(monkeypatch):
+    """Set what torchrun says to the first of two processes."""
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29500")):
+        monkeypatch.setenv(name, value)
+
+
 def test_one_gpu_cannot_be_that_of_all_processes(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "0")
+    started_by_torchrun(monkeypatch)
     with pytest.raises(InputError, match="--device cuda"), join_processes("cuda:1"):
         pass
 
 
 @pytest.mark.parametrize("arguments", [["train", "--epochs", "many"], ["train", "--epsilon", "1"], ["trian"]], ids=str)
 def test_one_process_alone_says_what_is_wrong(arguments, monkeypatch, capsys):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    started_by_torchrun(monkeypatch)
     for rank, lines in (("0", 1), ("1", 0)):
         monkeypatch.setenv("RANK", rank)
         try:

@@ -94,7 +94,7 @@ def test_what_has_a_default_may_be_missing() -> None:
         ({"title": 3}, "drawing.title is 3: give a value of type str"),
         ({"shape": {"side": 1}}, "drawing.shape: unknown name None: choose one of circle, square"),
         ({"shape": {"name": ["circle"]}}, "drawing.shape: unknown name ['circle']: choose one of circle, square"),
-        ({"shape": {"name": "circle", "side": 1}}, "drawing.shape has no setting 'side': choose among radius"),
+        ({"shape": {"name": "circle", "side": 1}}, "drawing.shape has no setting 'side': choose one of radius"),
         ({"shape": 3}, "drawing.shape is 3: give an object with values by name"),
         ({"shape": {"name": "circle", "radius": -1}}, "drawing.shape: radius is -1.0: give a positive number"),
         ({"sizes": [1, "2"]}, "drawing.sizes[1] is '2': give a value of type float"),
@@ -111,7 +111,7 @@ def test_what_has_a_default_may_be_missing() -> None:
         ({"final": None}, "drawing.final is None: give a value of type bool"),
         ({"box": {}}, "drawing.box.content is missing"),
         ({"box": {"content": {"radius": "1"}}}, "drawing.box.content.radius is '1': give a value of type float"),
-        ({"titel": "x"}, "drawing has no setting 'titel': choose among title, shape"),
+        ({"titel": "x"}, "drawing has no setting 'titel': did you mean title?"),
     ],
 )
 def test_what_does_not_fit_is_one_line_that_names_the_place(change: dict[str, Any], message: str) -> None:

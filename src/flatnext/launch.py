@@ -35,7 +35,7 @@ def ignored() -> str | None:
     if not given or rank_and_count()[1] > 1 or (_complete() and given == ["RANK=0", "WORLD_SIZE=1"]):
         return None
     missing = [name for name in VARIABLES if not os.environ.get(name)]
-    reason = f"{' and '.join(missing)} not set" if missing else "they do not fit together"
+    reason = f"{', '.join(missing)} not set" if missing else "they do not fit together"
     return f"{' '.join(given)} in the environment ignored ({reason}): one process trains alone; unset, or use torchrun"
 
 

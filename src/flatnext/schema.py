@@ -25,7 +25,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import Any, Literal, TypeVar
 
-from flatnext.errors import InputError
+from flatnext.errors import InputError, choose
 
 Unknown = Literal["error", "ignore"]
 
@@ -99,7 +99,7 @@ def _dataclass(kind: Any, content: Any, at: str, unknown: Unknown) -> Any:
         for key in content:
             if key not in hints:
                 place = at or "the content"
-                raise ParseError(f"{place} has no setting {key!r}: choose among {', '.join(hints) or 'none'}")
+                raise ParseError(f"{place} has no setting {key!r}: {choose(key, hints)}")
     for name in required:
         if name not in content:
             raise ParseError(f"{_inside(at, name)} is missing")
@@ -135,7 +135,7 @@ def _union(kinds: tuple[Any, ...], content: Any, at: str, unknown: Unknown) -> A
     content = dict(_mapping(content, at))
     tag = content.pop("name", None)
     if not isinstance(tag, str) or tag not in by_name:
-        raise ParseError(f"{at}: unknown name {tag!r}: choose one of {', '.join(by_name)}")
+        raise ParseError(f"{at}: unknown name {tag!r}: {choose(tag, by_name)}")
     return _dataclass(by_name[tag], content, at, unknown)
 
 

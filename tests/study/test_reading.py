@@ -158,7 +158,7 @@ def test_groups_that_share_a_name_are_told_apart_by_their_settings(folder: Path)
         write_run(folder / f"other/seed-{seed}", config, epochs=3)
         write_run(folder / f"plain/seed-{seed}", replace(recipe("sgd"), recipe="amp", seed=seed), epochs=3)
     labels = {group.label for group in read_study([folder]).groups}
-    assert labels == {"sgd", "amp (method=amp, epsilon=0.3)", "amp (method=amp, epsilon=0.25)", "amp (method=sgd)"}
+    assert labels == {"sgd", "amp (epsilon=0.3)", "amp (epsilon=0.25)", "amp+sgd"}
 
 
 def test_a_torn_last_line_is_left_out(folder: Path) -> None:
@@ -179,6 +179,18 @@ def test_an_epoch_that_was_run_again_counts_once(folder: Path) -> None:
 def test_the_same_run_twice_is_an_error(folder: Path) -> None:
     shutil.copytree(folder / "sgd/seed-0", folder / "copy")
     with pytest.raises(InputError, match=r"copy and sgd/seed-0 are of the same config and seed"):
+        read_study([folder])
+
+
+def test_runs_on_changed_data_are_an_error(folder: Path) -> None:
+    def images(sha256: str) -> dict[str, object]:
+        return {"counts": [1] * 10, "sha256": sha256}
+
+    for number, file in enumerate(sorted(folder.rglob("environment.json"))):
+        content = json.loads(file.read_text())
+        data = {"classes": content["classes"], "train": images("a"), "validation": None, "test": images("b")}
+        write_json(file, content | {"data": data | ({"test": images("c")} if number == 1 else {})})
+    with pytest.raises(InputError, match=r"different data .pixels or labels of the 10 test images are different"):
         read_study([folder])
 
 

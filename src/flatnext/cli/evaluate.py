@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from typing import Any
 
 from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, path, setting_overrides
@@ -95,5 +96,5 @@ class _MovedToEvidence(argparse.Action):
     """Answers `--parts`, which version 0.1.0 had, with the command that does this now."""
 
     def __call__(self, parser: argparse.ArgumentParser, options: argparse.Namespace, values: Any, *_: Any) -> None:
-        path = getattr(options, "path", None) or "PATH"
+        path = shlex.quote(str(getattr(options, "path", None) or "PATH"))
         parser.error(f"--parts is a command of its own now: flatnext evidence {path} --measurements {' '.join(values)}")

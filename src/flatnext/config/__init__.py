@@ -4,7 +4,7 @@ from flatnext.config.config import RENAMED, Config
 from flatnext.config.data import Data
 from flatnext.config.method import METHODS, Amp, Method, Perturbation, Sgd
 from flatnext.config.model import ABOUT_MODELS, MODELS, Model, model_name, named_model
-from flatnext.config.naming import differences, folder_name, from_partial, label, labelled, recipe_name
+from flatnext.config.naming import differences, folder_name, from_partial, labelled, recipe_name
 from flatnext.config.optimizer import Optimizer, Schedule
 from flatnext.config.recipes import RECIPES, about, default_recipes, recipe, recipes_for, with_model
 
@@ -28,7 +28,6 @@ __all__ = [
     "differences",
     "folder_name",
     "from_partial",
-    "label",
     "labelled",
     "model_name",
     "named_model",

@@ -46,13 +46,8 @@ def recipe_name(config: Config) -> str:
     return base.recipe if base else config.recipe
 
 
-def label(config: Config) -> str:
-    """Return what a run is called: its recipe, with the settings that are not the recipe's: `amp (epsilon=0.1)`."""
-    return labelled(recipe_name(config), differences(config))
-
-
 def labelled(name: str, settings: Mapping[str, Any]) -> str:
-    """Return a name with settings in brackets; of many, the first and how many more there are."""
+    """Return a recipe's name with settings that are not the recipe's: `amp (epsilon=0.1)`; of many, only the first."""
     texts = [f"{key}={show(value)}" for key, value in settings.items()]
     if len(texts) > SHOWN:
         texts = [*texts[: SHOWN - 1], f"{len(texts) - SHOWN + 1} more settings"]

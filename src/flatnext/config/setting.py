@@ -99,7 +99,7 @@ def show(value: Any, between: str = ",") -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
-    if isinstance(value, tuple):
+    if isinstance(value, (tuple, list)):
         return between.join(map(show, value))
     return "none" if value is None else str(value)
 

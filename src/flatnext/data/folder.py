@@ -11,7 +11,7 @@ from flatnext.data.dataset import Dataset, Split
 from flatnext.data.images import read_images
 from flatnext.data.layout import LabelledFiles, list_labelled, read_layout
 from flatnext.data.normalization import Normalization
-from flatnext.data.splits import hold_out_by_name
+from flatnext.data.splits import divide, hold_out_by_name
 from flatnext.errors import InputError
 from flatnext.progress import Display
 
@@ -43,16 +43,16 @@ def load_folder(data_dir: Path, image_size: int | None = None, display: Display 
     layout = read_layout(data_dir)
     parts = {name: files for name in ("train", "validation", "test") if (files := getattr(layout, name)) is not None}
     splits = _read(parts, size, display)
-    if "test" not in splits:
-        test, train = hold_out_by_name(splits["train"], TEST_SHARE, TEST_SALT)
-        splits |= {"train": splits["train"].select(train), "test": splits["train"].select(test)}
+    train, test = splits["train"], splits.get("test")
+    if test is None:
+        train, test = divide(train, *hold_out_by_name(train, TEST_SHARE, TEST_SALT), overwrite=True)
     return Dataset(
         name="folder",
         classes=layout.classes,
-        train=splits["train"],
+        train=train,
         validation=splits.get("validation"),
-        test=splits["test"],
-        normalization=Normalization.of(splits["train"].images),
+        test=test or train.select(torch.arange(0)),
+        normalization=Normalization.of(train.images),
         notes=layout.notes,
     )
 

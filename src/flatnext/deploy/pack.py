@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from flatnext import data, models
-from flatnext.config import Config
+from flatnext.config import Config, labelled, recipe_name
 from flatnext.deploy.card import model_card
 from flatnext.deploy.measure import PRECISION, Measured, measure, near_chance
 from flatnext.device import resolve_device
@@ -97,7 +97,8 @@ def pack(
     origin = _origin(metadata, source, dataset)
     content = _stored(state, metadata, source)
     measured = measure(state, safetensors.torch.load(content), origin, dataset.test, torch_device, str(source))
-    entry = _entry(name, record.config.recipe, measured, content)
+    recipe = labelled(recipe_name(record.config), record.environment.not_of_recipe)
+    entry = _entry(name, recipe, measured, content)
     load_as = name if _is_packages(folder) else (folder / entry.file).as_posix()
     _write(folder, entry, content, model_card(record, checkpoint, origin, entry, measured, load_as))
     files = (folder / entry.file, folder / f"{name}.md", folder / INDEX)
@@ -148,7 +149,7 @@ def _finished(folder: Path) -> RunRecord:
         raise InputError(f"{folder} is not a run folder: give the folder of a finished run")
     record = read_run(folder, folder.name)
     if isinstance(record, UnfinishedRun):
-        raise InputError(f"{folder} has no result ({record.reason}): finish it with flatnext train --resume {folder}")
+        raise InputError(f"{folder} has no result ({record.reason}): finish it with {RunFolder(folder).resume_command}")
     return record
 
 

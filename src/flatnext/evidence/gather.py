@@ -71,7 +71,7 @@ def gather(
     todo = _measurements(names, test_sets, cifar10_c)
     weights = models.find_weights(path, checkpoint)
     if path.is_dir() and not RunFolder(path).finished():
-        raise InputError(f"{path} has not finished: wait, or go on with flatnext train --resume {path}")
+        raise InputError(f"{path} has not finished: wait, or go on with {RunFolder(path).resume_command}")
     digest = sha256(weights)  # before they are read: if they change meanwhile, the results are stale and not wrong
     model = load_trained_model(
         path,

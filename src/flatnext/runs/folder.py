@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -51,6 +52,11 @@ class RunFolder:
 
     path: Path
 
+    @property
+    def resume_command(self) -> str:
+        """What to type to go on with the run."""
+        return f"flatnext train --resume {shlex.quote(str(self.path))}"
+
     def is_run(self) -> bool:
         """Return whether a run was created here: other programs too have a `config.json`."""
         file = self.path / CONFIG
@@ -84,7 +90,7 @@ class RunFolder:
         if overwrite:
             return
         if not resume:
-            state, way = ("a finished run", "") if self.finished() else ("a run", "go on with --resume, ")
+            state, way = ("a finished run", "") if self.finished() else ("a run", f"go on with {self.resume_command}, ")
             raise InputError(f"{path} holds {state}: {way}choose another --output, or give --overwrite")
         different = differences(self.config().to_json(), config.to_json())
         if any(difference.startswith("epochs =") for difference in different):
@@ -195,10 +201,13 @@ class RunFolder:
         write_atomically(self.path / METRICS, "".join(lines))
 
     def add_environment(self, environment: Environment) -> None:
-        """Write where the run runs now, with the sessions before those of `environment`."""
+        """Write where the run runs now, with the sessions before those of `environment`, and as what it began."""
         file = self.path / ENVIRONMENT
-        before = read_environment(file).sessions if file.is_file() else ()
-        write_json(file, dump(replace(environment, sessions=(*before, *environment.sessions))))
+        if file.is_file():
+            before = read_environment(file)
+            sessions = (*before.sessions, *environment.sessions)
+            environment = replace(environment, sessions=sessions, not_of_recipe=before.not_of_recipe)
+        write_json(file, dump(environment))
 
 
 def find_runs(folder: Path) -> list[Path]:

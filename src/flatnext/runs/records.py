@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from flatnext.config import Config
 from flatnext.runs.evidence import Evidence
+from flatnext.runs.fingerprint import DataFingerprint
 from flatnext.runs.scores import Mistake, Scores
 
 
@@ -30,7 +32,11 @@ class Session(Machine):
 
 @dataclass(frozen=True, kw_only=True)
 class Environment(Machine):
-    """`environment.json`: the circumstances of a run's last session, its data and its sessions."""
+    """`environment.json`: the circumstances of a run's last session, its data and its sessions.
+
+    `data` is None in files of version 0.1.0. `not_of_recipe` has the settings, by name, that were not those of the
+    recipe when the run began; `model` is the name of a model.
+    """
 
     flatnext: str
     python: str
@@ -46,6 +52,8 @@ class Environment(Machine):
     test_images: int
     classes: tuple[str, ...]
     data_dir: str | None = None
+    data: DataFingerprint | None = None
+    not_of_recipe: dict[str, Any] = field(default_factory=dict)
     sessions: tuple[Session, ...]
 
     def __post_init__(self) -> None:

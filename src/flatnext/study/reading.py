@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from flatnext.config import Config
+from flatnext.config import Config, labelled, recipe_name
 from flatnext.errors import InputError
 from flatnext.runs.fingerprint import change
 from flatnext.runs.folder import RunFolder, find_plans, find_runs
@@ -62,21 +63,26 @@ def _groups(runs: Sequence[RunRecord], planned: Sequence[str]) -> tuple[Group, .
             raise InputError(f"{twin.name} and {run.name} are of the same config and seed: report one of them")
     rank = {recipe: place for place, recipe in reversed(list(enumerate(planned)))}
     configs = sorted(by_config, key=lambda c: (rank.get(c.recipe, len(planned)), c.method.name != "sgd", c.recipe))
-    return tuple(
-        Group(label, config, tuple(by_config[config][seed] for seed in sorted(by_config[config])))
-        for label, config in zip(_labels(configs), configs, strict=True)
-    )
+    groups = [tuple(by_config[config][seed] for seed in sorted(by_config[config])) for config in configs]
+    labels = _labels(configs, [runs[0].environment.not_of_recipe for runs in groups])
+    return tuple(Group(*of_group) for of_group in zip(labels, configs, groups, strict=True))
 
 
-def _labels(configs: Sequence[Config]) -> list[str]:
-    """Return the recipes' names; where several configs share one, with the settings they differ in."""
-    labels = []
-    for config in configs:
+def _labels(configs: Sequence[Config], not_of_recipe: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the recipes' names, with the settings that are not those of the recipe, but for what all groups share.
+
+    Where several configs have one name, with the settings they differ in.
+    """
+    first, *others = not_of_recipe or [{}]
+    shared = {name for name, value in first.items() if others and all(o.get(name) == value for o in others)}
+    names, labels = [recipe_name(config) for config in configs], []
+    for name, config, changed in zip(names, configs, not_of_recipe, strict=True):
         values = settings(config)
-        alike = [settings(other) for other in configs if other.recipe == config.recipe]
-        differing = [name for name in values if any(other.get(name, values[name]) != values[name] for other in alike)]
-        text = ", ".join(f"{name}={setting_text(values[name])}" for name in differing)
-        labels.append(f"{config.recipe} ({text})" if text else config.recipe)
+        alike = [settings(other) for other, theirs in zip(configs, names, strict=True) if theirs == name]
+        differing = [key for key in values if any(other.get(key, values[key]) != values[key] for other in alike)]
+        text = ", ".join(f"{key}={setting_text(values[key])}" for key in differing)
+        own = {setting: value for setting, value in changed.items() if setting not in shared}
+        labels.append(f"{name} ({text})" if text else labelled(name, own))
     return labels
 
 
@@ -96,6 +102,4 @@ def _check_same_data(runs: Sequence[RunRecord]) -> None:
             first = firsts.setdefault(key, run) if run.environment.data else run
             before, now = first.environment.data, run.environment.data
             if before and now and (words := change(before, now, *splits)):
-                raise InputError(
-                    f"the data of {first.name} and {run.name} are not the same ({words}): report them apart"
-                )
+                raise InputError(f"{first.name} and {run.name} are of different data ({words}): report them apart")

@@ -12,6 +12,7 @@ from flatnext.progress import Display
 from flatnext.runs.folder import RunFolder
 from flatnext.study.plan import PlannedRun, RunPlan
 from flatnext.training import Stopped, load_data, train
+from flatnext.training.inputs import check_fit
 
 
 def run_study(
@@ -40,7 +41,7 @@ def run_study(
     if overwrite or not all(RunFolder(run.folder).finished() for run in runs):
         resolve_device(device)  # before anything is downloaded
     for config in plan.configs:  # data that cannot be used is seen before anything is written
-        load_data(config, data_dir, download=download, progress=display.speaks)
+        check_fit(config, load_data(config, data_dir, download=download, progress=display.speaks), processes=1)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

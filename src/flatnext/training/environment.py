@@ -6,6 +6,7 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
+from flatnext.config import differences
 from flatnext.device import machine
 from flatnext.models import parameter_count
 from flatnext.ops import library
@@ -41,5 +42,6 @@ def environment(run: RunState, command: str, data_dir: Path) -> Environment:
         classes=tuple(partition.classes),
         data_dir=str(data_dir.absolute()),
         data=run.fingerprint,
+        not_of_recipe=differences(run.config),
         sessions=(session,),
     )

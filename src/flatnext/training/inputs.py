@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from flatnext import data, models
-from flatnext.config import Config
+from flatnext.config import Config, recipes_for
 from flatnext.errors import InputError
 
 
@@ -16,7 +16,7 @@ def load_data(config: Config, data_dir: Path | str, *, download: bool = True, pr
     dataset = data.load(
         config.data.dataset, Path(data_dir), image_size=config.data.image_size, download=download, progress=progress
     )
-    return data.partition(dataset, config.data)
+    return data.partition(dataset, config.data, overwrite=True)
 
 
 def check_fit(config: Config, partition: data.Partition, processes: int) -> None:
@@ -24,7 +24,10 @@ def check_fit(config: Config, partition: data.Partition, processes: int) -> None
     size = partition.train.images.shape[-1]
     for name, most in (("crop_padding", 2 * size), ("cutout", size)):
         if getattr(config.data, name) > most:
-            raise InputError(f"{name} is {getattr(config.data, name)}: give at most {most} for {size}-pixel images")
+            fitting = ", ".join(recipes_for(config.data.dataset))
+            recipes = f", or take a recipe for {config.data.dataset}: {fitting}" if fitting else ""
+            value = getattr(config.data, name)
+            raise InputError(f"{name} is {value}: give at most {most} for {size}-pixel images{recipes}")
     with torch.device("meta"):
         model = models.build(config.model, len(partition.classes))
         model(torch.empty(2, 3, size, size))

@@ -7,6 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from flatnext import data
 from flatnext.config import Config
 from flatnext.device import keep_memory, resolve_device
 from flatnext.launch import attempt, ignored, launch
@@ -64,14 +65,16 @@ def train(
         speaks = display.speaks
         if note := ignored():
             display.say(note)
+        where = resolve_device(device)  # what cannot run at all is said first, and before anything is downloaded
         # After a restart the run that this launch began goes on; any other run in the folder is left alone.
         again = processes.on_first(lambda: attempt() > 0 and folder.owner() == launch())
         resume, overwrite = resume or again, overwrite and not again
+        if not resume:
+            data.check_place(config.data.dataset, data_dir, download=download)
         processes.on_first(lambda: folder.check(config, resume=resume, overwrite=overwrite))
         result = processes.on_first(lambda: folder.result() if folder.finished() and not overwrite else None)
         if result is not None:
             return result
-        where = resolve_device(device)  # before anything is downloaded
         partition = processes.first_then_others(lambda: load_data(config, data_dir, download=download, progress=speaks))
         for note in partition.notes:
             display.say(note)

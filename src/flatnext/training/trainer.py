@@ -6,6 +6,8 @@ import functools
 import time
 from collections.abc import Callable
 
+from flatnext.config import differences, recipe_name
+from flatnext.config.setting import show
 from flatnext.device import autocast
 from flatnext.errors import InputError
 from flatnext.progress import Display, Task
@@ -48,7 +50,7 @@ class Trainer:
 
     def __init__(self, run: RunState, display: Display) -> None:
         self.run, self.display = run, display
-        self.title = f"{run.config.recipe} seed {run.config.seed}"
+        self.title = f"{recipe_name(run.config)} seed {run.config.seed}"
         self.evaluator = Evaluator(predictor=run.predictor(), partition=run.partition, processes=run.processes)
         self.take_step = make_step(run)
 
@@ -56,6 +58,9 @@ class Trainer:
         """Train to the last epoch, and return and write the result. Raises what ended the run before: see `train`."""
         run = self.run
         events = EventLog(run.folder.path / "tensorboard", run.folder.epochs()) if run.processes.first else None
+        if changed := differences(run.config):
+            texts = [f"{name} {show(value)}" for name, value in changed.items()]
+            self.display.say(f"{self.title}: not as in the recipe: {', '.join(texts)}")
         if run.step:
             self.display.say(f"{self.title}: goes on after step {run.step:,} of {run.total_steps:,}")
         try:
@@ -172,8 +177,7 @@ class Trainer:
         return result
 
     def _stopped(self) -> Stopped:
-        path, step = self.run.folder.path, self.run.step
-        return Stopped(f"stopped at step {step:,}; go on with: flatnext train --resume {path}")
+        return Stopped(f"stopped at step {self.run.step:,}; go on with: {self.run.folder.resume_command}")
 
     def _failed(self, error: NonFiniteLossError) -> InputError:
         """Write that the loss is not finite; return the error that says what to try."""
