@@ -233,6 +233,44 @@ def test_one_process_alone_says_what_is_wrong(arguments, monkeypatch, capsys):
         assert captured.err.count("error:") == lines
 
 
+STANDS_STILL = """
+import os, signal, sys
+from flatnext.errors import InputError
+from flatnext.processes import join_processes
+try:
+    with join_processes("cpu") as (processes, _):
+        assert processes.any([True]) == [True]
+        if not processes.first:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        processes.any([False])
+except InputError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_a_process_that_stands_still_does_not_hold_up_the_others_for_ever():
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", STANDS_STILL],
+            env=environment(RANK=str(rank), FLATNEXT_TIMEOUT="5", **rendezvous),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        error = running[0].communicate(timeout=120)[1]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+            process.stderr.close()
+    assert running[0].returncode == 1
+    assert "another process has not answered for 5 seconds" in error
+    assert "FLATNEXT_TIMEOUT" in error
+
+
 # The command under torchrun
 
 FLAGS = [

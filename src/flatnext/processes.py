@@ -7,9 +7,12 @@ by NCCL on GPUs and gloo on CPUs. With one process everything here is the identi
 from __future__ import annotations
 
 import gc
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +24,12 @@ from flatnext.errors import InputError
 from flatnext.launch import address, attempt, local_rank, rank_and_count
 
 T = TypeVar("T")
+
+TIMEOUT_SECONDS = 1800.0
+"""How long a process waits for the others; `FLATNEXT_TIMEOUT` in the environment says another number.
+
+The first one may be fetching a data set meanwhile.
+"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,8 @@ class Processes:
         if self.count == 1 or not group:
             return
         flat = torch.cat([t.reshape(-1) for t in group])
-        dist.all_reduce(flat)
+        with _answered():
+            dist.all_reduce(flat)
         for tensor, part in zip(group, flat.split([t.numel() for t in group]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
@@ -63,7 +73,8 @@ class Processes:
         if self.count == 1:
             return list(flags)
         together = torch.tensor(flags, dtype=torch.int32)
-        dist.all_reduce(together, dist.ReduceOp.MAX, group=self.control)
+        with _answered():
+            dist.all_reduce(together, dist.ReduceOp.MAX, group=self.control)
         return together.bool().tolist()
 
     def first_of(self, step: int) -> int:
@@ -72,7 +83,8 @@ class Processes:
             return step
         none = torch.iinfo(torch.int64).max
         together = torch.tensor(none if step < 0 else step)
-        dist.all_reduce(together, dist.ReduceOp.MIN, group=self.control)
+        with _answered():
+            dist.all_reduce(together, dist.ReduceOp.MIN, group=self.control)
         return -1 if int(together) == none else int(together)
 
     def on_first(self, function: Callable[[], T]) -> T:
@@ -85,7 +97,8 @@ class Processes:
                 message[0] = function()
             except InputError as error:
                 message[1] = error
-        dist.broadcast_object_list(message, src=0, group=self.control)
+        with _answered():
+            dist.broadcast_object_list(message, src=0, group=self.control)
         if message[1] is not None:
             raise message[1]
         return message[0]
@@ -98,6 +111,28 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+def _timeout() -> timedelta:
+    text = os.environ.get("FLATNEXT_TIMEOUT") or TIMEOUT_SECONDS
+    try:
+        return timedelta(seconds=max(float(text), 1.0))
+    except (ValueError, OverflowError):
+        raise InputError(f"FLATNEXT_TIMEOUT is {text!r} in the environment: give seconds, or unset it") from None
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    """Raise `InputError` if another process does not answer within the block."""
+    try:
+        yield
+    except RuntimeError as error:  # of gloo and NCCL, which have no kind of their own for it
+        if not re.search("time[d ]*out", str(error), re.IGNORECASE):
+            raise
+        raise InputError(
+            f"another process has not answered for {_timeout().total_seconds():.0f} seconds: see whether it stands "
+            "still, or set FLATNEXT_TIMEOUT to more seconds; flatnext train --resume goes on"
+        ) from error
 
 
 @contextmanager
@@ -125,8 +160,9 @@ def join_processes(device: str) -> Iterator[tuple[Processes, str]]:
         torch.cuda.set_device(device)
     _join(rank, count, device)
     try:
-        yield Processes(rank, count, dist.new_group(backend="gloo")), device
-        dist.barrier()
+        yield Processes(rank, count, dist.new_group(backend="gloo", timeout=_timeout())), device
+        with _answered():
+            dist.barrier()
     finally:
         gc.collect()
         dist.destroy_process_group()
@@ -138,7 +174,7 @@ def _join(rank: int, count: int, device: str) -> None:
     try:
         # After a restart the store still has the addresses of the processes that died: each attempt has its own corner.
         store = dist.PrefixStore(f"flatnext-{attempt()}", next(rendezvous("env://"))[0])
-        dist.init_process_group(backend, store=store, rank=rank, world_size=count)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_timeout())
     except (RuntimeError, ValueError) as error:  # among them those of torch.distributed
         reason = str(error).splitlines()[0]
         raise InputError(
