@@ -64,6 +64,17 @@ def test_validation_does_not_depend_on_train_images(labels, data):
     assert sorted(numbers(whole.train) + numbers(whole.validation)) == list(range(len(labels)))
 
 
+def test_dividing_in_place_is_dividing(monkeypatch):
+    monkeypatch.setattr("flatnext.data.splits.CHUNK", 7)
+    whole = partition(make_dataset([0, 1] * 50), config.Data())
+    dataset = make_dataset([0, 1] * 50)
+    part = partition(dataset, config.Data(), overwrite=True)
+    for name in ("train", "validation"):
+        assert numbers(getattr(part, name)) == numbers(getattr(whole, name))
+        assert torch.equal(getattr(part, name).labels, getattr(whole, name).labels)
+    assert part.train.images.data_ptr() == dataset.train.images.data_ptr()
+
+
 def test_the_split_seed_decides():
     dataset = make_dataset([0, 1] * 50)
 

@@ -68,6 +68,10 @@ The std is the mean over images of an image's own std, less than that of all pix
 """
 
 
+CHUNK = 5_000_000
+"""Pixels that are counted at a time."""
+
+
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation over all pixels of uint8 images (N x C x H x W), a channel each, in [0, 1].
 
@@ -76,7 +80,8 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []
     for channel in range(images.shape[1]):
-        counts = sum(torch.bincount(part[:, channel].flatten(), minlength=256) for part in images.cpu().split(5000))
+        parts = images[:, channel].cpu().split(max(1, CHUNK // (images.shape[2] * images.shape[3])))
+        counts = sum(torch.bincount(part.flatten(), minlength=256) for part in parts)
         share = counts / (images[:, channel].numel())
         mean = (share * values).sum()
         means.append(mean.item())

@@ -16,7 +16,11 @@ SHARE = 1 / 10
 """Of the training images, held out for validation by default."""
 
 
-def partition(dataset: Dataset, settings: config.Data) -> Partition:
+CHUNK = 1000
+"""Images that are moved at a time."""
+
+
+def partition(dataset: Dataset, settings: config.Data, *, overwrite: bool = False) -> Partition:
     """Hold `settings.validation` training images out (None: a tenth), and keep `settings.train_images` of the rest.
 
     Both draws are seeded by `settings.split_seed` alone, so all seeds of a study share them; the validation images are
@@ -24,28 +28,32 @@ def partition(dataset: Dataset, settings: config.Data) -> Partition:
     too, but where images have names it is that of `hold_out_by_name`, so that images may be added. A data set with
     validation images of its own keeps them, unless `settings.validation` is 0: then it has none.
 
+    With `overwrite` the images to train on take the place of all in memory, so that there is no second copy of them;
+    `dataset` is of no use after that.
+
     Raises:
         InputError: there are too few images, or `settings.validation` is a number where the data set has its own.
     """
     generator = torch.Generator().manual_seed(settings.split_seed)
-    train, validation = _hold_out(dataset, settings, generator)
+    train, validation = _hold_out(dataset, settings, generator, overwrite)
     if settings.train_images is not None:
         train = _keep(dataset, train, settings, generator)
     return Partition(**{**vars(dataset), "train": train, "validation": validation})
 
 
-def _hold_out(dataset: Dataset, settings: config.Data, generator: torch.Generator) -> tuple[Split, Split | None]:
+def _hold_out(
+    dataset: Dataset, settings: config.Data, generator: torch.Generator, overwrite: bool
+) -> tuple[Split, Split | None]:
     """Return the images to train on and those held out."""
     train, count = dataset.train, settings.validation
-    if count == 0:
-        return train, None
+    if dataset.validation is not None and count:
+        raise InputError(f"validation is {count}: {dataset.name} has validation images of its own: leave it out")
     if dataset.validation is not None:
-        if count is not None:
-            raise InputError(f"validation is {count}: {dataset.name} has validation images of its own: leave it out")
-        return train, dataset.validation
+        return train, dataset.validation if count is None else None
+    salt = f"validation {settings.split_seed}"
     if count is None and train.names is not None:
-        held_out, rest = hold_out_by_name(train, SHARE, f"validation {settings.split_seed}")
-        return train.select(rest), train.select(held_out) if len(held_out) else None
+        held_out, rest = hold_out_by_name(train, SHARE, salt)
+        return divide(train, held_out, rest, overwrite=overwrite)
     count = len(train) // 10 if count is None else count
     if count == 0:
         return train, None
@@ -53,8 +61,23 @@ def _hold_out(dataset: Dataset, settings: config.Data, generator: torch.Generato
         raise InputError(
             f"validation is {count}: {dataset.name} has {len(train)} training images, so give at most {len(train) - 1}"
         )
-    held_out, rest = _draw(train.labels, count, _order(train, f"validation {settings.split_seed}", generator))
-    return train.select(rest), train.select(held_out)
+    return divide(train, *_draw(train.labels, count, _order(train, salt, generator)), overwrite=overwrite)
+
+
+def divide(split: Split, held_out: Tensor, rest: Tensor, *, overwrite: bool) -> tuple[Split, Split | None]:
+    """Return the images at `rest`, which rise, and those held out; with `overwrite` the former in the memory of all."""
+    apart = split.select(held_out) if len(held_out) else None
+    return _keep_in_place(split, rest) if overwrite else split.select(rest), apart
+
+
+def _keep_in_place(split: Split, indices: Tensor) -> Split:
+    """Return the images at `indices`, moved to the beginning of the memory of all."""
+    start = 0
+    for chunk in indices.split(CHUNK):
+        split.images[start : start + len(chunk)] = split.images[chunk]
+        start += len(chunk)
+    names = None if split.names is None else tuple(split.names[index] for index in indices.tolist())
+    return Split(split.images[:start], split.labels[indices], names)
 
 
 def _keep(dataset: Dataset, train: Split, settings: config.Data, generator: torch.Generator) -> Split:

@@ -17,6 +17,7 @@ from torch import Tensor
 from flatnext.errors import InputError
 from flatnext.evaluation.corruptions.draws import Array
 from flatnext.evaluation.corruptions.table import NAMES, SEVERITIES, check_name, check_severity
+from flatnext.files import open_regular
 
 FOLDER = "CIFAR-10-C"
 
@@ -79,8 +80,11 @@ def _read_images(path: Path, count: int) -> Array:
 
 def _open(path: Path) -> Array:
     try:
+        open_regular(path).close()  # on a pipe, NumPy would wait
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"{path} is missing: put the published file there") from None
+    except InputError:
+        raise
     except (OSError, ValueError, EOFError):
         raise InputError(f"{path} is no whole .npy file: replace it by the published file") from None
