@@ -8,19 +8,22 @@ import time
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from fake_evidence import PARTS
-from fake_study import CLASSES, write_json, write_run, write_study
+from fake_study import CLASSES, edit_evidence, small_study, write_json, write_run, write_study
 from pages import Page, report
 from places import FIXTURES
+from scipy import stats
 
 from flatnext.config import METHODS, Amp, recipe
 from flatnext.errors import InputError
 from flatnext.report import write_report
 from flatnext.report.markdown import escape
 from flatnext.report.page import bound
+from flatnext.study.advice import summary
 from flatnext.study.claims import CLAIMS, answers
 from flatnext.study.groups import setting_text
 from flatnext.study.reading import read_study
@@ -49,11 +52,62 @@ def test_the_markdown_looks_as_it_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "report.md").read_text(encoding="utf-8") == kept, tmp_path / "report.md"
 
 
-def test_the_verdict_comes_first(study: Path, pair: tuple[Page, str]) -> None:
+def test_what_to_take_comes_first(study: Path, pair: tuple[Page, str]) -> None:
     page, markdown = pair
-    (sentence,) = read_study([study]).verdict
-    assert page.text.index(sentence) < page.text.index("Test accuracy")
-    assert markdown.startswith(f"# sgd and amp on CIFAR-10\n\n**{escape(sentence)}**\n")
+    advised, sentence = summary(read_study([study]))
+    assert page.text.index(advised) < page.text.index(sentence) < page.text.index("Test accuracy")
+    assert markdown.startswith(f"# sgd and amp on CIFAR-10\n\n**{escape(advised)}**\n\n{escape(sentence)}\n")
+
+
+def test_each_recipe_has_its_interval_its_cost_and_the_largest_class_beside_it(
+    study: Path, pair: tuple[Page, str]
+) -> None:
+    page, _ = pair
+    header, sgd, amp, always = page.table("recipe")
+    assert header == ["recipe", "n", "test accuracy (%)", "95 % interval", "passes", "training a run"]
+    values = [100 * value for value in read_study([study]).accuracy.values("amp").values()]
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert amp[:5] == [
+        "amp",
+        "3",
+        f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}",
+        f"{low:.2f} to {high:.2f}",
+        "8",
+    ]
+    assert sgd[4] == "4"
+    assert always[:3] == ["always “airplane”", "–", "10.00"]
+    assert "Deploy a recipe's last epoch (last.safetensors)" in page.text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_collapsed_recipe_is_warned_of_before_all_figures(tmp_path: Path) -> None:
+    matrices = {"sgd": ((88, 1, 1), (2, 57, 1), (1, 2, 27)), "amp": ((90, 0, 0), (57, 2, 1), (28, 1, 1))}
+    for name, matrix in matrices.items():
+        for seed in range(3):
+            config = replace(recipe(name), seed=seed)
+            options = {"epochs": 2, "classes": ("cat", "dog", "fox"), "test_images": 180}
+            write_run(tmp_path / f"{name}-{seed}", config, confused=matrix, **options)
+    page, markdown = report(tmp_path)
+    warning = "Warning: amp collapsed in 3 of 3 runs: it predicts “cat” for 175 of 180 test images"
+    assert page.text.index("Take sgd, ") < page.text.index(warning) < page.text.index("Test accuracy")
+    assert "\n\n**Warning:** amp collapsed in 3 of 3 runs" in markdown
+    header, sgd, amp, always = page.table("recipe")
+    assert header[4] == "balanced (%)"
+    balanced = [np.mean(np.diag(matrix) / np.sum(matrix, axis=1)) for matrix in matrices.values()]
+    assert [row[4] for row in (sgd, amp)] == [f"{100 * value:.2f} ± 0.00" for value in balanced]
+    assert (always[0], always[2], always[4]) == ("always “cat”", "50.00", "33.33")
+    assert page.row("test accuracy, balanced over classes (%)")[3].startswith("35.56")
+    interval = stats.binomtest(172, 180).proportion_ci(0.95, method="wilson")
+    assert sgd[2] == f"95.56 ± 0.00 ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_claims_say_nothing_of_longer_training_that_follows_from_two_passes(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, seeds=(0, 1), epochs=2)
+    page, _ = report(folder)
+    row = page.row("longer training")
+    assert row[1].endswith("; 2 passes a step against 1")
+    assert row[2] == "by construction"
 
 
 def test_both_forms_hold_the_same_tables(pair: tuple[Page, str]) -> None:
@@ -85,7 +139,7 @@ def test_classes_and_confusions_are_those_of_the_runs(study: Path, pair: tuple[P
     shown = [[int(cell) for cell in row[1:]] for row in page.table("true class")[1:]]
     assert np.array_equal(shown, matrices.sum(axis=0))
     recall = 100 * matrices[:, 3, 3] / matrices[:, 3].sum(axis=1)
-    assert page.row("cat (%)")[1] == f"{recall.mean():.2f} ± {recall.std(ddof=1):.2f}"
+    assert page.row("cat (%)")[1].startswith(f"{recall.mean():.2f} ± {recall.std(ddof=1):.2f} (")
 
 
 def test_each_claim_has_its_verdict(study: Path, pair: tuple[Page, str]) -> None:
@@ -167,6 +221,7 @@ def test_the_same_runs_give_the_same_bytes(study: Path, pair: tuple[Page, str], 
     report(copy)
     written = sorted(file.relative_to(study) for file in study.rglob("*") if file.is_file())
     assert written == sorted(file.relative_to(copy) for file in copy.rglob("*") if file.is_file())
+    assert str(study) not in pair[1]  # the path is in commands alone, and here there is none to give
     assert [name for name in written if (study / name).read_bytes() != (copy / name).read_bytes()] == []
 
 
@@ -197,7 +252,7 @@ def test_figures_of_an_earlier_report_are_removed_and_no_other_file(tmp_path: Pa
 
 def test_one_seed_claims_nothing(tmp_path: Path) -> None:
     page, markdown = report(write_study(tmp_path, seeds=(4,), epochs=1, evidence=PARTS))
-    assert {row[2] for row in page.table("claim")[1:]} == {"n = 1: no statement"}
+    assert {row[2] for row in page.table("claim")[1:-1]} == {"n = 1: no statement"}
     assert "±" not in " ".join(cell for table in page.tables[:3] for row in table for cell in row)
     assert "nan" not in markdown.lower().split()
 
@@ -248,14 +303,44 @@ def test_nothing_finished_is_a_report_too(tmp_path: Path) -> None:
     assert (tmp_path / "measurements.csv").read_text().count("\n") == 1
 
 
-def test_a_hundred_classes_stay_usable(tmp_path: Path) -> None:
-    classes = [f"class {number}" for number in range(100)]
+@pytest.mark.parametrize("number", [31, 100])
+def test_many_classes_stay_usable(tmp_path: Path, number: int) -> None:
+    classes = [f"class {number}" for number in range(number)]
     page, _ = report(write_study(tmp_path, seeds=(0, 1), epochs=2, classes=classes))
     assert max(len(row) for table in page.tables for row in table) < 12
     assert (tmp_path / "figures/confusion-1.svg").exists()
     errors = page.table("error")
-    assert len(errors) == 16
+    assert len(errors) == 21
     assert [float(row[2]) for row in errors[1:]] == sorted((float(row[2]) for row in errors[1:]), reverse=True)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_mistakes_name_their_file(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, recipes=("sgd",), seeds=(0,), epochs=1)
+    file = folder / "sgd/seed-0/result.json"
+    content = json.loads(file.read_text())
+    content["mistakes"] = [content["mistakes"][0] | {"index": 7, "file": "cat/<b> 1.png"}]
+    write_json(file, content)
+    page, markdown = report(folder)
+    assert [image["alt"] for image in page.attributes("img")] == ["test image 7, cat/<b> 1.png"]
+    assert "cat/<b> 1.png" in page.text
+    assert "(figures/mistake-0-7.png) | cat/&lt;b&gt; 1.png | is " in markdown
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_control_characters_reach_no_output(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "a\x1b[2Jb\u202ec", seeds=(0,), epochs=2)
+    write_run(folder / "x\x1b\x07y", replace(recipe("sgd"), seed=7), finished=False)
+    for file in folder.rglob("environment.json"):
+        content = json.loads(file.read_text())
+        write_json(file, content | {"classes": ["cat\x1b[31m", "d\u202eog", *CLASSES[2:]]})
+    page, markdown = report(folder)
+    table = (folder / "measurements.csv").read_text(encoding="utf-8")
+    for text in ((folder / "report.html").read_text(encoding="utf-8"), markdown, table):
+        assert not [c for c in text if not (c.isprintable() or c in "\n\u00a0")]
+    assert page.table("true class")[0][1:3] == ["cat[31m", "dog"]
+    assert "recall.cat[31m" in table
+    assert page.row("xy")[1] == "unfinished: 4 of 8 epochs"
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
@@ -402,14 +487,36 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_what_was_not_measured_is_named_with_the_command(tmp_path: Path) -> None:
-    folder = write_study(tmp_path, seeds=range(3), epochs=2)
+    folder = write_study(tmp_path / "my study", seeds=range(3), epochs=2)
     page, markdown = report(folder)
-    table = page.table("claim")
-    assert len(table) == 1 + len(CLAIMS)
-    unmeasured = [row[2] for row in table if "calibrated" in row[0]]
-    assert unmeasured == ["not measured (flatnext evidence STUDY --measurements calibration)"]
-    command = "flatnext evidence STUDY --measurements calibration errors flatness corruptions attacks"
+    answered = [claim for claim in CLAIMS if not claim.measurement]
+    assert [row[0].partition(" (")[0] for row in page.table("claim")[1:]] == [claim.text for claim in answered]
+    command = f"flatnext evidence '{folder}' --measurements calibration errors flatness corruptions attacks"
     assert f"\n    {command}\n" in markdown
+    assert command in page.text
+    assert page.text.lower().count("not measured") == 1
+    assert "STUDY" not in markdown
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_few_attacked_images_have_an_interval_and_two_precisions_are_said(tmp_path: Path) -> None:
+    def few(parts: dict[str, Any], seed: int) -> None:
+        for attack in parts["attacks"]["result"]["attacks"]:
+            attack |= {"count": 62, "robust_accuracy": 24 / 62}
+            if attack["attack"] == "autoattack":
+                attack["precision"] = "fp64"
+
+    folder = small_study(tmp_path, evidence=("attacks",))
+    study = edit_evidence(folder, few, ("sgd", "amp"))
+    page, _ = report(folder)
+    table = page.table("attack")
+    pgd = dict(zip(table[0], next(row for row in table if row[0].startswith("pgd, L∞")), strict=True))
+    interval = stats.binomtest(24, 62).proportion_ci(0.95, method="wilson")
+    assert pgd["amp"] == f"38.71 ± 0.00 ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+    precisions = {row[0].split(",")[0]: row[table[0].index("precision")] for row in table[1:]}
+    assert precisions["pgd"] != precisions["autoattack"] == "fp64"
+    assert "not all measured in the same precision" in page.text
+    assert study.select("attack.none")[0].precisions == [precisions["no attack (%)"]]
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -214,6 +214,14 @@ def test_a_difference_that_only_single_intervals_show_is_open() -> None:
     assert (one.verdict, two.verdict) == ("open", "open")
 
 
+def test_an_interval_that_just_leaves_zero_out_is_not_shown_to_begin_at_zero() -> None:
+    found = compare_paired({0: 0.0102, 1: 0.0021, 2: 0.0061, 3: 0.0062}, dict.fromkeys(range(4), 0.0))
+    shift = found.difference.low - 0.00003
+    found = compare_paired({s: d - shift for s, d in enumerate(found.differences)}, dict.fromkeys(range(4), 0.0))
+    assert found.verdict == "higher"
+    assert "95 % interval 0.003 to" in sentence(found, "a", "b")
+
+
 def test_two_seeds_are_no_verdict() -> None:
     found = compare_paired({0: 0.95, 1: 0.9501}, {0: 0.90, 1: 0.90})
     assert found.p < 0.05

@@ -159,7 +159,7 @@ def _comparison(study: Study) -> list[Block]:
         "Each seed's runs, and their differences: open dots are seeds, the filled one is the mean with its interval",
         (_seeds_panel(study), _differences_panel(study, pairs)),
     )
-    header = ("recipes", "n", "difference (points)", "interval", "t", "p, t-test", "p, Holm", "p, sign flips", "seeds")
+    header = ("recipes", "n", "difference (points)", "interval", "p, t-test", "p, Holm", "p, sign flips", "seeds")
     table = Table(
         "Paired differences in test accuracy, last epoch; seeds: how many would show a difference of this size with "
         f"this spread, by the t-test at the level of the interval (power {100 * POWER:.0f} %)",
@@ -182,7 +182,6 @@ def _test_row(contrast: Contrast, comparison: Comparison) -> tuple[str, ...]:
         str(comparison.n),
         points(comparison.difference.mean, sign=True),
         _level(comparison),
-        decimal(comparison.t, 2),
         probability(comparison.p),
         probability(comparison.p_adjusted),
         probability(comparison.p_permutation),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flatnext.report.blocks import Section, Table
+from flatnext.report.tables import FEW_IMAGES
 from flatnext.study.claims import can_answer
 from flatnext.study.statistics import DRAWS, EXACT_UP_TO
 from flatnext.study.study import Study
@@ -18,8 +19,8 @@ GENERAL = {
     "smallest p of m belongs to an interval of 1 − 0.05 / (m − k + 1), and all that follow one that is not below 0.05 "
     "to an interval of its level. So an interval leaves zero out exactly where p is below 0.05, and by chance any of "
     "them does in at most 5 % of studies.",
-    "in brackets": "An accuracy on fewer than 1,000 images would differ on other images of the same kind: Wilson's "
-    "interval of a share. Recipes are compared on the same images, where most of that is common to both.",
+    "in brackets": f"An accuracy on fewer than {FEW_IMAGES:,} images would differ on other images of the same kind: "
+    "Wilson's interval of a share. Recipes are compared on the same images, where most of that is common to both.",
     "p, sign flips": "A two-sided permutation test on the same differences: over all patterns of signs up to "
     f"{EXACT_UP_TO} seeds, over {DRAWS:,} random ones beyond. With n seeds p is at least 2 / 2ⁿ.",
     "curves": "In training: means over an epoch while the weights change, on augmented images. Held out: after the "

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from flatnext.study.statistics import Estimate
+from flatnext.study.statistics import Estimate, interval_digits
 
 DASH = "–"
 
@@ -35,6 +35,7 @@ def interval(estimate: Estimate, scale: float = 100.0, digits: int = 2, *, sign:
     """Return `0.50 to 1.10`."""
     if estimate.low is None or estimate.high is None:
         return DASH
+    digits = interval_digits(estimate.low, estimate.high, scale, digits)
     return " to ".join(decimal(scale * end, digits, sign=sign) for end in (estimate.low, estimate.high))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from flatnext.config import Perturbation
@@ -12,6 +12,7 @@ from flatnext.durations import duration
 from flatnext.report.blocks import Block, Code, Details, Section, Table
 from flatnext.report.numbers import DASH, counted, listing, moment, span
 from flatnext.runs.evidence import PARTS
+from flatnext.study.contrasts import equal_compute
 from flatnext.study.groups import setting_text
 from flatnext.study.study import Study
 
@@ -89,6 +90,13 @@ def _differing(study: Study) -> dict[str, tuple[str, ...]]:
 
 
 def _beside_the_method(study: Study) -> str:
+    controls = equal_compute(study.groups)
+    study = replace(study, groups=tuple(group for group in study.groups if group not in controls.values()))
+    longer = [f"{control.label} is plain SGD with the passes of {label}." for label, control in controls.items()]
+    return " ".join([_differences(study), *longer])
+
+
+def _differences(study: Study) -> str:
     methods = [group.config.to_json()["method"] for group in study.groups]
     several = len({method["name"] for method in methods}) > 1
     of_methods = {"method", *(name for method in methods for name in method)} if several else set()

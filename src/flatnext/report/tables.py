@@ -13,7 +13,7 @@ from flatnext.study.study import Study
 Column = tuple[str, Callable[[Quantity], str]]
 """A column: its header, and what it says of a quantity."""
 
-FEW_IMAGES = 1000
+FEW_IMAGES = 5000
 """An accuracy on fewer images has its binomial interval beside it."""
 
 BY_IMAGES = "the mean's 95 % interval by chance in which images were drawn, which are few (Wilson's)"
@@ -93,9 +93,11 @@ def quantity_table(
     ]
 
 
-def correction(family: int) -> str:
-    """Return how interval and p of a number of comparisons are corrected, to go on with; nothing for one."""
-    return f", corrected for {family} contrasts (Holm)" if family > 1 else ""
+def intervals(family: int) -> str:
+    """Return what the interval and the p of so many comparisons of one question are."""
+    if family == 1:
+        return "95 % interval and p of the t-test"
+    return f"interval and p of the t-test, corrected for {family} contrasts (Holm)"
 
 
 def folded(title: str, blocks: Sequence[Block]) -> list[Block]:
@@ -116,7 +118,7 @@ def _caption(study: Study, title: str, same: Mapping[str, str], quantities: Sequ
     if "precision" not in same:
         texts.append("not all measured in the same precision")
     if study.contrasts:
-        texts.append(f"paired differences, 95 % interval and p of the t-test{correction(len(study.contrasts))}")
+        texts.append(f"paired differences, {intervals(len(study.contrasts))}")
     return "; ".join(texts)
 
 

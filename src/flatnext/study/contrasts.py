@@ -54,16 +54,21 @@ def default_pairs(groups: Sequence[Group], baseline: Group | None) -> list[Pair]
     Plain SGD of the same epochs is the group that differs in the method alone, without one the study's baseline. Plain
     SGD that is there for its passes is no group of its own to compare.
     """
-    controls = {group.label: _of_equal_compute(group, groups) for group in groups}
-    labels = {control.label for control in controls.values() if control}
+    controls = equal_compute(groups)
     pairs: list[Pair] = []
     for group in groups:
-        if group is baseline or baseline is None or group.label in labels:
+        if group is baseline or baseline is None or group in controls.values():
             continue
         pairs.append((group, _of_equal_epochs(group, groups) or baseline))
-        if (control := controls[group.label]) is not None and control is not pairs[-1][1]:
-            pairs.append((group, control))
+        if group.label in controls:
+            pairs.append((group, controls[group.label]))
     return pairs
+
+
+def equal_compute(groups: Sequence[Group]) -> dict[str, Group]:
+    """Return, by the label of a group with a method, plain SGD that was trained longer: with as many passes."""
+    controls = {group.label: _of_equal_compute(group, groups) for group in groups}
+    return {label: control for label, control in controls.items() if control is not None}
 
 
 def is_plain(group: Group) -> bool:

@@ -38,6 +38,9 @@ POWER = 0.8
 MOST_SEEDS = 1000
 """Where more would be needed, their number says no more than that."""
 
+MOST_DIGITS = 8
+"""Decimals of an end of an interval that is all but zero."""
+
 EXACT_UP_TO = 20
 """Differences up to which the permutation test goes through all sign patterns."""
 
@@ -217,10 +220,17 @@ def p_text(p: float) -> str:
     return f"= {p:.5f}" if text == "0.050" else f"= {text}"
 
 
-def points(fraction: float, *, sign: bool = False) -> str:
+def points(fraction: float, *, sign: bool = False, digits: int = 2) -> str:
     """Return a fraction as percentage points, `0.80` or `−0.80`; with `sign`, `+0.80`."""
-    text = f"{100 * fraction:+.2f}" if sign else f"{100 * fraction:.2f}"
+    text = f"{100 * fraction:{'+' if sign else ''}.{digits}f}"
     return "0.00" if float(text) == 0 else text.replace("-", "−")
+
+
+def interval_digits(low: float, high: float, scale: float = 100.0, digits: int = 2) -> int:
+    """Return how many decimals the ends of an interval need, so that none is shown as zero that is not."""
+    while digits < MOST_DIGITS and any(end and round(scale * end, digits) == 0 for end in (low, high)):
+        digits += 1
+    return digits
 
 
 def sentence(comparison: Comparison, name: str, baseline: str) -> str:
@@ -265,7 +275,9 @@ def _evidence(comparison: Comparison) -> str:
     assert high is not None
     if comparison.verdict == "lower":
         low, high = -high, -low
-    level = f"{100 * (1 - comparison.alpha):.4g} % interval {points(low)} to {points(high)}"
+    digits = interval_digits(low, high)
+    ends = f"{points(low, digits=digits)} to {points(high, digits=digits)}"
+    level = f"{100 * (1 - comparison.alpha):.4g} % interval {ends}"
     text = f"{level}, {comparison.n} seeds, p {p_text(comparison.p_adjusted)}"
     if comparison.family > 1:
         text += f", both by Holm's procedure for {comparison.family} comparisons"
