@@ -161,6 +161,14 @@ def test_groups_that_share_a_name_are_told_apart_by_their_settings(folder: Path)
     assert labels == {"sgd", "amp (epsilon=0.3)", "amp (epsilon=0.25)", "amp+sgd"}
 
 
+def test_a_group_is_labelled_with_what_is_not_its_recipes_but_for_what_all_share(folder: Path) -> None:
+    for file in folder.rglob("environment.json"):
+        changed = {"epochs": 3, "blocks": [1, 1]} | ({"epsilon": 0.1} if file.parts[-3] == "amp" else {})
+        write_json(file, json.loads(file.read_text()) | {"not_of_recipe": changed})
+    assert read_study([folder]).labels == ("sgd", "amp (epsilon=0.1)")
+    assert read_study([folder / "amp"]).labels == ("amp (epochs=3, blocks=1,1, epsilon=0.1)",)
+
+
 def test_a_torn_last_line_is_left_out(folder: Path) -> None:
     metrics = folder / "sgd/seed-0/metrics.jsonl"
     metrics.write_bytes(metrics.read_bytes()[:-20])

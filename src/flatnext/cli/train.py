@@ -109,17 +109,17 @@ def config_and_folder(options: argparse.Namespace) -> tuple[Config, Path]:
 
 def _resumed(options: argparse.Namespace, overrides: Mapping[str, Any]) -> Config:
     """Return the config of the run to resume."""
+    from flatnext.runs.folder import NO_LONGER
     from flatnext.runs.reading import CONFIG, read_config
 
     folder = options.resume
     if folder.is_file():
         raise InputError(f"{folder} is a file: give the folder of the run, --resume {shlex.quote(str(folder.parent))}")
     if overrides or options.output or options.overwrite:
-        longer = f"; to train longer, start a new run with --config {shlex.quote(str(folder / CONFIG))} --epochs N"
-        raise InputError(
-            "--resume takes its settings from the run: leave settings, --output and --overwrite out"
-            + (longer if "epochs" in overrides else "")
-        )
+        message = "--resume takes its settings from the run: leave settings, --output and --overwrite out"
+        if "epochs" in overrides:
+            message += f"; {NO_LONGER}, with --config {shlex.quote(str(folder / CONFIG))} --epochs N"
+        raise InputError(message)
     return read_config(folder / CONFIG)
 
 

@@ -46,6 +46,9 @@ WRITTEN = (
 )
 
 
+NO_LONGER = "a run cannot be made longer, as its learning rate falls over all of its epochs: train a new one"
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """A run's folder. `config.json` is there from the start, `result.json` once the run has finished."""
@@ -89,14 +92,15 @@ class RunFolder:
             raise InputError(f"{path} exists and is not a run folder: choose another --output")
         if overwrite:
             return
+        different = differences(self.config().to_json(), config.to_json())
+        longer = any(difference.startswith("epochs =") for difference in different)
         if not resume:
             state, way = ("a finished run", "") if self.finished() else ("a run", f"go on with {self.resume_command}, ")
-            raise InputError(f"{path} holds {state}: {way}choose another --output, or give --overwrite")
-        different = differences(self.config().to_json(), config.to_json())
-        if any(difference.startswith("epochs =") for difference in different):
+            note = f" ({NO_LONGER})" if longer else ""
+            raise InputError(f"{path} holds {state}: {way}choose another --output, or give --overwrite{note}")
+        if longer:
             raise InputError(
-                f"{path} was made with {different[0]}: a run cannot be made longer, as its learning rate falls over "
-                "all of its epochs: train a new one, with these --epochs and another --output"
+                f"{path} was made with {different[0]}: {NO_LONGER}, with these --epochs and another --output"
             )
         if different:
             raise InputError(

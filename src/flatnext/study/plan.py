@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from flatnext.config import METHODS, Config, Sgd, named_model
+from flatnext.config import METHODS, Config, Sgd, with_model
 from flatnext.errors import InputError
 from flatnext.files import write_json
 from flatnext.runs.reading import STUDY
@@ -91,15 +91,7 @@ def override_each(configs: Sequence[Config], settings: Mapping[str, Any]) -> lis
 
 def with_models(configs: Sequence[Config], names: Sequence[str]) -> list[Config]:
     """Return each config with each named model, as recipe RECIPE-MODEL. `InputError`: a name is unknown."""
-    return [
-        replace(
-            config,
-            model=replace(named_model(name), parameter_budget=config.model.parameter_budget),
-            recipe=f"{config.recipe}-{name}",
-        )
-        for config in configs
-        for name in names
-    ]
+    return [with_model(config, name) for config in configs for name in names]
 
 
 def with_equal_compute(configs: Sequence[Config]) -> list[Config]:
