@@ -201,6 +201,11 @@ def test_other_test_sets(model, tmp_path):
         gather(model.weights.parent, ["errors"], QUICK, test_sets=[tmp_path / "again.npz"], output=tmp_path / "e.json")
     )
     assert content["parts"]["test_sets"]["result"] == {"sets": {name: dump(scores) for name in sets}}
+    save_images(tmp_path / "again.npz", test.select(torch.arange(50)))  # other images at the same place
+    changed = read(
+        gather(model.weights.parent, ["errors"], QUICK, test_sets=[tmp_path / "again.npz"], output=tmp_path / "e.json")
+    )
+    assert changed["parts"]["test_sets"]["result"]["sets"]["again"]["count"] == 50
     with pytest.raises(InputError, match="told apart"):
         gather(model.weights.parent, ["errors"], QUICK, test_sets=[tmp_path / "again.npz", tmp_path / "b/again.npz"])
 

@@ -2,7 +2,7 @@
 
 from flatnext.data.dataset import Dataset, Partition, Split
 from flatnext.data.describe import describe
-from flatnext.data.fingerprint import fingerprint
+from flatnext.data.fingerprint import fingerprint, fingerprint_images
 from flatnext.data.loader import Loader
 from flatnext.data.normalization import CIFAR10, Normalization
 from flatnext.data.samples import sample_grid
@@ -20,6 +20,7 @@ __all__ = [
     "check_place",
     "describe",
     "fingerprint",
+    "fingerprint_images",
     "load",
     "partition",
     "read_test_set",

@@ -9,7 +9,7 @@ import torch
 from flatnext.data.dataset import Partition, Split
 from flatnext.runs.fingerprint import DataFingerprint, ImagesFingerprint
 
-CHUNK = 1000
+CHUNK = 100
 """Images that are hashed at a time."""
 
 
@@ -18,13 +18,14 @@ def fingerprint(partition: Partition) -> DataFingerprint:
     count, validation = len(partition.classes), partition.validation
     return DataFingerprint(
         classes=tuple(partition.classes),
-        train=_images(partition.train, count),
-        validation=None if validation is None else _images(validation, count),
-        test=_images(partition.test, count),
+        train=fingerprint_images(partition.train, count),
+        validation=None if validation is None else fingerprint_images(validation, count),
+        test=fingerprint_images(partition.test, count),
     )
 
 
-def _images(split: Split, classes: int) -> ImagesFingerprint:
+def fingerprint_images(split: Split, classes: int) -> ImagesFingerprint:
+    """Return the fingerprint of a split whose labels are below `classes`."""
     digest = hashlib.sha256(repr(tuple(split.images.shape)).encode())
     for images in split.images.split(CHUNK):
         digest.update(images.contiguous().cpu().numpy())

@@ -16,7 +16,7 @@ SHARE = 1 / 10
 """Of the training images, held out for validation by default."""
 
 
-CHUNK = 1000
+CHUNK = 100
 """Images that are moved at a time."""
 
 

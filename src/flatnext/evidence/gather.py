@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flatnext import models
-from flatnext.data import test_set_name
+from flatnext.data import fingerprint_images, test_set_name
 from flatnext.device import machine
 from flatnext.durations import duration
 from flatnext.errors import InputError
@@ -82,10 +82,10 @@ def gather(
         progress=display.speaks,
         overrides=overrides,
     )
-    _check_images(model, test_sets, cifar10_c)
+    digests = _check_images(model, test_sets, cifar10_c)
     checkpoint = checkpoint or "last"
     file = _EvidenceFile(output or _default_file(path, checkpoint), checkpoint, digest, model)
-    everything = _all_settings(plan, model, Path(data_dir), cifar10_c, test_sets)
+    everything = _all_settings(plan, model, Path(data_dir), cifar10_c, test_sets) | {"test_set_images": digests}
     for name, measure in todo.items():
         settings = {key: everything[key] for key in (*COMMON_SETTINGS, *KINDS[name].settings)}
         title, before = f"{path}: {name}", file.settings(name)
@@ -163,15 +163,16 @@ def _measurements(
     return todo
 
 
-def _check_images(model: TrainedModel, test_sets: Sequence[Path | str], cifar10_c: Path | str | None) -> None:
-    """Raise `InputError` for images that cannot be read, before anything is measured."""
+def _check_images(model: TrainedModel, test_sets: Sequence[Path | str], cifar10_c: Path | str | None) -> list[str]:
+    """Return the SHA-256 of each test set; `InputError` for images that cannot be read, before anything is measured."""
     if cifar10_c is not None:
         measuring.published_images(model, Path(cifar10_c))
-    for test_set in test_sets:
-        model.other_test_set(test_set)
+    classes = len(model.predictor.classes)
+    digests = [fingerprint_images(model.other_test_set(test_set), classes).sha256 for test_set in test_sets]
     names = [test_set_name(test_set) for test_set in test_sets]
     if len(set(names)) < len(names):
         raise InputError(f"test_sets are called {', '.join(names)}: rename them, so that they can be told apart")
+    return digests
 
 
 def _default_file(path: Path, checkpoint: str) -> Path:

@@ -226,6 +226,6 @@ KINDS = {
     "flatness": Kind(measure_flatness, DIVISION),
     "corruptions": Kind(measure_corruptions, ("precision", "cifar10_c")),
     "attacks": Kind(measure_attacks, ("linf", "l2", "autoattack")),
-    "test_sets": Kind(partial(measure_test_sets, paths=()), ("precision", "test_sets")),
+    "test_sets": Kind(partial(measure_test_sets, paths=()), ("precision", "test_sets", "test_set_images")),
 }
 """The measurements by their names in `flatnext.runs.evidence.Evidence`, which has the classes of their results."""
