@@ -205,11 +205,43 @@ def test_a_bad_setting_is_an_input_error_before_anything_runs(name, settings, me
     assert not calls
 
 
-@pytest.mark.parametrize("name", [*rules(None), "adversarial"])
-def test_no_gradient_at_all_is_one_plain_pass(name):
-    weights, calls = [nn.Parameter(torch.ones(2))], []
+@pytest.mark.parametrize("name", [*rules(None), "sgd", "adversarial"])
+@pytest.mark.parametrize("momentum", [False, True])
+def test_a_closure_without_a_backward_pass_is_an_input_error(name, momentum):
+    weights, calls = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))], []
     optimizer = torch.optim.SGD(weights, lr=0.1, momentum=0.9)
-    rule = {**rules(optimizer), "adversarial": functools.partial(methods.adversarial, epsilon=0.0)}[name]
-    assert rule(lambda: calls.append(1) or "result", weights, []) == "result"
+    if momentum:
+        optimizer.state[weights[0]]["momentum_buffer"] = torch.ones(2)
+    others = {"sgd": methods.sgd, "adversarial": functools.partial(methods.adversarial, epsilon=0.1)}
+    rule = {**rules(optimizer), **others}[name]
+    with pytest.raises(InputError, match=r"(no|a) gradient after the closure"):
+        rule(lambda: calls.append(1), iter(weights), [])
     assert calls == [1]
+    assert torch.equal(weights[0], torch.ones(2))
+
+
+@pytest.mark.parametrize("name", [*rules(None), "sgd"])
+def test_without_parameters_it_is_one_plain_pass(name):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1)
+    rule = {**rules(optimizer), "sgd": methods.sgd}[name]
     assert rule(lambda: "result", [], []) == "result"
+
+
+def test_the_optimizer_refuses_a_closure_without_a_backward_pass():
+    layer = nn.Linear(2, 2)
+    optimizer = flatnext.AMP(layer.parameters(), lr=0.1, epsilon=0.5)
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"call loss\.backward\(\)"):
+            optimizer.step(lambda: layer(torch.ones(1, 2)).sum())
+
+
+def test_batch_norm_counts_the_micro_batches_of_the_first_call_alone():
+    model, images = bn_network(), image_batches(1)[0][0]
+
+    def closure():
+        model.zero_grad()
+        for part in images.tensor_split(4):
+            model(part).square().sum().backward()
+
+    flatnext.amp(closure, model.parameters(), model.buffers(), epsilon=0.1, inner_iter=2)
+    assert {int(b) for name, b in model.named_buffers() if name.endswith("num_batches_tracked")} == {4}

@@ -67,6 +67,8 @@ def adversarial(
             for x in images:
                 x.requires_grad_().grad = None
             result = closure()
+            if any(x.grad is None for x in images):
+                raise InputError("the images have no gradient after the closure: run the model on them, and backward")
             delta = [torch.zeros_like(x) for x in images]
             with restored([], list(buffers)):
                 for _ in range(inner_iter):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flatnext.errors import InputError
-from flatnext.methods.perturbation import check, clipped, gradients, move, off, restored
+from flatnext.methods.perturbation import check, checked_pass, clipped, gradients, move, off, restored
 
 T = TypeVar("T")
 
@@ -52,13 +52,13 @@ def amp(
         What the first call of `closure`, at theta, returned.
 
     Raises:
-        InputError: a setting is negative, not finite or unknown.
+        InputError: a setting is negative, not finite or unknown, or the closure runs no backward pass.
     """
     check(epsilon=epsilon, inner_lr=inner_lr, inner_iter=inner_iter, ball=ball)
     if ball == "global" and isinstance(epsilon, Sequence):
         raise InputError("epsilon has a number for each parameter, and ball=global one for all: give one number")
-    result = closure()
     everything = list(parameters)
+    result = checked_pass(closure, everything)
     for name, value in (("epsilon", epsilon), ("inner_lr", inner_lr)):
         if isinstance(value, Sequence) and len(value) != len(everything):
             raise InputError(f"{name} has {len(value)} numbers for {len(everything)} parameters: give one for each")

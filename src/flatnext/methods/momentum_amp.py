@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from flatnext.methods.perturbation import check, factors, move, norms, off, restored, scaled
+from flatnext.methods.perturbation import check, checked_pass, factors, move, norms, off, restored, scaled
 
 T = TypeVar("T")
 
@@ -38,16 +38,17 @@ def momentum_amp(
     Cost: 1 pass a step. For the other arguments see `flatnext.methods.amp`.
     """
     check(epsilon=epsilon, inner_lr=inner_lr, ball=ball)
-    pairs = [(p, _momentum(optimizer, p)) for p in parameters]
+    everything = list(parameters)
+    pairs = [(p, _momentum(optimizer, p)) for p in everything]
     weights = [p for p, momentum in pairs if momentum is not None]
     if not weights or off(epsilon, inner_lr):
-        return closure()
+        return checked_pass(closure, everything)
     momenta = [momentum for _, momentum in pairs if momentum is not None]
     downhill = torch._foreach_neg(factors(norms(momenta, ball), inner_lr, epsilon))
     delta = scaled(momenta, downhill)
     with restored(weights):
         move(weights, delta)
-        return closure()
+        return checked_pass(closure, everything)
 
 
 def _momentum(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor | None:

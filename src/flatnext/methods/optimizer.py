@@ -39,6 +39,7 @@ class AMP(torch.optim.Optimizer):
     Unlike theirs it has one state, which is the base optimizer's: `state_dict` and `load_state_dict` are complete, and
     a torch scheduler given this optimizer reaches the base. Weights come back to the bit. Batch norm counts a batch
     once: the modules that run in the first call of the closure are noted, and their buffers put back after the others.
+    A closure that goes over micro-batches counts each of them once.
 
     Args:
         params: parameters or parameter groups; a group may have its own `lr`, `epsilon` and `inner_lr`.
@@ -111,7 +112,8 @@ class AMP(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; return what the first call of the closure, at the unperturbed weights, returned, detached.
 
-        The closure runs forward and backward; gradients are zeroed before each call. `InputError` without one.
+        The closure runs forward and backward; gradients are zeroed before each call. `InputError`: there is no closure,
+        or one that never calls `backward`.
         """
         if closure is None:
             raise InputError("AMP needs a closure that runs forward and backward: optimizer.step(closure)")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from flatnext.errors import InputError
 
+T = TypeVar("T")
 Tensors = list[Tensor] | tuple[Tensor, ...]
 Radius = float | Sequence[float] | Tensor  # one for all, one for each, or one on the device, read when it is needed
 TINY = 1e-12  # keeps a norm of zero from being divided by; the authors of AMP and SAM add the same
@@ -25,6 +27,14 @@ def check(**settings: object) -> None:
                 raise InputError(f"{name} is {number}: it must be finite and not negative")
     if settings.get("ball", "tensor") not in ("tensor", "global"):
         raise InputError(f"ball is {settings['ball']!r}: choose tensor or global")
+
+
+def checked_pass(closure: Callable[[], T], parameters: Sequence[Tensor]) -> T:
+    """Call the closure. `InputError`: none of the parameters, if there are any, has a gradient then."""
+    result = closure()
+    if parameters and all(p.grad is None for p in parameters):
+        raise InputError("no parameter has a gradient after the closure: call loss.backward() in it")
+    return result
 
 
 def off(*values: float | Sequence[float] | Tensor) -> bool:

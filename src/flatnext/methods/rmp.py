@@ -11,7 +11,18 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from flatnext.methods.perturbation import TINY, check, factors, gradients, move, norms, off, restored, scaled
+from flatnext.methods.perturbation import (
+    TINY,
+    check,
+    checked_pass,
+    factors,
+    gradients,
+    move,
+    norms,
+    off,
+    restored,
+    scaled,
+)
 
 T = TypeVar("T")
 
@@ -33,8 +44,9 @@ def rmp(
     `generator` must be on the parameters' device. For the other arguments see `flatnext.methods.amp`.
     """
     check(epsilon=epsilon, inner_lr=inner_lr, ball=ball)
-    result = closure()
-    weights = [p for p in parameters if p.grad is not None]
+    everything = list(parameters)
+    result = checked_pass(closure, everything)
+    weights = [p for p in everything if p.grad is not None]
     if not weights or off(epsilon, inner_lr):
         return result
     slopes = norms(gradients(weights), ball)

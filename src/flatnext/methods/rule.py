@@ -20,7 +20,11 @@ class Rule(Protocol):
     `parameters` are the tensors that the rule may perturb: all of a model's, or some. `buffers` are tensors that a
     forward pass changes and that should count a batch once: batch norm's running statistics. Both are read after the
     first call. When the rule is done, `parameters` are to the bit what they were, also if `closure` raised, and
-    `buffers` are as the first call left them. A rule keeps no state: an ordinary torch optimizer takes the step, and
+    `buffers` are as the first call left them. With micro-batches the first call counts each of them: batch norm then
+    takes as many smaller batches into its statistics as there are, and its `num_batches_tracked` grows by as many.
+    A closure that leaves no gradient in any of `parameters` is an `InputError`.
+
+    A rule keeps no state: an ordinary torch optimizer takes the step, and
     owns momentum, weight decay and the learning rate.
     """
 

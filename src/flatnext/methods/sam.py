@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from flatnext.methods.perturbation import check, factors, gradients, move, norms, off, restored, scaled
+from flatnext.methods.perturbation import check, checked_pass, factors, gradients, move, norms, off, restored, scaled
 
 T = TypeVar("T")
 
@@ -53,8 +53,9 @@ def _ascend(
     eta: float | None = None,
 ) -> T:
     check(rho=rho)
-    result = closure()
-    weights = [p for p in parameters if p.grad is not None]
+    everything = list(parameters)
+    result = checked_pass(closure, everything)
+    weights = [p for p in everything if p.grad is not None]
     if not weights or off(rho):
         return result
     with restored(weights, list(buffers)):

@@ -7,9 +7,11 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from flatnext.methods.perturbation import checked_pass
+
 T = TypeVar("T")
 
 
 def sgd(closure: Callable[[], T], parameters: Iterable[Tensor], buffers: Iterable[Tensor]) -> T:
     """Leave the gradient of the batch in `p.grad`: one pass, no perturbation. See `flatnext.methods.Rule`."""
-    return closure()
+    return checked_pass(closure, list(parameters))
