@@ -189,6 +189,7 @@ def test_bad_input_is_one_line_and_status_2(run, tmp_path, arguments, message):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.filterwarnings("default")
 def test_a_fallback_is_a_line_of_standard_error(monkeypatch, capsys):
     monkeypatch.setattr(cli.weights, "run", lambda options: warn_of_fallback("it is slower") or 0)
     assert cli.main(["weights"]) == 0

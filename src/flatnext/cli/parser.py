@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from flatnext.config import METHODS, MODELS, RECIPES, RENAMED
@@ -66,7 +66,7 @@ HINTS = {
     },
 }
 
-NAMES = {"--recipe": RECIPES, "--recipes": RECIPES, "--model": MODELS, "--method": METHODS}
+NAMES: dict[str, Collection[str]] = {"--recipe": RECIPES, "--recipes": RECIPES, "--model": MODELS, "--method": METHODS}
 """Flags that take a name, which is often given alone."""
 
 
