@@ -51,7 +51,7 @@ def _row(content: Any, classes: int) -> list[int]:
             row[int(column)] = count
     numbers = isinstance(row, (list, tuple)) and all(type(n) is int and n <= LARGEST_INTEGER for n in row)
     require(numbers, "confusion has a row without numbers")
-    return row  # type: ignore[no-any-return]
+    return row
 
 
 @dataclass(frozen=True, kw_only=True)
