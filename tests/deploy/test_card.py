@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -67,6 +68,31 @@ def test_a_card_can_be_written_for_each_data_set(dataset, packed, run):
     card = card_module.model_card(record, "last", origin, packed.entry, packed.measured, NAME)
     assert card_module.NOTES[dataset].limits[0] in card
     assert "]()" not in card
+
+
+NAMES = ("<script>alert(1)</script>", "a|b", "*bold* [link](javascript:0)", "`tick` ``two``", "# \x1b[2J\n---", "ä é")
+
+
+def test_texts_of_users_are_shown_as_they_are(packed, run):
+    record = pack_module._finished(run)
+    session = dataclasses.replace(record.environment.sessions[0], command="train `x` | tee", device_name="<b>|")
+    environment = dataclasses.replace(record.environment, sessions=(session,))
+    record = dataclasses.replace(record, environment=environment)
+    origin = models.read_origin(models.read_weights(packed.files[0])[1], packed.files[0])
+    origin = dataclasses.replace(origin, classes=(*NAMES, *origin.classes[len(NAMES) :]))
+    card = card_module.model_card(record, "last", origin, packed.entry, packed.measured, 'we"ird\\path')
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in card
+    assert r"a\|b" in card
+    assert r"\*bold\* \[link\](javascript:0)" in card
+    assert "<script>" not in card
+    assert "<b>" not in card
+    assert "\x1b" not in card
+    assert "ä é" in card
+    assert r"`` train `x` \| tee ``" in card
+    classes = card.split("| class | accuracy | images |")[1].strip().splitlines()[1:]
+    assert len(classes) == len(origin.classes)
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 4 for row in classes)
+    assert r'from_pretrained("we\"ird\\path")' in card
 
 
 def test_the_interval_is_wilsons():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import signal
 
@@ -223,3 +224,29 @@ def test_a_half_finished_run_of_0_1_0_ends_as_it_would_have_there(tmp_path):
         torch.testing.assert_close(trained[name], value, rtol=1e-4, atol=1e-6)
     sessions = json.loads((folder / "environment.json").read_text())["sessions"]
     assert [session["from_step"] for session in sessions] == [0, 6]
+
+
+EDITS = {"optimizer": {"learning_rate": 0.5}, "epochs": 1, "batch_size": 16, "seed": 3, "data": {"split_seed": 9}}
+
+
+@pytest.mark.parametrize("setting", EDITS)
+def test_a_config_that_was_edited_between_stop_and_resume_is_refused(tmp_path, setting):
+    with pytest.raises(Stopped):
+        train(CONFIGS[0], tmp_path / "run", display=AtStep(3, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    file, value = tmp_path / "run" / "config.json", EDITS[setting]
+    content = json.loads(file.read_text())
+    before = content[setting]
+    content[setting] = before | value if isinstance(value, dict) else value
+    file.write_text(json.dumps(content))
+    name, new = (f"{setting}.{next(iter(value))}", *value.values()) if isinstance(value, dict) else (setting, value)
+    old = before[next(iter(value))] if isinstance(value, dict) else before
+    with pytest.raises(InputError, match=re.escape(f"last.safetensors was trained with {name} = {old}, not {new}")):
+        train(RunFolder(tmp_path / "run").config(), tmp_path / "run", resume=True)
+
+
+def test_more_epochs_of_a_run_are_a_new_run(tmp_path, whole):
+    config, folder = whole
+    with pytest.raises(InputError, match=r"epochs = 2, not 5: a run cannot be made longer.*train a new one"):
+        train(config.override({"epochs": 5}), folder, resume=True)
+    with pytest.raises(InputError, match="holds a finished run: choose another --output, or give --overwrite"):
+        train(config.override({"epochs": 5}), folder)

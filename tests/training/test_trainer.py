@@ -10,6 +10,7 @@ import torch
 from same_run import assert_same_run, measured, weights
 from tiny import tiny
 
+from flatnext.cli import main
 from flatnext.errors import InputError
 from flatnext.evaluation.evaluate import evaluate
 from flatnext.runs.folder import RunFolder
@@ -91,6 +92,41 @@ def test_bad_input_leaves_nothing(tmp_path):
     with pytest.raises(InputError, match="device"):
         train(tiny(), tmp_path / "run", device="abacus")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()], ids=repr)
+def test_a_run_that_fails_before_its_first_step_leaves_no_folder(tmp_path, monkeypatch, error):
+    def fail(run):
+        raise error
+
+    monkeypatch.setattr("flatnext.training.trainer.make_step", fail)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for folder in (tmp_path / "runs" / "new", mine):
+        with pytest.raises(type(error)):
+            train(tiny(), folder)
+        assert not list(tmp_path.rglob("*.json"))
+    assert list(tmp_path.iterdir()) == [mine]  # it was there before
+    monkeypatch.undo()
+    train(tiny(), tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    with pytest.raises(InputError, match="missing"):  # the state of a finished run is gone
+        train(tiny(), tmp_path / "run", resume=True)
+    assert weights(tmp_path / "run")
+
+
+def test_every_command_survives_a_run_that_diverges_but_for_its_end(tmp_path, capsys):
+    """The losses of its steps are finite, and those of its evaluation are not."""
+    config = tiny(learning_rate=100.0, warmup_epochs=0, epochs=1)
+    train(config, tmp_path / "run")
+    with safetensors.safe_open(tmp_path / "run" / "last.safetensors", "pt") as file:
+        assert all(bool(file.get_tensor(name).isfinite().all()) for name in file.keys())  # noqa: SIM118
+    text = "".join(path.read_text() for path in (tmp_path / "run").glob("*.json*"))
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    for command in (["evaluate"], ["train", "--resume"], ["report"]):
+        assert main([*command, str(tmp_path / "run")]) == 0
+    assert "accuracy" in capsys.readouterr().out
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path):

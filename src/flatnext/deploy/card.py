@@ -6,9 +6,11 @@ The fields are those of "Model Cards for Model Reporting" (arXiv 1810.03993) and
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -20,6 +22,8 @@ from flatnext.deploy.measure import MOST_CHANGE, PRECISION, Measured, near_chanc
 from flatnext.durations import duration
 from flatnext.models import Origin
 from flatnext.models.catalog import Shipped
+from flatnext.progress import printable
+from flatnext.report.markdown import escape
 from flatnext.runs.records import RunRecord
 
 LEVEL = 0.95
@@ -41,6 +45,9 @@ def model_card(
         keep_trailing_newline=True,
     )
     environment.filters["yaml"] = json.dumps  # JSON's strings and numbers are YAML's
+    environment.filters["python"] = partial(json.dumps, ensure_ascii=False)  # and its strings Python's
+    environment.filters["text"] = markdown
+    environment.filters["code"] = code
     environment.filters["duration"] = duration
     environment.filters["shell"] = shlex.quote
     run_scores = record.result.best if checkpoint == "best" else record.result.last
@@ -62,6 +69,19 @@ def model_card(
         config=json.dumps(record.config.to_json(), indent=1),
         date=datetime.now(UTC).date().isoformat(),
     )
+
+
+def markdown(text: str) -> str:
+    """Return a text of somebody's, such as the name of a class, as Markdown and HTML that show it as it is."""
+    return escape(printable(text))
+
+
+def code(text: str) -> str:
+    """Return a text as code in Markdown, within a table too: in more backticks than it has in a row."""
+    text = printable(text).replace("|", "\\|")
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    space = " " if "`" in text else ""
+    return f"{fence}{space}{text}{space}{fence}"
 
 
 def _settings(model: Model) -> str:
