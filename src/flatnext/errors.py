@@ -14,7 +14,7 @@ class InputError(ValueError):
 
 
 class FallbackWarning(UserWarning):
-    """Something does not work here, and the work goes on in another way. The message says why, and what it costs."""
+    """The work goes on in another way, or without something. The message says why, and what it costs."""
 
 
 def warn_of_fallback(message: str) -> None:

@@ -28,9 +28,9 @@ def fingerprint_images(split: Split, classes: int) -> ImagesFingerprint:
     """Return the fingerprint of a split whose labels are below `classes`."""
     digest = hashlib.sha256(repr(tuple(split.images.shape)).encode())
     for images in split.images.split(CHUNK):
-        digest.update(images.contiguous().cpu().numpy())
+        digest.update(images.contiguous().cpu().numpy().data)
     labels = split.labels.cpu()
-    digest.update(labels.contiguous().numpy())
+    digest.update(labels.contiguous().numpy().data)
     return ImagesFingerprint(
         counts=tuple(torch.bincount(labels, minlength=classes).tolist()), sha256=digest.hexdigest()
     )

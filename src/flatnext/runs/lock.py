@@ -86,6 +86,6 @@ def _holder(folder: Path) -> Holder:
     path = folder / LOCK
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     try:
-        return parse(Holder, loads(text), unknown="ignore")  # type: ignore[no-any-return]
+        return parse(Holder, loads(text), unknown="ignore")
     except ValueError:
         return Holder(owner=text or None)

@@ -176,7 +176,7 @@ class RunState:
         """Raise `InputError` if the run began with other images, labels, classes or another division than it has."""
         before = parse(DataFingerprint | None, state.get("data"), "data", unknown="ignore")
         if before is None and self.config.data.dataset == "folder":
-            words = "version 0.1.0 divided a folder in another way"
+            words: str | None = "version 0.1.0 divided a folder in another way"
         else:
             words = change(before, self.fingerprint) if before else None
         if words:
