@@ -104,7 +104,7 @@ def test_other_settings_are_seen_before_anything_runs(tmp_path):
     run_study(make_plan(PAIR, 1), tmp_path)
     before = results(tmp_path)
     changed = [PAIR[0], PAIR[1].override({"epsilon": 0.1})]
-    with pytest.raises(InputError, match=r"method\.epsilon = 0\.01, not 0\.1"):
+    with pytest.raises(InputError, match=r"method\.epsilon = 0\.05, not 0\.1"):
         run_study(make_plan(changed, 2), tmp_path)
     assert results(tmp_path) == before
     assert run_study(make_plan(changed, 1), tmp_path, overwrite=True) == []
