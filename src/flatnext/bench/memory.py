@@ -72,14 +72,15 @@ def peak(settings: dict[str, Any]) -> int:
 
 
 class Watch(Display):
-    """Notes what the process holds at the end of every epoch, when a line is shown."""
+    """Notes what the process holds at the end of every epoch, when its line is shown."""
 
     def __init__(self) -> None:
         self.bytes: list[int] = []
 
     def say(self, text: str) -> None:
         """See `Display`."""
-        self.bytes.append(resident())
+        if ": epoch " in text:
+            self.bytes.append(resident())
 
 
 def growth(device: str) -> list[int]:
