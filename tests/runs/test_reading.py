@@ -86,11 +86,15 @@ def test_runs_and_plans_are_found_below_a_folder() -> None:
 
 
 def test_a_run_that_is_half_finished_says_how_far_it_is(study: Path) -> None:
-    assert read_run(RUNS_OF_0_1_0 / "half-finished", "h") == UnfinishedRun("h", "unfinished: 1 of 2 epochs")
+    unfinished = read_run(RUNS_OF_0_1_0 / "half-finished", "h")
+    assert isinstance(unfinished, UnfinishedRun)
+    assert (unfinished.name, unfinished.reason, unfinished.failed) == ("h", "unfinished: 1 of 2 epochs", False)
     folder = study / "quick" / "seed-0"
     (folder / "result.json").unlink()
     (folder / "failure.json").write_text('{"error": "the loss is not finite"}')
-    assert read_run(folder, "f") == UnfinishedRun("f", "failed after 2 of 2 epochs: the loss is not finite")
+    failed = read_run(folder, "f")
+    assert isinstance(failed, UnfinishedRun)
+    assert (failed.reason, failed.failed) == ("failed after 2 of 2 epochs: the loss is not finite", True)
     assert RunFolder(folder).failed()
 
 

@@ -132,6 +132,8 @@ def test_a_restart_goes_on_with_its_own_run_alone(tmp_path, monkeypatch):
     def die():
         raise Killed
 
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)  # as torchrun sets them
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "mine")
     with pytest.raises(Killed):
         train(CONFIGS[0], tmp_path / "run", display=AtStep(6, die))
