@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from tiny import tiny
@@ -35,6 +36,15 @@ def test_a_study_gets_its_evidence_and_its_report(run, study):
     assert [read(file) for file in files] == contents  # what is there is kept
     assert run("evidence", study / "quick" / "seed-0", *flags, "--overwrite")[0] == 0
     assert read(files[0]) != contents[0]
+
+
+def test_a_run_that_cannot_be_measured_does_not_keep_the_others_from_it(run, study, tmp_path):
+    shutil.copytree(study, tmp_path / "study")
+    (tmp_path / "study" / "quick" / "seed-0" / "last.safetensors").write_bytes(b"half")
+    status, out, err = run("evidence", tmp_path / "study", "--measurements", "errors", "--images", 20)
+    assert status == 1
+    assert out.splitlines()[0] == str(tmp_path / "study" / "quick-amp" / "seed-0" / "evidence.json")
+    assert "last.safetensors" in err.splitlines()[-1]
 
 
 def test_one_weights_file(run, study, tmp_path):

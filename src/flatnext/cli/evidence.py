@@ -46,7 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure each run, print its file, and write the report anew where there is one run folder or study."""
+    """Measure each run, print its file, and write the report anew where there is one run folder or study.
+
+    The status is 1 if some of the runs could not be measured.
+    """
     plan = EvidencePlan(**given(EvidencePlan, options))
 
     from flatnext.evidence.gather import gather, run_folders
@@ -55,24 +58,33 @@ def run(options: argparse.Namespace) -> int:
     folders = run_folders(options.path)
     if options.output and len(folders) > 1:
         raise InputError(f"--output is for one model: {options.path} holds {len(folders)} runs, which keep their own")
+    errors = []
     for folder in folders:
-        file = gather(
-            folder,
-            options.measurements or ["all"],
-            plan,
-            output=options.output,
-            checkpoint=options.checkpoint,
-            test_sets=options.test_set,
-            cifar10_c=options.cifar10_c,
-            data_dir=data_dir(options, folder),
-            device=options.device,
-            download=options.download,
-            overwrite=options.overwrite,
-            overrides=overrides_of(options),
-            display=ConsoleDisplay(),
-            command=options.command_line,
-        )
+        try:
+            file = gather(
+                folder,
+                options.measurements or ["all"],
+                plan,
+                output=options.output,
+                checkpoint=options.checkpoint,
+                test_sets=options.test_set,
+                cifar10_c=options.cifar10_c,
+                data_dir=data_dir(options, folder),
+                device=options.device,
+                download=options.download,
+                overwrite=options.overwrite,
+                overrides=overrides_of(options),
+                display=ConsoleDisplay(),
+                command=options.command_line,
+            )
+        except InputError as error:  # a run that cannot be measured does not keep the others from it
+            errors.append(error)
+            continue
         print(file)
+    if len(errors) == len(folders):
+        raise errors[0]
     if options.path.is_dir() and not options.output and options.checkpoint != "best":  # the report is on the last
         write([options.path], options.path)
-    return 0
+    for error in errors:
+        ConsoleDisplay().say(f"flatnext: error: {error}")
+    return 1 if errors else 0
