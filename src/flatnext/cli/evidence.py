@@ -85,6 +85,6 @@ def run(options: argparse.Namespace) -> int:
         raise errors[0]
     if options.path.is_dir() and not options.output and options.checkpoint != "best":  # the report is on the last
         write([options.path], options.path)
-    for error in errors:
-        ConsoleDisplay().say(f"flatnext: error: {error}")
+    for failure in errors:
+        ConsoleDisplay().say(f"flatnext: error: {failure}")
     return 1 if errors else 0
