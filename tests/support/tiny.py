@@ -32,6 +32,14 @@ def tiny(name: str = "quick", **changes: object) -> Config:
     return recipe(name).override({**TINY, **changes})
 
 
+CONFIGS = [
+    tiny(),
+    tiny("quick-amp", ema=0.9),
+    tiny("quick-amp", inner_iter=2, precision="bf16", clip_norm=1.0, cutout=4),
+]
+"""Runs that differ in what they keep: plain; an average of the weights; bf16, clipped, with two ascent steps."""
+
+
 class AtStep(Display, Task):
     """Calls a function when the run asks, after a step, whether to show it; counts the steps of this session."""
 

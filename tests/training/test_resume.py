@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from places import RUNS_OF_0_1_0
 from same_run import assert_same_run, weights
-from tiny import AtStep, tiny
+from tiny import CONFIGS, AtStep, tiny
 from torch import nn
 
 from flatnext import files
@@ -25,20 +25,6 @@ from flatnext.schema import dump
 from flatnext.training import Stopped, train
 from flatnext.training import checkpoint as checkpoint_module
 from flatnext.training.evaluator import Evaluator
-
-CONFIGS = [
-    tiny(),
-    tiny("quick-amp", ema=0.9),
-    tiny("quick-amp", inner_iter=2, precision="bf16", clip_norm=1.0, cutout=4),
-]
-
-
-@pytest.fixture(scope="module", params=CONFIGS, ids=lambda c: c.recipe + c.precision)
-def whole(request, tmp_path_factory):
-    """Return a config and the folder of its run, never stopped."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    train(request.param, folder)
-    return request.param, folder
 
 
 class Killed(BaseException):

@@ -17,20 +17,6 @@ from flatnext.runs.folder import RunFolder
 from flatnext.schema import dump
 from flatnext.training import train
 
-CONFIGS = [
-    tiny(),
-    tiny("quick-amp", ema=0.9),
-    tiny("quick-amp", inner_iter=2, precision="bf16", clip_norm=1.0, cutout=4),
-]
-
-
-@pytest.fixture(scope="module", params=CONFIGS, ids=lambda c: c.recipe + c.precision)
-def whole(request, tmp_path_factory):
-    """Return a config and the folder of its run, never stopped."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    train(request.param, folder)
-    return request.param, folder
-
 
 def test_evaluation_every_few_epochs_and_after_the_last(tmp_path):
     train(tiny(epochs=5, evaluate_every=2), tmp_path)
