@@ -21,6 +21,7 @@ from flatnext.errors import InputError, warn_of_fallback
 from flatnext.files import open_regular
 from flatnext.models.catalog import find_weights
 from flatnext.models.pickled import read_pickled
+from flatnext.runs.conformal import Conformal
 from flatnext.runs.fingerprint import DataFingerprint
 from flatnext.schema import parse
 
@@ -41,7 +42,8 @@ COUNTERS = ("total_ops", "total_params")
 class Origin:
     """The run that made a weights file: its config, its classes, and how its images are normalised.
 
-    `image_size` is the side of the images in pixels, and `data` the fingerprint of all, where the file says it.
+    `image_size` is the side of the images in pixels, `data` the fingerprint of all, and `conformal` the calibration of
+    the model's answers, where the file says it.
     """
 
     config: Config
@@ -49,6 +51,7 @@ class Origin:
     normalization: Normalization
     image_size: int | None = None
     data: DataFingerprint | None = None
+    conformal: Conformal | None = None
 
 
 def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:
@@ -104,6 +107,7 @@ def read_origin(metadata: Mapping[str, Any], path: Path) -> Origin | None:
             normalization=Normalization(*(tuple(map(float, json.loads(metadata[key]))) for key in ("mean", "std"))),
             image_size=int(metadata["image_size"]) if "image_size" in metadata else None,
             data=parse(DataFingerprint | None, json.loads(metadata.get("data", "null")), unknown="ignore"),
+            conformal=parse(Conformal | None, json.loads(metadata.get("conformal", "null")), unknown="ignore"),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: its metadata is damaged: copy the file again") from error
