@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -182,6 +183,14 @@ def test_weights_that_say_nothing_of_their_training_are_measured_on_test_images(
     assert measuring.measure_calibration(plain, QUICK, silent).scaled is None
     with pytest.raises(InputError, match="does not say which images"):
         plain.split("train")
+
+
+def test_a_diverged_model_has_no_flatness(model):
+    bad = copy.deepcopy(model.predictor.model)
+    with torch.no_grad():
+        next(bad.parameters()).fill_(torch.nan)
+    with pytest.raises(InputError, match="the loss on train images is not finite: the run diverged"):
+        measuring.measure_flatness(replace(model, predictor=replace(model.predictor, model=bad)), QUICK, silent)
 
 
 def save_images(file, split):

@@ -314,6 +314,29 @@ def test_many_classes_stay_usable(tmp_path: Path, number: int) -> None:
     assert [float(row[2]) for row in errors[1:]] == sorted((float(row[2]) for row in errors[1:]), reverse=True)
 
 
+def test_of_very_many_classes_only_those_recognised_least_have_a_row(tmp_path: Path) -> None:
+    classes = [f"class {number}" for number in range(120)]
+    folder = write_study(tmp_path, seeds=(0, 1), epochs=2, classes=classes)
+    page, markdown = report(folder)
+    assert "Accuracy of the 20 of 120 classes that are recognised least (all: measurements.csv)" in markdown
+    results = [json.loads(file.read_text()) for file in folder.glob("*/seed-*/result.json")]
+    matrices = np.array([result["last"]["test"]["confusion"] for result in results])
+    recall = (matrices.diagonal(axis1=1, axis2=2) / matrices.sum(axis=2)).mean(axis=0)
+    shown = [int(row[0].split()[1]) for row in page.table("class")[1:]]
+    assert len(shown) == 20
+    assert np.sort(recall[shown]) == pytest.approx(np.sort(recall)[:20])
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_settings_that_no_run_has_as_its_recipe_are_remarked(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, seeds=(0, 1), epochs=2)
+    for number, file in enumerate(sorted(folder.rglob("environment.json"))):
+        own = {"epochs": 2, "batch_size": 32, "learning_rate": 0.1 * number}
+        write_json(file, json.loads(file.read_text()) | {"not_of_recipe": own})
+    page, _ = report(folder)
+    assert "All runs have settings that are not their recipe's own: epochs 2 and batch_size 32." in page.text
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_mistakes_name_their_file(tmp_path: Path) -> None:
     folder = write_study(tmp_path, recipes=("sgd",), seeds=(0,), epochs=1)

@@ -84,12 +84,25 @@ def test_a_collapsed_recipe_is_warned_of_and_not_taken(
     assert warning in summary(study)
 
 
+def test_a_recipe_whose_loss_still_fell_is_undertrained(tmp_path: Path) -> None:
+    with_matrices(tmp_path, sgd=GOOD, amp=ONE_CLASS)
+    for file in tmp_path.glob("amp-*/metrics.jsonl"):
+        lines = zip(file.read_text().splitlines(), (1.08, 0.95), strict=True)
+        lines = [json.loads(line) | {"train_loss": loss} for line, loss in lines]
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (warning,) = warnings(read_study([tmp_path]))
+    assert warning.startswith("amp is undertrained in 3 of 3 runs: it predicts “cat” for 175 of 180 test images, while")
+    assert (
+        "its training loss, 0.95, still fell (seed 0). Try more epochs (--epochs, now 2), a smaller radius" in warning
+    )
+
+
 def test_plain_sgd_has_no_radius_to_make_smaller(tmp_path: Path) -> None:
     study = with_matrices(tmp_path, sgd=ONE_CLASS, sam=ONE_CLASS)
     plain, sam = warnings(study)
     assert "radius" not in plain
     assert "a smaller radius (--rho 0.005 instead of 0.05)" in sam
-    assert advice(study) == "Take none of these recipes: each collapsed or diverged."
+    assert advice(study) == "Take none of these recipes: none has learned to tell the classes apart."
 
 
 def test_a_network_that_is_right_about_uneven_classes_has_not_collapsed(tmp_path: Path) -> None:

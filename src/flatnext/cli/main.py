@@ -32,6 +32,7 @@ from flatnext.cli import (
 from flatnext.cli.parser import Parser, VersionAction
 from flatnext.errors import FallbackWarning, InputError
 from flatnext.launch import is_first
+from flatnext.progress import printable
 
 COMMANDS: dict[str, ModuleType] = {
     "study": study,
@@ -100,10 +101,10 @@ def _show_warning(message: Warning | str, category: type[Warning], *place: Any) 
     if not issubclass(category, FallbackWarning):
         _show_by_python(message, category, *place)
     elif is_first():
-        print(f"flatnext: warning: {message}", file=sys.stderr)
+        print(f"flatnext: warning: {printable(str(message))}", file=sys.stderr)
 
 
 def _fail(message: str, status: int = 2) -> int:
     if is_first():
-        print(f"flatnext: {message}", file=sys.stderr)
+        print(f"flatnext: {printable(message)}", file=sys.stderr)
     return status

@@ -5,6 +5,7 @@ Which images a measurement uses depends on the data and the plan, never on the m
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -103,9 +104,11 @@ def measure_flatness(model: TrainedModel, plan: EvidencePlan, progress: Progress
     def objective(part: int, batch_size: int = 128) -> flatness.Objective:
         return flatness.Objective(predictor, sample(split, plan.share(part), plan.seed), batch_size=batch_size)
 
+    quarter, half = objective(4), objective(2)
+    if not math.isfinite(quarter.clean):
+        raise InputError(f"the loss on {name} images is not finite: the run diverged, and has no minimum to measure")
     # Rough costs in seconds for 1,000 images on two cores, so that progress moves evenly.
     step = Weighted(progress, curves=75, gradient=30, sharpness=90, surface=70, eigenvalues=90, trace=60)
-    quarter, half = objective(4), objective(2)
     random = flatness.loss_curve(quarter, seed=plan.seed, progress=step("curves"))
     gradient = flatness.gradient_curve(quarter, GRADIENT_RADII, progress=step("gradient"))
     amp = flatness.amp_sharpness(half, AMP_RADII)

@@ -12,11 +12,15 @@ from flatnext.report.numbers import counted
 from flatnext.report.svg import WRONG
 from flatnext.report.tables import folded, quantity_table
 from flatnext.study.groups import Group
+from flatnext.study.quantities import Quantity
 from flatnext.study.statistics import points
 from flatnext.study.study import Study
 
 FEW = 30
 """Up to this many classes a confusion matrix is a table; beyond, a picture and a list of the most frequent errors."""
+
+MANY = 100
+"""Of more classes only `LISTED` get a row: those that are recognised least."""
 
 LISTED = 20
 
@@ -24,18 +28,28 @@ LISTED = 20
 def classes(study: Study) -> Section:
     """Return accuracy by class, with paired differences, and the confusion matrices, all of the last epoch."""
     names = study.runs[0].environment.classes
-    blocks = quantity_table(study, "Accuracy by class", "class", study.select("recall.*"))
+    recalls = study.select("recall.*")
+    title = f"Accuracy of each of the {len(names)} classes"
+    if len(names) > MANY:
+        recalls = sorted(recalls, key=_mean_over_recipes)[:LISTED]
+        title = f"Accuracy of the {LISTED} of {len(names):,} classes that are recognised least (all: measurements.csv)"
+    blocks = quantity_table(study, "Accuracy by class", "class", recalls)
     if study.contrasts:
         blocks.append(Text("Each class is corrected by itself: with many, some intervals miss zero by chance."))
     counts = {group.label: _confusion(group) for group in study.groups}
     if len(names) > FEW:
-        blocks = folded(f"Accuracy of each of the {len(names)} classes", blocks)
+        blocks = folded(title, blocks)
         for number, group in enumerate(study.groups):
             blocks += _picture(number, group, counts[group.label], names)
     else:
         darkest = max(_largest_error(matrix) for matrix in counts.values())  # one scale for all recipes
         blocks += [_table(group, counts[group.label], names, darkest) for group in study.groups]
     return Section("classes", "Classes", tuple(blocks))
+
+
+def _mean_over_recipes(quantity: Quantity) -> float:
+    estimates = [estimate for recipe in quantity.rows if (estimate := quantity.estimate(recipe))]
+    return sum(estimate.mean for estimate in estimates) / max(len(estimates), 1)
 
 
 def _confusion(group: Group) -> np.ndarray:

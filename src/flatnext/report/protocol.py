@@ -43,6 +43,9 @@ def remarks(study: Study) -> tuple[str, ...]:
             f"Trained on a subset of {dataset(study)}{which}: {listing(f'{count:,}' for count in counts)} images. "
             "Accuracies are not those of the full training set."
         )
+    if changed := _changed_in_all(study):
+        values = listing(f"{name} {setting_text(value)}" for name, value in changed.items())
+        texts.append(f"All runs have settings that are not their recipe's own: {values}.")
     if study.contrasts:
         texts.append(_beside_the_method(study))
     environments = [run.environment for run in study.runs]
@@ -87,6 +90,16 @@ def _differing(study: Study) -> dict[str, tuple[str, ...]]:
         if any(value != meant[0] for value in meant):
             differing[name] = tuple(map(setting_text, values))
     return differing
+
+
+def _changed_in_all(study: Study) -> dict[str, Any]:
+    """Return the settings, with their values, that every run has otherwise than the recipe that it names."""
+    first, *others = [run.environment.not_of_recipe for run in study.runs]
+    return {
+        name: value
+        for name, value in first.items()
+        if name != "train_images" and all(name in other and other[name] == value for other in others)
+    }
 
 
 def _beside_the_method(study: Study) -> str:

@@ -26,7 +26,7 @@ def advice(study: Study) -> str:
         return "No run has finished: there is nothing to compare yet."
     sound = [group for group in study.groups if is_sound(group)]
     if not sound:
-        return "Take none of these recipes: each collapsed or diverged."
+        return "Take none of these recipes: none has learned to tell the classes apart."
     best = max(sound, key=lambda group: estimate(study.accuracy.values(group.label).values()).mean)
     if len(study.groups) == 1:
         return (

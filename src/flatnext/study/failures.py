@@ -1,4 +1,4 @@
-"""Recipes that did not train as they should: collapsed, diverged or unfinished, and what to try."""
+"""Recipes that did not train as they should: collapsed, diverged, undertrained or unfinished, and what to try."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ NEARLY_ALL = 0.9
 ABOVE_A_GUESS = 1.1
 """A training loss so many times that of equal probabilities is worse than no training."""
 
+LEARNING = 0.95
+"""A training loss below so much of that of equal probabilities, and the lowest so far, says that more epochs may help."""
+
+UNDERTRAINED = "is undertrained"
+
 NAMED = 3
 """Up to so many runs are named in a sentence."""
 
@@ -28,11 +33,13 @@ def failure(run: RunRecord) -> tuple[str, str] | None:
     if scores.not_finite or scores.loss is None:
         images = f" on {scores.not_finite:,} test images" if scores.not_finite else ""
         return "diverged", f"its outputs or its loss are not finite{images}"
+    losses, guess = [epoch.train_loss for epoch in run.epochs], math.log(max(2, len(run.environment.classes)))
     if reason := _collapse(run):
+        if losses and losses[-1] < LEARNING * guess and losses[-1] == min(losses):
+            return UNDERTRAINED, f"{reason}, while its training loss, {losses[-1]:.3g}, still fell"
         return "collapsed", reason
-    guess = math.log(max(2, len(run.environment.classes)))
-    if run.epochs and run.epochs[-1].train_loss > ABOVE_A_GUESS * guess:
-        return "diverged", f"its training loss, {run.epochs[-1].train_loss:.3g}, is above that of guessing, {guess:.3g}"
+    if losses and losses[-1] > ABOVE_A_GUESS * guess:
+        return "diverged", f"its training loss, {losses[-1]:.3g}, is above that of guessing, {guess:.3g}"
     return None
 
 
@@ -52,12 +59,12 @@ def _collapse(run: RunRecord) -> str:
 
 
 def is_sound(group: Group) -> bool:
-    """Return whether no run of a group collapsed or diverged."""
+    """Return whether no run of a group collapsed, diverged or is undertrained."""
     return not any(map(failure, group.runs))
 
 
 def warnings(study: Study) -> tuple[str, ...]:
-    """Return a sentence or two on each recipe that collapsed, diverged or is unfinished, with what to try."""
+    """Return a sentence or two on each recipe that did not train as it should, with what to try."""
     finished = [text for group in study.groups for text in _of_group(group)]
     return (*finished, *_failed(study), *_unfinished(study))
 
@@ -71,13 +78,13 @@ def _of_group(group: Group) -> list[str]:
     runs = len(group.runs)
     return [
         f"{group.label} {kind} in {f'{len(reasons)} of {runs} runs' if runs > 1 else 'its only run'}: {reasons[0]}. "
-        f"{remedy(group.config)}"
+        f"{remedy(group.config, undertrained=kind == UNDERTRAINED)}"
         for kind, reasons in by_kind.items()
     ]
 
 
-def remedy(config: Config) -> str:
-    """Return what to try where a run collapsed or diverged."""
+def remedy(config: Config, *, undertrained: bool = False) -> str:
+    """Return what to try where a run collapsed or diverged; where it is `undertrained`, more epochs before all."""
     tries, method = [], config.method
     if not isinstance(method, Sgd) and (radius := getattr(method, method.radius)):
         tries.append(
@@ -86,7 +93,8 @@ def remedy(config: Config) -> str:
     tries.append(f"a longer warm-up (--warmup-epochs, now {config.schedule.warmup_epochs:g})")
     rate = config.optimizer.learning_rate
     tries.append(f"a lower rate (--lr {rate / 10:.3g} instead of {rate:.3g})")
-    return f"Try {', '.join(tries)}, or more epochs (--epochs, now {config.epochs})."
+    tries.insert(0 if undertrained else len(tries), f"more epochs (--epochs, now {config.epochs})")
+    return f"Try {', '.join(tries[:-1])}, or {tries[-1]}."
 
 
 def _failed(study: Study) -> list[str]:
