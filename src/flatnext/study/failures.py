@@ -19,7 +19,7 @@ ABOVE_A_GUESS = 1.1
 """A training loss so many times that of equal probabilities is worse than no training."""
 
 LEARNING = 0.95
-"""A training loss below so much of that of equal probabilities, and the lowest so far, says that more epochs may help."""
+"""A training loss below so much of that of equal probabilities, and the lowest so far, says: more epochs may help."""
 
 UNDERTRAINED = "is undertrained"
 
