@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from flatnext import config
+from flatnext import config, pictures
 from flatnext.data import describe, load, partition
 from flatnext.data import folder as folders
-from flatnext.data.images import fit_square
 from flatnext.data.normalization import channel_statistics
 from flatnext.errors import InputError
+from flatnext.pictures import square
 from flatnext.progress import Display
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -210,7 +210,7 @@ def test_a_large_photograph_is_near_its_full_decoding(tmp_path):
     random = np.random.default_rng(0)
     coarse = Image.fromarray(random.integers(0, 256, (20, 30, 3), dtype=np.uint8))
     image = coarse.resize((1200, 800), Image.Resampling.BICUBIC)
-    expected = fit_square(image, 8)
+    expected = square(image, 8)
     read = only_image(tmp_path, image, "x.jpg", quality=95)
     assert np.abs(read.numpy().transpose(1, 2, 0).astype(int) - expected).max() <= 6
 
@@ -348,7 +348,7 @@ def test_an_unreadable_image_is_named(tmp_path, monkeypatch, fault):
         Image.new("F", (8, 8)).save(path, "TIFF")
     else:
         paint(path, size=(100, 100))
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+        monkeypatch.setattr(pictures, "MAX_PIXELS", 2000)
     refused(tmp_path, path, "repair or remove it")
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from loaders import NORMALIZATION, augment_slowly, collect, make_loader, make_split
 
 from flatnext.data import Split
-from flatnext.data.images import resize
+from flatnext.data.images import resize_images
 from flatnext.errors import InputError
 from flatnext.seeds import mix
 
@@ -41,7 +41,7 @@ def test_early_epochs_are_augmented_as_small_images_are():
     growing = make_loader(split, early_sizes=(4, 6), crop_padding=2, cutout=4)
     assert [growing.image_size(epoch) for epoch in range(4)] == [4, 6, 8, 8]
     for epoch, (size, padding, square) in enumerate([(4, 1, 2), (6, 2, 3), (8, 2, 4)]):
-        small = Split(resize(split.images, size), split.labels)
+        small = Split(resize_images(split.images, size), split.labels)
         alone = collect(make_loader(small, crop_padding=padding, cutout=square).epoch(epoch))
         found = collect(growing.epoch(epoch))
         assert torch.equal(found[1], alone[1])

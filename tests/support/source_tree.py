@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "flatnext"
-FIRST = ("errors", "schema", "files", "durations", "versions", "progress", "launch")  # what all others stand on
+# What all others stand on.
+FIRST = ("errors", "schema", "files", "pictures", "durations", "versions", "progress", "launch")
 ROOMS = (
     *("config", "runs", "device", "processes", "seeds", "ops", "data", "models", "methods", "evaluation", "evidence"),
     *("training", "bench", "study", "report", "deploy", "cli"),

@@ -29,9 +29,7 @@ def run(options: argparse.Namespace) -> int:
 
     from flatnext import data
 
-    dataset = data.load(
-        settings.dataset, folder, image_size=settings.image_size, download=options.download, progress=True
-    )
+    dataset = data.load_by(settings, folder, download=options.download, progress=True)
     print(data.describe(dataset, folder))
     if options.samples:
         data.sample_grid(dataset, settings, options.samples)

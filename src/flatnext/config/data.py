@@ -22,6 +22,10 @@ class Data(Settings):
         at_least=4,
         multiple_of=4,
     )
+    resize: Literal["crop", "pad", "stretch"] = setting(
+        "crop",
+        "how an image of a folder becomes a square: keep its middle, pad it with black, or stretch it",
+    )
     early_sizes: tuple[int, ...] | None = setting(
         None,
         "train the first epochs on smaller images: their side in pixels, one number an epoch (default: full size)",

@@ -6,7 +6,7 @@ from flatnext.data.fingerprint import fingerprint, fingerprint_images
 from flatnext.data.loader import Loader
 from flatnext.data.normalization import CIFAR10, Normalization
 from flatnext.data.samples import sample_grid
-from flatnext.data.sources import check_place, load
+from flatnext.data.sources import check_place, load, load_by
 from flatnext.data.splits import partition, stratified
 from flatnext.data.test_set import read_test_set, test_set_name
 
@@ -22,6 +22,7 @@ __all__ = [
     "fingerprint",
     "fingerprint_images",
     "load",
+    "load_by",
     "partition",
     "read_test_set",
     "sample_grid",

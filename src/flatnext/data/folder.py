@@ -13,6 +13,7 @@ from flatnext.data.layout import LabelledFiles, list_labelled, read_layout
 from flatnext.data.normalization import Normalization
 from flatnext.data.splits import divide, hold_out_by_name
 from flatnext.errors import InputError
+from flatnext.pictures import Resize
 from flatnext.progress import Display
 
 IMAGE_SIZE = 32
@@ -22,7 +23,9 @@ LARGE = 10**9
 """Bytes of images from which on their number is said before they are read."""
 
 
-def load_folder(data_dir: Path, image_size: int | None = None, display: Display | None = None) -> Dataset:
+def load_folder(
+    data_dir: Path, image_size: int | None = None, resize: Resize = "crop", display: Display | None = None
+) -> Dataset:
     """Return the data set in a folder. Its classes are the names of the class folders, sorted.
 
     `data_dir` holds `train/CLASS/*` and `test/CLASS/*`, and perhaps `val/CLASS/*`, which are then the validation
@@ -30,9 +33,8 @@ def load_folder(data_dir: Path, image_size: int | None = None, display: Display 
     any letter case. Or it holds `CLASS/*` alone, perhaps with `test` or `val` beside: without, about a fifth of the
     images is the test set, drawn by `hold_out_by_name`. A `test` or `val` with images in no class folders is not used.
 
-    Files are images by their content. An image is rotated as its EXIF data say, put on white where it is transparent,
-    converted to RGB, resized until its shorter side has `image_size` pixels (default 32), and cropped to the square in
-    its middle. Hidden and system files are ignored; what else is not used is in the data set's notes.
+    Files are images by their content, read by `flatnext.pictures.read_picture` at `image_size` pixels a side (default
+    32). Hidden and system files are ignored; what else is not used is in the data set's notes.
 
     Raises:
         InputError: the folder has not two classes, a class has no images or a name that is no text, or images cannot
@@ -42,7 +44,7 @@ def load_folder(data_dir: Path, image_size: int | None = None, display: Display 
     check_folder(data_dir)
     layout = read_layout(data_dir)
     parts = {name: files for name in ("train", "validation", "test") if (files := getattr(layout, name)) is not None}
-    splits = _read(parts, size, display)
+    splits = _read(parts, size, resize, display)
     train, test = splits["train"], splits.get("test")
     if test is None:
         train, test = divide(train, *hold_out_by_name(train, TEST_SHARE, TEST_SALT), overwrite=True)
@@ -68,16 +70,16 @@ def read_labelled(folder: Path, classes: Sequence[str], size: int) -> Split:
 
     The images (N x 3 x `size` x `size`) are read as `load_folder` says. Raises `InputError` as it does.
     """
-    return _read({"all": list_labelled(folder, classes)}, size, Display())["all"]
+    return _read({"all": list_labelled(folder, classes)}, size, "crop", Display())["all"]
 
 
-def _read(parts: dict[str, LabelledFiles], size: int, display: Display) -> dict[str, Split]:
+def _read(parts: dict[str, LabelledFiles], size: int, resize: Resize, display: Display) -> dict[str, Split]:
     """Read all images into one tensor, of which the splits are views."""
     paths = [path for files in parts.values() for path in files.paths]
     if (needed := len(paths) * 3 * size**2) > LARGE:
         display.say(f"reading {len(paths):,} images of {size} x {size} pixels: {needed / 1e9:.1f} GB of memory")
     with display.task("reading images") as task:
-        images = read_images(paths, size, task)
+        images = read_images(paths, size, resize, progress=task)
     pieces = images.split([len(files.paths) for files in parts.values()])
     return {
         name: Split(piece, torch.tensor(files.labels), files.names)

@@ -11,7 +11,7 @@ from flatnext import config
 from flatnext.data.augment import cutout, horizontal_flip, random_crop
 from flatnext.data.dataset import Split
 from flatnext.data.draws import Draws, draw_epoch
-from flatnext.data.images import resize
+from flatnext.data.images import resize_images
 from flatnext.data.mixing import Mixture, mix_images, mix_labels
 from flatnext.data.normalization import Normalization
 from flatnext.errors import InputError
@@ -155,7 +155,7 @@ class Loader:
         """Return all images at the size of an epoch; each size is made once."""
         size = self.image_size(epoch)
         if size not in self._by_size:
-            self._by_size[size] = resize(self.split.images, size)
+            self._by_size[size] = resize_images(self.split.images, size)
         return self._by_size[size]
 
     def _scaled(self, pixels: int, epoch: int) -> int:

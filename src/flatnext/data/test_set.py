@@ -11,9 +11,10 @@ from PIL import Image
 
 from flatnext.data.dataset import Split
 from flatnext.data.folder import read_labelled
-from flatnext.data.images import fit_square, list_images, subfolders
+from flatnext.data.images import list_images, subfolders
 from flatnext.errors import InputError
 from flatnext.files import open_regular
+from flatnext.pictures import square
 
 DATA, LABELS = "_data.npy", "_labels.npy"
 KEYS = (("images", "labels"), ("data", "labels"), ("x", "y"), ("x_test", "y_test"))
@@ -167,7 +168,7 @@ def _channels_last(images: np.ndarray, name: str) -> np.ndarray:
 def _resized(images: np.ndarray, size: int) -> np.ndarray:
     if images.shape[1:3] == (size, size):
         return images
-    return np.stack([fit_square(Image.fromarray(np.ascontiguousarray(image)), size) for image in images])
+    return np.stack([square(Image.fromarray(np.ascontiguousarray(image)), size) for image in images])
 
 
 def _check_labels(labels: np.ndarray, name: str, count: int, classes: int) -> np.ndarray:

@@ -94,9 +94,7 @@ def load_trained_model(
     weights = models.find_weights(path, checkpoint)
     origin = models.read_origin(models.read_weights(weights)[1], weights)
     config = (origin.config if origin else Config(recipe="unknown")).override(overrides or {})
-    dataset = data.load(
-        config.data.dataset, Path(data_dir), image_size=config.data.image_size, download=download, progress=progress
-    )
+    dataset = data.load_by(config.data, Path(data_dir), download=download, progress=progress)
     classes = origin.classes if origin else dataset.classes
     if classes != tuple(dataset.classes):
         raise InputError(f"{weights} knows the classes {', '.join(classes)}; the data has {', '.join(dataset.classes)}")

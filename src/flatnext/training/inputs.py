@@ -13,9 +13,7 @@ from flatnext.errors import InputError
 
 def load_data(config: Config, data_dir: Path | str, *, download: bool = True, progress: bool = False) -> data.Partition:
     """Load and divide the data of a run; `InputError` if that cannot be done. `progress` shows that of a download."""
-    dataset = data.load(
-        config.data.dataset, Path(data_dir), image_size=config.data.image_size, download=download, progress=progress
-    )
+    dataset = data.load_by(config.data, Path(data_dir), download=download, progress=progress)
     return data.partition(dataset, config.data, overwrite=True)
 
 

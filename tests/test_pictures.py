@@ -1,0 +1,250 @@
+"""Pictures beside what they were made from: every kind is read as a person would see it on white paper."""
+
+import io
+import subprocess
+import sys
+import threading
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from flatnext import pictures
+from flatnext.errors import InputError
+from flatnext.pictures import PictureError, convert, is_grey, is_picture, read_picture
+
+RANDOM = np.random.default_rng(0)
+COLOUR = RANDOM.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+GREY = RANDOM.integers(0, 256, (8, 8), dtype=np.uint8)
+
+
+def encoded(image, format="PNG", **options):
+    """Return an image as an open file."""
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    file.seek(0)
+    return file
+
+
+def read(image, format="PNG", *, channels=3, **options):
+    return read_picture(encoded(image, format, **options), size=8, channels=channels)
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "PPM"])
+def test_pixels_come_back(format):
+    assert np.array_equal(read(Image.fromarray(COLOUR), format), COLOUR)
+    assert np.array_equal(read(Image.fromarray(GREY), format, channels=1), GREY[..., None])
+
+
+def test_grey_becomes_three_equal_channels():
+    assert np.array_equal(read(Image.fromarray(GREY)), np.repeat(GREY[..., None], 3, axis=2))
+
+
+def test_colour_becomes_its_luma():
+    exact = COLOUR @ np.array([0.299, 0.587, 0.114])
+    assert np.abs(read(Image.fromarray(COLOUR), channels=1)[..., 0] - exact).max() <= 0.51
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_are_scaled(format, channels):
+    deep = RANDOM.integers(0, 65536, (8, 8), dtype=np.uint16)
+    pixels = read(Image.fromarray(deep), format, channels=channels)
+    assert np.array_equal(pixels, np.repeat((deep // 256)[..., None], channels, axis=2))
+
+
+def test_sixteen_bits_of_either_byte_order():
+    deep = RANDOM.integers(0, 65536, (8, 8)).astype(">u2")
+    image = Image.frombytes("I;16B", (8, 8), deep.tobytes())
+    assert np.array_equal(read(image, "TIFF", channels=1)[..., 0], deep // 256)
+
+
+def test_sixteen_bits_with_a_transparent_value():
+    deep = np.full((8, 8), 20_000, np.uint16)
+    deep[0, 0] = 7
+    file = encoded(Image.fromarray(deep), transparency=7)
+    pixels = read_picture(file, size=8, channels=1)[..., 0]
+    assert pixels[0, 0] == 255
+    assert set(pixels.ravel().tolist()) == {255, 20_000 // 256}
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_numbers_without_a_white_are_refused(kind):
+    with pytest.raises(PictureError, match="nobody knows what is white"):
+        read(Image.fromarray(np.full((8, 8), 200, kind)), "TIFF")
+
+
+@pytest.mark.parametrize(("format", "near"), [("TIFF", 0), ("JPEG", 3)])
+def test_inks_become_light(format, near):
+    """A JPEG of CMYK holds inverted inks, as Adobe's programs write them."""
+    inks = (30, 200, 90, 51)
+    expected = [round((255 - ink) * (255 - inks[3]) / 255) for ink in inks[:3]]
+    file = encoded(Image.new("CMYK", (8, 8), inks), format, **({"quality": 100} if format == "JPEG" else {}))
+    assert format == "TIFF" or b"Adobe" in file.getvalue()
+    assert np.abs(read_picture(file, size=8).astype(int) - expected).max() <= near + 1
+    grey = np.array(expected) @ [0.299, 0.587, 0.114]
+    file.seek(0)
+    assert np.abs(read_picture(file, size=8, channels=1) - grey).max() <= near + 2
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_palette_with_transparency(channels):
+    palette = Image.fromarray((np.arange(64).reshape(8, 8) % 3).astype(np.uint8), "P")
+    palette.putpalette([255, 0, 0, 0, 0, 255, 9, 9, 9] + [0] * 759)
+    pixels = read(palette, channels=channels, transparency=bytes([255, 255, 0]))
+    colours = np.array([[255, 0, 0], [0, 0, 255], [255, 255, 255]])
+    expected = colours if channels == 3 else (colours @ [0.299, 0.587, 0.114]).round()[:, None]
+    assert np.array_equal(pixels, expected[np.arange(64).reshape(8, 8) % 3])
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_half_transparent_is_half_white(mode, channels):
+    pixels = read(Image.new(mode, (8, 8), (0,) * (len(mode) - 1) + (127,)), channels=channels)
+    assert set(pixels.ravel().tolist()) == {128}
+
+
+@pytest.mark.parametrize("mode", ["La", "RGBa"])
+def test_premultiplied_colours(mode):
+    image = Image.new(mode, (8, 8), (50,) * (len(mode) - 1) + (127,))  # half of 100, on half of white
+    assert np.abs(convert(image, size=8).astype(int) - 178).max() <= 1
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_the_first_frame_of_an_animation(format):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    options = {"lossless": True} if format == "WEBP" else {}
+    file = encoded(frames[0], format, save_all=True, append_images=frames[1:], **options)
+    assert Image.open(io.BytesIO(file.getvalue())).n_frames == 2
+    assert np.array_equal(read_picture(file, size=8)[0, 0], (255, 0, 0))
+
+
+TURNS = {
+    1: lambda p: p,
+    2: lambda p: p[:, ::-1],
+    3: lambda p: p[::-1, ::-1],
+    4: lambda p: p[::-1],
+    5: lambda p: p.transpose(1, 0, 2),
+    6: lambda p: p.transpose(1, 0, 2)[:, ::-1],
+    7: lambda p: p[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda p: p.transpose(1, 0, 2)[::-1],
+}
+"""How an image is turned to be seen upright, by its EXIF orientation."""
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_exif_orientation(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert np.array_equal(read(Image.fromarray(COLOUR), exif=exif), TURNS[orientation](COLOUR))
+
+
+def test_damaged_exif_is_no_fault_of_the_pixels():
+    assert np.array_equal(read(Image.fromarray(COLOUR), exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0"), COLOUR)
+
+
+def test_resize_modes():
+    wide = np.zeros((20, 60, 3), np.uint8)  # black, with a middle third of red, and a white right third
+    wide[:, 20:40, 0] = 255
+    wide[:, 40:] = 255
+    for turn in (lambda p: p, lambda p: p.transpose(1, 0, 2)):
+        image = Image.fromarray(np.ascontiguousarray(turn(wide)))
+        crop, pad, stretch = (turn(convert(image, size=12, resize=mode)) for mode in ("crop", "pad", "stretch"))
+        assert crop[:, 2:10, 0].min() >= 250
+        assert crop[:, 2:10, 1:].max() <= 5
+        assert pad[:4].max() == pad[8:].max() == 0
+        assert pad[4:8, 9:].min() >= 240
+        assert stretch[:, :3].max() <= 5
+        assert stretch[:, 9:].min() >= 240
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("shape", [(1, 3000), (3000, 1), (1, 1), (9, 7)])
+def test_any_shape_becomes_a_square(resize, shape):
+    assert convert(Image.new("L", shape, 200), size=8, resize=resize, channels=1).shape == (8, 8, 1)
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
+def test_shrinking_antialiases(resize):
+    board = Image.fromarray((np.indices((224, 224)).sum(0) % 2 * 255).astype(np.uint8))
+    pixels = convert(board, size=28, resize=resize, channels=1)
+    assert np.abs(pixels.astype(int) - 127.5).max() <= 2  # without it the squares would be black or white
+
+
+def test_a_large_photograph_is_near_its_full_decoding():
+    coarse = Image.fromarray(RANDOM.integers(0, 256, (20, 30, 3), dtype=np.uint8))
+    image = coarse.resize((1200, 800), Image.Resampling.BICUBIC)
+    expected = np.asarray(ImageOps.fit(image, (8, 8), Image.Resampling.LANCZOS)).astype(int)
+    assert np.abs(read(image, "JPEG", quality=95) - expected).max() <= 6
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b"", "no image"), (b"<svg></svg>", "no image"), (encoded(Image.fromarray(COLOUR)).getvalue()[:150], "damaged")],
+)
+def test_what_is_no_image(tmp_path, content, reason):
+    path = tmp_path / "bad.png"
+    path.write_bytes(content)
+    with pytest.raises(PictureError, match=reason) as caught:
+        read_picture(path, size=8)
+    assert str(caught.value) == f"{path} ({caught.value.reason}) cannot be read as an image: repair or remove it"
+    with pytest.raises(InputError, match=f"the image .*{reason}"):
+        read_picture(io.BytesIO(content), size=8)
+
+
+def test_files_that_are_none(tmp_path):
+    for path, reason in ((tmp_path / "none.png", "missing"), (tmp_path, "no regular file")):
+        with pytest.raises(PictureError, match=reason):
+            read_picture(path, size=8)
+
+
+def test_too_many_pixels(monkeypatch):
+    file = encoded(Image.new("1", (100, 100)))
+    with pytest.raises(PictureError, match=r"more than 9,999 pixels"):
+        read_picture(file, size=8, max_pixels=9_999)
+    assert read_picture(file, size=8, max_pixels=10_000).shape == (8, 8, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(PictureError, match=r"pixels"):
+        read_picture(file, size=8)
+
+
+def test_kinds_by_header(tmp_path):
+    names = {"1": True, "L": True, "LA": True, "I;16": True, "RGB": False, "RGBA": False, "P": False, "CMYK": False}
+    for mode, grey in names.items():
+        path = tmp_path / f"{mode.replace(';', '')}.tif"
+        Image.new(mode, (8, 8)).save(path)
+        assert is_grey(path) is grey, mode
+        assert is_picture(path)
+        assert is_picture(path.rename(tmp_path / mode))  # whatever its suffix
+    (tmp_path / "notes").write_text("no image")
+    assert not is_picture(tmp_path / "notes")
+    assert not is_picture(tmp_path)
+    assert is_picture(tmp_path / "missing.PNG")
+
+
+def test_threads_leave_the_filters_of_warnings_alone():
+    file = encoded(Image.new("L", (64, 64))).getvalue()
+    before = list(warnings.filters)
+
+    def work():
+        for _ in range(20):
+            read_picture(io.BytesIO(file), size=8)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert warnings.filters == before
+    assert pictures._SILENCE.readers == 0
+
+
+def test_a_warning_of_pillow_is_not_shown(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60)  # of which 64 are worth a warning, and 121 an error
+    assert read(Image.fromarray(GREY), channels=1).shape == (8, 8, 1)
+
+
+def test_no_torch():
+    code = "import sys, flatnext.pictures; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
