@@ -10,7 +10,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from flatnext.config import METHODS, MODELS, Config, Data, Model, Optimizer, Schedule, model_name, named_model
+from flatnext.config import METHODS, MODELS, Config, Data, Model, Optimizer, Schedule, Start, model_name, named_model
 from flatnext.config.setting import described, show, type_hints
 from flatnext.errors import InputError
 
@@ -18,6 +18,7 @@ GROUPS: dict[str, tuple[Any, ...]] = {
     "run": (Config,),
     "data": (Data,),
     "model": (Model,),
+    "starting weights": (Start,),
     "optimizer": (Optimizer,),
     "schedule": (Schedule,),
     "method": tuple(METHODS.values()),

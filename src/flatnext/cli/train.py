@@ -6,12 +6,13 @@ import argparse
 import math
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, known, path, peek, setting_overrides
 from flatnext.cli.parser import Parser
-from flatnext.config import METHODS, RECIPES, Config, default_recipes, folder_name, from_partial, recipe
+from flatnext.config import METHODS, RECIPES, Config, Model, default_recipes, folder_name, from_partial, recipe
 from flatnext.errors import InputError
 from flatnext.launch import is_first
 from flatnext.runs.records import CheckpointScores
@@ -104,6 +105,11 @@ def config_and_folder(options: argparse.Namespace) -> tuple[Config, Path]:
     else:
         config = recipe(options.recipe or default_recipes(overrides.get("dataset"))[0])
     config = config.override(overrides)
+    if config.start.weights:
+        from flatnext.training.starting import settled
+
+        given = overrides.keys() & {item.name for item in fields(Model)} - {"parameter_budget"}
+        config = settled(config, model_given=bool(given))
     return config, options.output or Path("runs") / folder_name(config, _data_name(config, options))
 
 

@@ -7,6 +7,7 @@ from flatnext.config.model import ABOUT_MODELS, MODELS, Model, model_name, named
 from flatnext.config.naming import differences, folder_name, from_partial, labelled, recipe_name
 from flatnext.config.optimizer import Optimizer, Schedule
 from flatnext.config.recipes import RECIPES, about, default_recipes, recipe, recipes_for, with_model
+from flatnext.config.start import Start
 
 __all__ = [
     "ABOUT_MODELS",
@@ -23,6 +24,7 @@ __all__ = [
     "Perturbation",
     "Schedule",
     "Sgd",
+    "Start",
     "about",
     "default_recipes",
     "differences",

@@ -12,6 +12,7 @@ from flatnext.config.method import METHODS, Method, Sgd
 from flatnext.config.model import Model
 from flatnext.config.optimizer import Optimizer, Schedule
 from flatnext.config.setting import Settings, described, require, setting
+from flatnext.config.start import Start, completed
 from flatnext.errors import InputError, choose
 from flatnext.schema import dump, parse
 
@@ -23,6 +24,7 @@ class Config(Settings):
     recipe: str = "custom"
     data: Data = field(default_factory=Data)
     model: Model = field(default_factory=Model)
+    start: Start = field(default_factory=Start)
     method: Method = field(default_factory=Sgd)
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
@@ -133,6 +135,8 @@ class Config(Settings):
 def _override_part(part: Any, remaining: dict[str, Any]) -> Any:
     """Return a part of a config with its settings changed, which are taken out of `remaining`."""
     changed = {item.name: remaining.pop(item.name) for item in fields(part) if item.name in remaining}
+    if isinstance(part, Start):
+        changed = completed(changed, part)
     for item, info in described(part):
         owner, choice = info.belongs_to or ("", "")
         if changed.get(owner, choice) != choice and getattr(part, owner) == choice:

@@ -25,13 +25,14 @@ LONGEST = 80
 def differences(config: Config) -> dict[str, Any]:
     """Return the settings, by name, that are not those of the recipe that the config names.
 
-    Seed and data set are left out: they are said besides. A named model is one setting, `model`. Where the name is no
-    recipe's there are none.
+    Seed, data set and the SHA-256 of weights are left out: they are said besides. A named model is one setting,
+    `model`. Where the name is no recipe's there are none.
     """
     base = _origin(config)
     if base is None:
         return {}
-    there = base.flat() | {"seed": config.seed, "dataset": config.data.dataset}
+    start = config.start
+    there = base.flat() | {"seed": config.seed, "dataset": config.data.dataset, "weights_sha256": start.weights_sha256}
     differing = {name: value for name, value in config.flat().items() if name not in there or there[name] != value}
     parts = {item.name for item in fields(Model)} - {"parameter_budget"}
     named = model_name(config.model)

@@ -103,12 +103,14 @@ class BoundMethod:
 
     @cached_property
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters that are perturbed, each once."""
+        """The parameters that are perturbed, each once: of all or of normalisation layers, those that are trained."""
         if getattr(self.settings, "only", "all") == "all":
-            return list(self.model.parameters())
-        of_norms = list(dict.fromkeys(norm_parameters(self.model)))
+            return [p for p in self.model.parameters() if p.requires_grad]
+        of_norms = list(dict.fromkeys(p for p in norm_parameters(self.model) if p.requires_grad))
         if not of_norms:
-            raise InputError("only=norm: the model has no normalisation layer with parameters: leave only out")
+            raise InputError(
+                "only=norm: the model has no normalisation layer with parameters that are trained: leave only out"
+            )
         return of_norms
 
 

@@ -80,7 +80,7 @@ def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:
 def assign_weights(model: nn.Module, state: dict[str, Tensor], path: str | Path) -> None:
     """Load what `read_weights` read from `path` into `model`. `InputError`: it is of another model; none is changed."""
     current = model.state_dict()
-    state = _fitted(state, current, path)
+    state = fit_names(state, current, path)
     _require_same_entries(path, current, state)
     try:
         # All conversions come before the first change to the model.
@@ -154,7 +154,7 @@ def _state_dict(content: Any, depth: int = 3) -> dict[str, Tensor] | None:
     return next((state for state in inside if state is not None), None)
 
 
-def _fitted(state: dict[str, Tensor], expected: Container[str], path: Path | str) -> dict[str, Tensor]:
+def fit_names(state: dict[str, Tensor], expected: Container[str], path: Path | str) -> dict[str, Tensor]:
     """Return a state dict without the prefixes and entries that a wrapper or profiler of the model has added."""
     added = [name for name in state if name not in expected]
     counters = [name for name in added if name.rpartition(".")[2] in COUNTERS]

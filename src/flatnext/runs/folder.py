@@ -210,7 +210,12 @@ class RunFolder:
         if file.is_file():
             before = read_environment(file)
             sessions = (*before.sessions, *environment.sessions)
-            environment = replace(environment, sessions=sessions, not_of_recipe=before.not_of_recipe)
+            environment = replace(
+                environment,
+                sessions=sessions,
+                not_of_recipe=before.not_of_recipe,
+                started_from=before.started_from or environment.started_from,
+            )
         write_json(file, dump(environment))
 
 

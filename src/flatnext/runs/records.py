@@ -31,11 +31,20 @@ class Session(Machine):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StartingWeights:
+    """The weights that a run started from, as its command named them, and in words what was taken of them."""
+
+    weights: str
+    sha256: str
+    taken: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Environment(Machine):
     """`environment.json`: the circumstances of a run's last session, its data and its sessions.
 
     `data` is None in files of version 0.1.0. `not_of_recipe` has the settings, by name, that were not those of the
-    recipe when the run began; `model` is the name of a model.
+    recipe when the run began; `model` is the name of a model. `started_from` is None for a run with new weights.
     """
 
     flatnext: str
@@ -54,6 +63,7 @@ class Environment(Machine):
     data_dir: str | None = None
     data: DataFingerprint | None = None
     not_of_recipe: dict[str, Any] = field(default_factory=dict)
+    started_from: StartingWeights | None = None
     sessions: tuple[Session, ...]
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from flatnext.device import resolve_device
@@ -13,6 +14,7 @@ from flatnext.runs.folder import RunFolder
 from flatnext.study.plan import PlannedRun, RunPlan
 from flatnext.training import Stopped, load_data, train
 from flatnext.training.inputs import check_fit
+from flatnext.training.starting import settled
 
 
 def run_study(
@@ -35,6 +37,7 @@ def run_study(
         Stopped: Ctrl-C or a termination signal came; the same command goes on.
     """
     display = display or Display()
+    plan = replace(plan, configs=tuple(map(settled, plan.configs)))
     runs = plan.runs(output)
     for run in runs:
         RunFolder(run.folder).check(run.config, resume=True, overwrite=overwrite)

@@ -43,5 +43,6 @@ def environment(run: RunState, command: str, data_dir: Path) -> Environment:
         data_dir=str(data_dir.absolute()),
         data=run.fingerprint,
         not_of_recipe=differences(run.config),
+        started_from=run.started_from,
         sessions=(session,),
     )

@@ -18,6 +18,7 @@ from flatnext.runs.records import Result
 from flatnext.training.environment import environment
 from flatnext.training.inputs import load_data
 from flatnext.training.run_state import RunState
+from flatnext.training.starting import normalized, settled
 from flatnext.training.trainer import Trainer
 
 
@@ -59,7 +60,7 @@ def train(
         InputError: anything that the user can mend, among it a loss that is not finite.
         Stopped: Ctrl-C or a termination signal came; a checkpoint has been written.
     """
-    folder = RunFolder(Path(output))
+    folder, config = RunFolder(Path(output)), settled(config)
     with join_processes(device) as (processes, device):
         display = display if display and processes.first else Display()
         speaks = display.speaks
@@ -78,6 +79,7 @@ def train(
         partition = processes.first_then_others(lambda: load_data(config, data_dir, download=download, progress=speaks))
         for note in partition.notes:
             display.say(note)
+        partition = normalized(config, partition, folder.path)
         keep_memory()
         run = RunState(config, folder, partition, where, processes)
         new = overwrite or folder.is_empty()

@@ -3,28 +3,52 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
 from flatnext import config
+from flatnext.models.transfer import HEAD
 
 
-def make_optimizer(model: nn.Module, settings: config.Optimizer) -> torch.optim.SGD:
-    """Return SGD over the model's parameters; tensors of one dimension are not decayed unless `decay_all` is set.
+def make_optimizer(
+    model: nn.Module, settings: config.Optimizer, backbone_lr_factor: float = 1.0
+) -> torch.optim.Optimizer:
+    """Return the optimizer of the parameters that are trained.
 
-    Those are batch norm's weights and biases and the linear layer's bias.
+    Tensors of one dimension are not decayed unless `decay_all` is set: batch norm's weights and biases and the linear
+    layer's bias. All but the last layer learn at `backbone_lr_factor` times the rate: their groups hold it as
+    `lr_factor`, and come after those that learn at the full rate.
     """
-    trained = [p for p in model.parameters() if p.requires_grad]
-    decayed = [p for p in trained if settings.decay_all or p.ndim > 1]
-    others = [p for p in trained if not settings.decay_all and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if backbone_lr_factor == 1:
+        groups = _decay_groups(list(trained.values()), settings)
+    else:
+        head = [p for name, p in trained.items() if name.startswith(f"{HEAD}.")]
+        backbone = [p for name, p in trained.items() if not name.startswith(f"{HEAD}.")]
+        slower = [{**group, "lr_factor": backbone_lr_factor} for group in _decay_groups(backbone, settings)]
+        groups = [*_decay_groups(head, settings), *slower]
     return torch.optim.SGD(
-        [group for group in groups if group["params"]],
+        groups,
         lr=settings.learning_rate,
         momentum=settings.momentum,
         nesterov=settings.nesterov,
     )
+
+
+def _decay_groups(parameters: list[nn.Parameter], settings: config.Optimizer) -> list[dict[str, Any]]:
+    """Return the groups of the parameters that are decayed and of those that are not, but for empty ones."""
+    decayed = [p for p in parameters if settings.decay_all or p.ndim > 1]
+    others = [p for p in parameters if not settings.decay_all and p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give each group of parameters its share of the learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_factor", 1.0)
 
 
 def fuse(optimizer: torch.optim.Optimizer) -> None:

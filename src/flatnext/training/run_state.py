@@ -16,17 +16,20 @@ from flatnext.device import dtype, place, resolve_precision
 from flatnext.errors import InputError
 from flatnext.evaluation import Predictor
 from flatnext.methods import bind
+from flatnext.models.transfer import freeze
 from flatnext.models.weights import assign_weights
 from flatnext.processes import ALONE, Processes
 from flatnext.runs.fingerprint import DataFingerprint, change
 from flatnext.runs.folder import RunFolder
+from flatnext.runs.records import StartingWeights
 from flatnext.runs.scores import Scores
 from flatnext.schema import dump, parse
 from flatnext.training.average import WeightAverage
 from flatnext.training.checkpoint import read_checkpoint, save_checkpoint, save_weights
 from flatnext.training.inputs import check_fit
 from flatnext.training.metric_sums import MetricSums, NonFiniteLossError
-from flatnext.training.optimizer import learning_rate, make_optimizer
+from flatnext.training.optimizer import learning_rate, make_optimizer, set_learning_rate
+from flatnext.training.starting import begin
 from flatnext.training.step import TakeStep
 
 
@@ -59,10 +62,12 @@ class RunState:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would seed the GPUs as well
             self.model = models.build(config.model, len(partition.classes))
+        self.frozen_norms = freeze(self.model, config.start.freeze)
+        self.started_from: StartingWeights | None = None
         place(self.model, device, self.precision, channels_last=config.channels_last)
         self.average = WeightAverage(self.model, config.ema) if config.ema else None
         self.evaluated = self.average.model if self.average else self.model
-        self.optimizer = make_optimizer(self.model, config.optimizer)
+        self.optimizer = make_optimizer(self.model, config.optimizer, config.start.backbone_lr_factor)
         self.loader = data.Loader(
             partition.train,
             config.data,
@@ -134,8 +139,13 @@ class RunState:
         config = self.config
         peak, epochs = config.optimizer.learning_rate, config.epochs
         rate = learning_rate(peak, config.schedule, self.step, len(self.loader), epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.optimizer, rate)
+
+    def train_mode(self) -> None:
+        """Put the model into training mode, but for the batch norms of frozen parts."""
+        self.model.train()
+        for norm in self.frozen_norms:
+            norm.eval()
 
     def update_average(self) -> None:
         """Add the weights after a step to the average, which begins anew where the image size has changed."""
@@ -149,9 +159,12 @@ class RunState:
         self.epoch, self.step_in_epoch, self.metrics = self.epoch + 1, 0, MetricSums(self.device)
 
     def load(self) -> None:
-        """Go on from the folder's last checkpoint, if there is one."""
+        """Go on from the folder's last checkpoint; without one, begin from trained weights if the config says so."""
         checkpoint = read_checkpoint(self.folder.path, self.device)
         if checkpoint is None:
+            self.started_from = begin(self.model, self.config, tuple(self.partition.classes))
+            if self.average and self.started_from:
+                self.average.update(0)
             return
         state = checkpoint.state
         checkpoint.require_config(self.config)

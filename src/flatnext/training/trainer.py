@@ -61,6 +61,8 @@ class Trainer:
         if changed := differences(run.config):
             texts = [f"{name} {show(value)}" for name, value in changed.items()]
             self.display.say(f"{self.title}: not as in the recipe: {', '.join(texts)}")
+        if run.started_from:
+            self.display.say(f"{self.title}: starts from {run.started_from.weights}: {run.started_from.taken}")
         if run.step:
             self.display.say(f"{self.title}: goes on after step {run.step:,} of {run.total_steps:,}")
         try:
@@ -86,7 +88,7 @@ class Trainer:
     def _train_epoch(self, task: Task, stop_requested: Callable[[], bool]) -> None:
         """Take the steps of the current epoch that are left."""
         run = self.run
-        run.model.train()
+        run.train_mode()
         clock = saved = time.monotonic()
         for images, labels in run.loader.epoch(run.epoch, run.step_in_epoch):
             run.advance(self.take_step, images, labels)
