@@ -89,7 +89,15 @@ class Network(nn.Module):
         self.linear = nn.Linear(channels, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, 3, H, W) to logits (N, classes). `InputError`: H or W is not divisible."""
+        """Map images (N, C, H, W) to logits (N, classes). `InputError`: H or W is not divisible."""
+        x = self.features(images)
+        # Pooled features and logits stay out of autocast: in bf16 about one image in 200 has two equal top logits.
+        pooled = x.mean((2, 3), dtype=self.linear.weight.dtype)
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
+            return self.linear(pooled)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Map images (N, C, H, W) to what is pooled: (N, channels, H / downsampling, W / downsampling)."""
         height, width = images.shape[-2:]
         if height % self.downsampling or width % self.downsampling:
             raise InputError(f"image size is {height}x{width}: give sides that are multiples of {self.downsampling}")
@@ -98,9 +106,4 @@ class Network(nn.Module):
             x = batch_norm(self.bn1, x)
         for name in self.stages:
             x = getattr(self, name)(x)
-        if self.preactivated:
-            x = batch_norm(self.bn, x)
-        # Pooled features and logits stay out of autocast: in bf16 about one image in 200 has two equal top logits.
-        pooled = x.mean((2, 3), dtype=self.linear.weight.dtype)
-        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
-            return self.linear(pooled)
+        return batch_norm(self.bn, x) if self.preactivated else x
