@@ -10,7 +10,7 @@ from typing import Any, Literal
 from flatnext.config.data import LARGEST, Data
 from flatnext.config.method import METHODS, Method, Sgd
 from flatnext.config.model import Model
-from flatnext.config.optimizer import Optimizer, Schedule
+from flatnext.config.optimizer import OF_OPTIMIZER, Optimizer, Schedule
 from flatnext.config.setting import Settings, described, require, setting
 from flatnext.config.start import Start, completed
 from flatnext.errors import InputError, choose
@@ -105,9 +105,9 @@ class Config(Settings):
             >>> Config().override({"method": "amp", "epsilon": 0.1, "learning_rate": 0.2}).method.epsilon
             0.1
 
-        A new `method` has its default settings, and the recipe is RECIPE+METHOD then; a new `schedule` (or `widths`)
-        drops the settings that belong to the old one. A setting that the config does not have (such as `epsilon` for
-        plain SGD) is an `InputError`.
+        A new `method` has its default settings, and the recipe is RECIPE+METHOD then; a new `optimizer` has its default
+        rate, momentum and decay; a new `schedule` (or `widths`) drops the settings that belong to the old one. A
+        setting that the config does not have (such as `epsilon` for plain SGD) is an `InputError`.
         """
         remaining = dict(settings)
         changed: dict[str, Any] = {}
@@ -137,6 +137,8 @@ def _override_part(part: Any, remaining: dict[str, Any]) -> Any:
     changed = {item.name: remaining.pop(item.name) for item in fields(part) if item.name in remaining}
     if isinstance(part, Start):
         changed = completed(changed, part)
+    if isinstance(part, Optimizer) and changed.get("optimizer", part.optimizer) != part.optimizer:
+        changed = dict.fromkeys(OF_OPTIMIZER) | changed
     for item, info in described(part):
         owner, choice = info.belongs_to or ("", "")
         if changed.get(owner, choice) != choice and getattr(part, owner) == choice:

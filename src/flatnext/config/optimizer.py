@@ -7,22 +7,45 @@ from typing import Literal
 
 from flatnext.config.setting import Settings, require, setting
 
+DEFAULTS: dict[str, dict[str, float | bool | None]] = {
+    "sgd": {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4, "beta2": None},
+    "adamw": {"learning_rate": 1e-3, "momentum": 0.9, "nesterov": False, "weight_decay": 0.01, "beta2": 0.999},
+}
+"""The settings of each optimizer where they are not given: of AdamW those of `torch.optim.AdamW`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(Settings):
-    """Stochastic gradient descent, as `torch.optim.SGD` takes it."""
+    """Stochastic gradient descent, as `torch.optim.SGD` takes it, or AdamW.
 
-    learning_rate: float = setting(0.1, "learning rate at its peak", flag="lr", above=0)
-    momentum: float = setting(0.9, "momentum", at_least=0, below=1)
-    nesterov: bool = setting(True, "Nesterov momentum")
-    weight_decay: float = setting(5e-4, "weight decay (L2, as in torch.optim.SGD)", at_least=0)
+    A setting that is None is that of the optimizer in `DEFAULTS`.
+    """
+
+    optimizer: Literal["sgd", "adamw"] = setting("sgd", "optimizer; another than the recipe's has settings of its own")
+    learning_rate: float = setting(None, "learning rate at its peak", flag="lr", above=0)
+    momentum: float = setting(None, "momentum; of adamw its first beta", at_least=0, below=1)
+    beta2: float | None = setting(
+        None, "adamw: decay of the mean of squared gradients", at_least=0, below=1, belongs_to=("optimizer", "adamw")
+    )
+    nesterov: bool = setting(None, "sgd: Nesterov momentum")
+    weight_decay: float = setting(
+        None, "weight decay (sgd: L2, as in torch.optim.SGD; adamw: apart from the gradient)", at_least=0
+    )
     decay_all: bool = setting(False, "apply weight decay to batch norm's parameters and to biases as well")
     clip_norm: float | None = setting(None, "clip the gradient of every pass to this norm (default: no)", above=0)
 
     def __post_init__(self) -> None:
-        """Check the settings."""
+        """Fill in what is not given, and check the settings."""
+        for name, default in DEFAULTS.get(self.optimizer, {}).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
         super().__post_init__()
+        require(not self.nesterov or self.optimizer == "sgd", "nesterov belongs to optimizer=sgd: set no-nesterov")
         require(not self.nesterov or self.momentum > 0, "nesterov needs momentum above 0: set momentum, or no-nesterov")
+
+
+OF_OPTIMIZER = tuple(DEFAULTS["sgd"])
+"""The settings that another optimizer has other values of."""
 
 
 @dataclass(frozen=True, kw_only=True)

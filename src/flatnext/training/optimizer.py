@@ -29,12 +29,10 @@ def make_optimizer(
         backbone = [p for name, p in trained.items() if not name.startswith(f"{HEAD}.")]
         slower = [{**group, "lr_factor": backbone_lr_factor} for group in _decay_groups(backbone, settings)]
         groups = [*_decay_groups(head, settings), *slower]
-    return torch.optim.SGD(
-        groups,
-        lr=settings.learning_rate,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-    )
+    if settings.optimizer == "adamw":
+        assert settings.beta2 is not None  # `config.Optimizer` fills it in
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.momentum, settings.beta2))
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum, nesterov=settings.nesterov)
 
 
 def _decay_groups(parameters: list[nn.Parameter], settings: config.Optimizer) -> list[dict[str, Any]]:
@@ -54,9 +52,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 def fuse(optimizer: torch.optim.Optimizer) -> None:
     """Have SGD take its steps in one kernel where the weights are on a GPU: the same to rounding, in one launch.
 
-    On a CPU torch chooses as ever, so that runs there end in the same bits. To be called after `load_state_dict`, which
-    brings the choice of the machine that saved.
+    AdamW takes them as torch chooses. On a CPU torch chooses as ever, so that runs there end in the same bits. To be
+    called after `load_state_dict`, which brings the choice of the machine that saved.
     """
+    if not isinstance(optimizer, torch.optim.SGD):
+        return
     for group in optimizer.param_groups:
         group["fused"] = all(p.is_cuda and p.is_floating_point() for p in group["params"]) or None
 
