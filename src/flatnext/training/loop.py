@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from flatnext import data
@@ -19,6 +20,7 @@ from flatnext.training.environment import environment
 from flatnext.training.inputs import load_data
 from flatnext.training.run_state import RunState
 from flatnext.training.starting import normalized, settled
+from flatnext.training.trackers import check_trackers
 from flatnext.training.trainer import Trainer
 
 
@@ -33,6 +35,7 @@ def train(
     overwrite: bool = False,
     display: Display | None = None,
     command: str | None = None,
+    track: Sequence[str] = ("tensorboard",),
 ) -> Result:
     """Train the model that `config` describes, leave a run folder at `output`, and return its result.
 
@@ -53,6 +56,7 @@ def train(
         overwrite: delete the run that the folder holds.
         display: where progress is shown; nowhere by default.
         command: what to note as the command of this session; by default the process's own.
+        track: where the metrics go as well: `tensorboard`, `wandb`, `mlflow`.
 
     Started by torchrun, the processes train the run together, and one of them writes. They must all see the folders.
 
@@ -60,6 +64,7 @@ def train(
         InputError: anything that the user can mend, among it a loss that is not finite.
         Stopped: Ctrl-C or a termination signal came; a checkpoint has been written.
     """
+    check_trackers(track)
     folder, config = RunFolder(Path(output)), settled(config)
     with join_processes(device) as (processes, device):
         display = display if display and processes.first else Display()
@@ -92,4 +97,4 @@ def train(
             if processes.first:
                 folder.keep_epochs(run.epoch)
                 folder.add_environment(environment(run, command or shlex.join(sys.orig_argv), Path(data_dir)))
-            return Trainer(run, display).fit()
+            return Trainer(run, display, track).fit()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from flatnext.config import differences, recipe_name
 from flatnext.config.setting import show
@@ -15,13 +15,13 @@ from flatnext.runs.records import CheckpointScores, Epoch, Failure, Result
 from flatnext.runs.scores import Scores
 from flatnext.training.checkpoint import remove_states
 from flatnext.training.evaluator import Evaluator, better
-from flatnext.training.events import EventLog
 from flatnext.training.graph import CudaRecorder, GraphStep, recordable
 from flatnext.training.metric_sums import NonFiniteLossError
 from flatnext.training.optimizer import fuse
 from flatnext.training.run_state import BestEpoch, RunState
 from flatnext.training.step import Step, TakeStep
 from flatnext.training.stop import Stopped, stop_on_signal
+from flatnext.training.trackers import tracked
 
 CHECKPOINT_SECONDS = 300.0
 """Between two checkpoints within an epoch; the end of an epoch always writes one."""
@@ -48,8 +48,9 @@ def make_step(run: RunState) -> TakeStep:
 class Trainer:
     """Trains a loaded run, evaluates it after its epochs, and writes its files."""
 
-    def __init__(self, run: RunState, display: Display) -> None:
+    def __init__(self, run: RunState, display: Display, track: Sequence[str] = ()) -> None:
         self.run, self.display = run, display
+        self.track = track if run.processes.first else ()
         self.title = f"{recipe_name(run.config)} seed {run.config.seed}"
         self.evaluator = Evaluator(predictor=run.predictor(), partition=run.partition, processes=run.processes)
         self.take_step = make_step(run)
@@ -57,7 +58,6 @@ class Trainer:
     def fit(self) -> Result:
         """Train to the last epoch, and return and write the result. Raises what ended the run before: see `train`."""
         run = self.run
-        events = EventLog(run.folder.path / "tensorboard", run.folder.epochs()) if run.processes.first else None
         if changed := differences(run.config):
             texts = [f"{name} {show(value)}" for name, value in changed.items()]
             self.display.say(f"{self.title}: not as in the recipe: {', '.join(texts)}")
@@ -68,21 +68,19 @@ class Trainer:
         try:
             with (
                 stop_on_signal() as stop_requested,
+                tracked(self.track, run.folder, run.config) as trackers,
                 self.display.task(self.title, run.work(run.total_steps), run.work(run.step)) as task,
             ):
                 while run.epoch < run.config.epochs:
                     self._train_epoch(task, stop_requested)
                     epoch = self._finish_epoch()
-                    if events:
-                        events.add(epoch)
+                    for tracker in trackers:
+                        tracker.add(epoch)
                     self.display.say(f"{self.title}: {describe(epoch)}, {task.left(run.work(run.step))}")
                     if run.processes.any([stop_requested()])[0]:
                         raise self._stopped()
         except NonFiniteLossError as error:
             raise self._failed(error) from error
-        finally:
-            if events:
-                events.close()
         return self._finish()
 
     def _train_epoch(self, task: Task, stop_requested: Callable[[], bool]) -> None:
