@@ -20,6 +20,7 @@ from flatnext.cli import (
     data,
     evaluate,
     evidence,
+    export,
     models,
     pack,
     recipes,
@@ -46,6 +47,7 @@ COMMANDS: dict[str, ModuleType] = {
     "summary": summary,
     "weights": weights,
     "pack": pack,
+    "export": export,
     "data": data,
 }
 
