@@ -23,7 +23,7 @@ from flatnext.methods.adversarial import adversarial
 from flatnext.methods.amp import amp
 from flatnext.methods.bound_method import BoundMethod, keyword_arguments, norm_parameters
 from flatnext.methods.momentum_amp import momentum_amp
-from flatnext.methods.optimizer import AMP
+from flatnext.methods.optimizer import AMP, ASAM, SAM
 from flatnext.methods.rmp import rmp
 from flatnext.methods.rule import Rule
 from flatnext.methods.sam import asam, sam
@@ -31,7 +31,9 @@ from flatnext.methods.sgd import sgd
 
 __all__ = [
     "AMP",
+    "ASAM",
     "RULES",
+    "SAM",
     "BoundMethod",
     "Rule",
     "adversarial",

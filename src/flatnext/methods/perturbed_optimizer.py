@@ -1,0 +1,144 @@
+"""A rule and an ordinary torch optimizer in the shape of one optimizer, with one state."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils._pytree import tree_map
+
+from flatnext.errors import InputError
+from flatnext.methods.perturbation import check
+
+# Torch says that the hook may fire an extra time for a compiled module, which does no harm here.
+HOOK_WARNING = "Using `torch.compile"
+
+
+class PerturbedOptimizer(torch.optim.Optimizer):
+    """The common part of `AMP`, `SAM` and `ASAM`: a base optimizer that takes the step with the gradient of a rule.
+
+    There is one state, the base optimizer's: `state_dict` and `load_state_dict` are complete, and a torch scheduler
+    given this optimizer reaches the base. Weights come back to the bit. Batch norm counts a batch once: the modules
+    that run in the first call of the closure are noted, and their buffers put back after the others. A closure that
+    goes over micro-batches counts each of them once.
+    """
+
+    name: ClassVar[str]
+    of_group: ClassVar[tuple[str, ...]] = ()
+    """The rule's settings that a parameter group may have its own of."""
+    of_all: ClassVar[tuple[str, ...]] = ()
+    """Those that are one for all groups. They too are kept in each, where a state dict keeps them."""
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        settings: Mapping[str, float],
+        base_optimizer: type[torch.optim.Optimizer],
+        buffers: Iterable[Tensor] | None,
+        **kwargs: Any,
+    ) -> None:
+        given: list[Any] = list(params)
+        if not given:
+            raise InputError("params is empty: give the model's parameters (a generator can be read once only)")
+        groups: list[dict[str, Any]] = [dict(g) for g in given] if isinstance(given[0], dict) else [{"params": given}]
+        for group in groups:
+            for name, value in settings.items():
+                group.setdefault(name, value)
+            check(**{name: group[name] for name in settings})
+        self.base_optimizer = base_optimizer(groups, **kwargs)  # type: ignore[call-arg]
+        super().__init__(self.base_optimizer.param_groups, self.base_optimizer.defaults)
+        self._share()
+        self.buffers = None if buffers is None else list(buffers)
+        for name in self.of_all:
+            self.setting(name)
+
+    def _share(self) -> None:
+        """Use the groups and the state of the base optimizer, so that there is only one of each."""
+        self.param_groups, self.state = self.base_optimizer.param_groups, self.base_optimizer.state
+
+    def setting(self, name: str) -> Any:
+        """Return a setting that is one for all groups. `InputError`: they have several."""
+        values = [group[name] for group in self.param_groups]
+        if any(value != values[0] for value in values):
+            raise InputError(f"{name} is {values}: it is one for all groups of parameters: give each the same")
+        return values[0]
+
+    def each(self, name: str) -> list[Any]:
+        """Return a setting of the groups for each of their parameters."""
+        return [group[name] for group in self.param_groups for _ in group["params"]]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` gave, or the state of a base optimizer, which keeps the rule's settings."""
+        names = (*self.of_group, *self.of_all)
+        before = [{name: group[name] for name in names} for group in self.param_groups]
+        self.base_optimizer.load_state_dict(state_dict)
+        for group, settings in zip(self.base_optimizer.param_groups, before, strict=True):
+            group |= settings | {name: group[name] for name in names if name in group}
+        self._share()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "base_optimizer": self.base_optimizer, "buffers": self.buffers}
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group to the base optimizer; settings of the rule are by default those of the first group."""
+        groups = self.base_optimizer.param_groups
+        if any(param_group is group for group in groups):
+            super().add_param_group(param_group)  # torch's constructor at work
+        else:
+            shared = {name: groups[0][name] for name in (*self.of_group, *self.of_all)}
+            self.base_optimizer.add_param_group({**shared, **param_group})
+
+    def compute(self, closure: Callable[[], Any], parameters: list[Tensor], buffers: list[Tensor]) -> Any:
+        """Leave the gradient in `p.grad` by the rule, as `flatnext.methods.Rule` says."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step; return what the first call of the closure, at the unperturbed weights, returned, detached.
+
+        The closure runs forward and backward; gradients are zeroed before each call. `InputError`: there is no closure,
+        or one that never calls `backward`.
+        """
+        if closure is None:
+            raise InputError(f"{self.name} needs a closure that runs forward and backward: optimizer.step(closure)")
+        given = torch.enable_grad()(closure)
+        buffers: list[Tensor] = list(self.buffers or [])  # filled by the first call; a rule reads them after it
+        first = True
+
+        def zeroed() -> Any:
+            nonlocal first
+            self.zero_grad()
+            with _noting_buffers(buffers) if first and self.buffers is None else nullcontext():
+                first = False
+                return given()
+
+        result = self.compute(zeroed, [p for group in self.param_groups for p in group["params"]], buffers)
+        self.base_optimizer.step()
+        return tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, result)
+
+
+@contextmanager
+def _noting_buffers(buffers: list[Tensor]) -> Iterator[None]:
+    """Add the buffers of all modules that run forward in training mode inside the block to `buffers`, each once."""
+    seen: set[int] = set()
+
+    def note(module: nn.Module, _: Any) -> None:
+        if module.training:
+            # Inside a compiled module no hook runs: its own call stands for all of it.
+            for buffer in module.buffers(recurse=hasattr(module, "_orig_mod")):
+                if id(buffer) not in seen:
+                    seen.add(id(buffer))
+                    buffers.append(buffer)
+
+    if not any(f[1] is not None and f[1].pattern == HOOK_WARNING for f in warnings.filters):
+        warnings.filterwarnings("ignore", message=HOOK_WARNING)
+    handle = register_module_forward_pre_hook(note)
+    try:
+        yield
+    finally:
+        handle.remove()
