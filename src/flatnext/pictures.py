@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flatnext.errors import InputError
-from flatnext.files import open_regular
+from flatnext.files import open_regular, printable
 
 Resize = Literal["crop", "pad", "stretch"]
 
@@ -36,9 +36,13 @@ PAD = 0
 class PictureError(InputError):
     """A picture that cannot be read. `source` says which, `reason` why."""
 
-    def __init__(self, source: object, reason: str) -> None:
-        super().__init__(f"{source} ({reason}) cannot be read as an image: repair or remove it")
-        self.source, self.reason = source, reason
+    def __init__(self, source: Path | str, reason: str) -> None:
+        self.source, self.reason = printable(source), reason
+        super().__init__(f"{self.source} ({reason}) cannot be read as an image: repair or remove it")
+
+
+class TooLargeError(PictureError):
+    """A picture of more pixels than are taken."""
 
 
 def read_picture(
@@ -59,8 +63,9 @@ def read_picture(
 
     Raises:
         PictureError: it is missing, damaged, no image, too large, or of a kind that has no white.
+        TooLargeError: it has more pixels.
     """
-    source = file if isinstance(file, Path) else getattr(file, "name", None) or "the image"
+    source = file if isinstance(file, Path) else str(getattr(file, "name", "the image"))
     most = MAX_PIXELS if max_pixels is None else max_pixels
     try:
         with _SILENCE:
@@ -75,7 +80,7 @@ def read_picture(
     except PictureError:
         raise
     except Image.DecompressionBombError:
-        raise PictureError(source, f"more than {most:,} pixels") from None
+        raise TooLargeError(source, f"more than {most:,} pixels") from None
     except Exception as error:  # Pillow's readers raise many kinds, SyntaxError among them
         raise PictureError(source, _reason(error)) from None
 

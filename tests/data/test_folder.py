@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from flatnext import config, pictures
-from flatnext.data import describe, load, partition
+from flatnext.data import describe, fingerprint, load, partition
 from flatnext.data import folder as folders
 from flatnext.data.normalization import channel_statistics
 from flatnext.errors import InputError
-from flatnext.pictures import square
+from flatnext.pictures import convert, square
 from flatnext.progress import Display
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -246,19 +246,100 @@ def test_other_files_are_named(tmp_path):
     paint_classes(tmp_path)
     (tmp_path / "readme.txt").touch()
     (tmp_path / "red" / "notes.txt").touch()
-    paint(tmp_path / "red" / "more" / "x.png")
-    # What systems leave behind is not worth a word.
+    (tmp_path / "red" / "more").mkdir()
+    (tmp_path / "red" / "more" / "list.csv").touch()
     (tmp_path / "red" / "._0.png").touch()
-    (tmp_path / "red" / "Thumbs.db").touch()
+    (tmp_path / "red" / "more" / "Thumbs.db").touch()
     paint(tmp_path / ".cache" / "x.png")
     paint(tmp_path / "__MACOSX" / "x.png")
     dataset = load("folder", tmp_path)
     assert dataset.classes == ("blue", "red")
     assert len(dataset.train) + len(dataset.test) == 10
     assert dataset.notes == (
-        f"not used in {tmp_path}, being no image in a class folder: 3 (readme.txt, red/more, red/notes.txt)",
+        f"not used in {tmp_path}, being no image in a class folder: 3 (readme.txt, red/more/list.csv, red/notes.txt)",
+        f"hidden and system files in {tmp_path} are not used: 4 (.cache, __MACOSX, red/._0.png, red/more/Thumbs.db)",
     )
-    assert describe(dataset, tmp_path).endswith(dataset.notes[0])
+    assert describe(dataset, tmp_path).endswith("\n".join(dataset.notes))
+
+
+def test_folders_in_a_class_folder_count_for_the_class(tmp_path):
+    paint_classes(tmp_path / "flat", 30)
+    for path in sorted((tmp_path / "flat").rglob("*.png")):
+        paint(tmp_path / "nested" / path.parent.name / f"day {int(path.stem) % 3}" / "am" / path.name, BLUE)
+    dataset = load("folder", tmp_path / "nested")
+    assert dataset.classes == ("blue", "red")
+    names = [*dataset.train.names, *dataset.test.names]
+    assert len(names) == len(set(names)) == 60
+    assert "red/day 1/am/4.png" in names
+    assert dataset.notes == ("60 images lie in folders of a class folder, and count for its class",)
+    # One name in two folders of a class is two images; those that are added move none.
+    paint(tmp_path / "nested" / "red" / "day 2" / "am" / "4.png")
+    again = load("folder", tmp_path / "nested")
+    assert set(dataset.test.names) <= set(again.test.names)
+    assert set(dataset.train.names) <= set(again.train.names)
+
+
+def test_a_link_to_a_folder_above_is_not_followed(tmp_path):
+    paint_classes(tmp_path)
+    (tmp_path / "red" / "again").symlink_to(tmp_path / "red")
+    dataset = load("folder", tmp_path)
+    assert len(dataset.train) + len(dataset.test) == 10
+    assert dataset.notes == (f"not used in {tmp_path}, being no image in a class folder: 1 (red/again)",)
+
+
+def test_damaged_files_are_left_out_when_asked(tmp_path):
+    paint_classes(tmp_path / "train", 4)
+    paint_classes(tmp_path / "test", 4)
+    clean = load("folder", tmp_path)
+    bad = [tmp_path / "train" / "blue" / "00.png", tmp_path / "test" / "red" / "zz.png"]
+    for path in bad:
+        path.write_text("no image")
+    refused(tmp_path, "2 files", *bad, "skip_damaged")
+    dataset = load("folder", tmp_path, skip_damaged=True)
+    reason = "(no image, or of an unknown format)"
+    assert dataset.notes == (f"2 files that cannot be read were skipped: {bad[0]} {reason}, {bad[1]} {reason}",)
+    for part in ("train", "test"):
+        found, expected = getattr(dataset, part), getattr(clean, part)
+        assert found.names == expected.names
+        assert torch.equal(found.images, expected.images)
+        assert torch.equal(found.labels, expected.labels)
+    assert fingerprint(partition(dataset, config.Data())) == fingerprint(partition(clean, config.Data()))
+
+
+def test_a_class_of_damaged_files_alone(tmp_path):
+    paint_classes(tmp_path)
+    (tmp_path / "green").mkdir()
+    (tmp_path / "green" / "0.png").write_text("no image")
+    refused(tmp_path, tmp_path, "class green", skip_damaged=True)
+
+
+def test_grey_files_have_one_channel(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 8, 8), dtype=np.uint8)
+    for number, image in enumerate(pixels):
+        path = tmp_path / f"class {number % 2}" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(path)
+    grey, colour = load("folder", tmp_path, image_size=8), load("folder", tmp_path, image_size=8, channels=3)
+    assert grey.train.images.shape[1:] == (1, 8, 8)
+    assert len(grey.normalization.mean) == 1
+    assert torch.equal(grey.train.images.expand(-1, 3, -1, -1), colour.train.images)
+    for name, image in zip(grey.train.names, grey.train.images, strict=True):
+        assert np.array_equal(image[0], pixels[int(name.split("/")[1].removesuffix(".png"))])
+    Image.new("RGB", (8, 8), RED).save(tmp_path / "class 0" / "red.png")
+    assert load("folder", tmp_path, image_size=8).train.images.shape[1] == 3
+    assert load("folder", tmp_path, image_size=8, channels=1).train.images.shape[1] == 1
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
+def test_images_become_squares_by_choice(tmp_path, resize):
+    wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 50, 3), dtype=np.uint8))
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            wide.save(tmp_path / name / f"{number}.png")
+    dataset = load("folder", tmp_path, image_size=12, resize=resize)
+    expected = convert(wide, size=12, resize=resize).transpose(2, 0, 1)
+    assert all(np.array_equal(image, expected) for image in dataset.train.images)
 
 
 @pytest.mark.parametrize(

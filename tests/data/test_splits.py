@@ -64,12 +64,29 @@ def test_validation_does_not_depend_on_train_images(labels, data):
     assert sorted(numbers(whole.train) + numbers(whole.validation)) == list(range(len(labels)))
 
 
+@pytest.mark.parametrize(("validation", "kept"), [(10, None), (None, 30), (0, 20)])
+def test_images_for_calibration_are_of_no_other_part_and_move_none_of_the_validation_images(validation, kept):
+    dataset = make_dataset([0, 1, 1] * 30)
+    without = partition(dataset, config.Data(validation=validation))
+    part = partition(dataset, config.Data(validation=validation, calibration=15, train_images=kept))
+    whole = partition(dataset, config.Data(validation=validation, calibration=15))
+    assert without.calibration is None
+    assert torch.bincount(part.calibration.labels).tolist() == [5, 10]
+    assert numbers(part.calibration) == numbers(whole.calibration)
+    if validation != 0:
+        assert numbers(part.validation) == numbers(without.validation)
+    held_out = numbers(part.calibration) + (numbers(part.validation) if part.validation else [])
+    assert sorted(numbers(whole.train) + held_out) == list(range(90))
+    assert set(numbers(part.train)) <= set(numbers(whole.train))
+
+
 def test_dividing_in_place_is_dividing(monkeypatch):
     monkeypatch.setattr("flatnext.data.splits.CHUNK", 7)
-    whole = partition(make_dataset([0, 1] * 50), config.Data())
+    settings = config.Data(calibration=10)
+    whole = partition(make_dataset([0, 1] * 50), settings)
     dataset = make_dataset([0, 1] * 50)
-    part = partition(dataset, config.Data(), overwrite=True)
-    for name in ("train", "validation"):
+    part = partition(dataset, settings, overwrite=True)
+    for name in ("train", "validation", "calibration"):
         assert numbers(getattr(part, name)) == numbers(getattr(whole, name))
         assert torch.equal(getattr(part, name).labels, getattr(whole, name).labels)
     assert part.train.images.data_ptr() == dataset.train.images.data_ptr()
@@ -105,7 +122,8 @@ def test_without_validation_all_images_train():
     ("settings", "message"),
     [
         ({"validation": 10}, "validation is 10: some has 10 training images, so give at most 9"),
-        ({"validation": 4, "train_images": 7}, "train_images is 7: some has 6 beside 4 for validation.* at most 6"),
+        ({"validation": 4, "calibration": 6}, "calibration is 6: some has 6 .* not for validation, so give at most 5"),
+        ({"validation": 4, "train_images": 7}, "train_images is 7: some has 6 beside 4 that are held out, .* 6"),
     ],
 )
 def test_asking_for_too_many_says_how_many_there_are(settings, message):
@@ -115,7 +133,7 @@ def test_asking_for_too_many_says_how_many_there_are(settings, message):
 
 def test_ill_made_splits_are_refused():
     images, labels = torch.zeros(4, 3, 2, 2, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
-    for bad in ((images.float(), labels), (images[:, :1], labels), (images, labels[:3]), (images, labels.int())):
+    for bad in ((images.float(), labels), (images[:, :2], labels), (images, labels[:3]), (images, labels.int())):
         with pytest.raises(InputError, match="give torch"):
             Split(*bad)
     good = Split(images, labels)

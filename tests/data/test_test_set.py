@@ -13,7 +13,8 @@ from PIL import Image
 
 from flatnext import data
 from flatnext.data import load, read_test_set
-from flatnext.errors import InputError
+from flatnext.errors import FallbackWarning, InputError
+from flatnext.pictures import convert
 
 CLASSES = ("airplane", "automobile", "bird")
 COUNT = 7
@@ -73,7 +74,6 @@ def test_channels_may_come_first_and_labels_be_a_column(tmp_path):
 
 def test_a_folder_of_class_folders(tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "CINIC.10")
-    (folder / "README.md").touch()
     (folder / ".cache").mkdir()
     order = np.argsort(NUMBERS, kind="stable")
     assert_same(read_test_set(folder, CLASSES, 8), PIXELS[order], NUMBERS[order])
@@ -114,6 +114,37 @@ def test_a_folder_is_read_as_the_data_set_folder_is(tmp_path):
     split = read_test_set(tmp_path / "test", dataset.classes, 16)
     assert torch.equal(split.images, dataset.test.images)
     assert torch.equal(split.labels, dataset.test.labels)
+
+
+def test_grey_arrays(tmp_path):
+    grey = PIXELS[..., 0]
+    for form in (grey, grey[..., None], grey[:, None]):
+        file = write_npz(tmp_path / "set.npz", images=form, labels=NUMBERS)
+        assert np.array_equal(read_test_set(file, CLASSES, 8, channels=1).images[:, 0], grey)
+        split = read_test_set(file, CLASSES, 8)
+        assert torch.equal(split.images, torch.from_numpy(grey)[:, None].expand(-1, 3, -1, -1))
+    colour = write_npz(tmp_path / "set.npz", images=PIXELS, labels=NUMBERS)
+    luma = [np.asarray(Image.fromarray(image).convert("L")) for image in PIXELS]
+    assert np.array_equal(read_test_set(colour, CLASSES, 8, channels=1).images[:, 0], luma)
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_arrays_are_read_as_files_are(tmp_path, resize, channels):
+    pixels = np.random.default_rng(1).integers(0, 256, (COUNT, 10, 20, 3), dtype=np.uint8)
+    file = write_npz(tmp_path / "set.npz", images=pixels, labels=NUMBERS)
+    images = read_test_set(file, CLASSES, 8, channels=channels, resize=resize).images
+    for found, image in zip(images, pixels, strict=True):
+        expected = convert(Image.fromarray(image), size=8, resize=resize, channels=channels)
+        assert np.array_equal(found.permute(1, 2, 0), expected)
+
+
+def test_files_that_are_not_used_are_named(tmp_path):
+    write_folder(tmp_path, np.zeros((COUNT, 8, 8, 3), np.uint8))
+    (tmp_path / CLASSES[0] / "labels.csv").touch()
+    (tmp_path / ".DS_Store").touch()
+    with pytest.warns(FallbackWarning, match=r"not used in .*: 1 \(.*labels.csv\)"):
+        assert len(read_test_set(tmp_path, CLASSES, 8)) == COUNT
 
 
 # What is refused
@@ -236,7 +267,7 @@ def test_an_npz_with_other_arrays(tmp_path, arrays, words):
 
 BAD = {
     "float images": (PIXELS / 255, NUMBERS, "is float64 (7, 8, 8, 3): give images as uint8"),
-    "grey images": (PIXELS[..., 0], NUMBERS, "N x H x W x 3 or N x 3 x H x W"),
+    "one image": (PIXELS[0, :, :, 0], NUMBERS[:1], "N x H x W x 3 or N x 3 x H x W, or grey ones N x H x W"),
     "four channels": (np.zeros((7, 8, 8, 4), np.uint8), NUMBERS, "N x H x W x 3 or N x 3 x H x W"),
     "channels first or last": (np.zeros((7, 3, 8, 3), np.uint8), NUMBERS, "more than 3 pixels high"),
     "no images": (PIXELS[:0], NUMBERS[:0], "give at least one image"),

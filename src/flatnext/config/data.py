@@ -26,6 +26,11 @@ class Data(Settings):
         "crop",
         "how an image of a folder becomes a square: keep its middle, pad it with black, or stretch it",
     )
+    channels: int | None = setting(
+        None,
+        "colours of the images: 3, or 1 for grey (default: 3, and 1 for a folder of files that all have one channel)",
+    )
+    skip_damaged: bool = setting(False, "leave out the files of a folder that cannot be read, instead of refusing it")
     early_sizes: tuple[int, ...] | None = setting(
         None,
         "train the first epochs on smaller images: their side in pixels, one number an epoch (default: full size)",
@@ -40,8 +45,15 @@ class Data(Settings):
         at_least=0,
         at_most=LARGEST,
     )
+    calibration: int = setting(
+        0,
+        "training images to hold out beside those, for nothing but the calibration of the model's answers (predict "
+        "--coverage); 0: none",
+        at_least=0,
+        at_most=LARGEST,
+    )
     split_seed: int = setting(
-        0, "seed of the validation split; the same for all seeds of a study", at_least=0, at_most=LARGEST
+        0, "seed of the images that are held out; the same for all seeds of a study", at_least=0, at_most=LARGEST
     )
     crop_padding: int = setting(
         4, "pad the image by N pixels and crop it at random; 0: no crop", at_least=0, at_most=LARGEST
@@ -59,6 +71,7 @@ class Data(Settings):
     def __post_init__(self) -> None:
         """Check the settings."""
         super().__post_init__()
+        require(self.channels in (None, 1, 3), f"channels is {self.channels}: give 1 or 3, or leave it out")
         for name in ("mixup", "cutmix"):
             alpha = getattr(self, name)
             require(alpha == 0 or 0.01 <= alpha <= 100, f"{name} is {alpha}: give 0, or a number from 0.01 to 100")

@@ -14,7 +14,7 @@ from flatnext.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images (uint8, N x 3 x H x W) and their labels (int64, N). Raises `InputError` where they do not fit.
+    """Images (uint8, N x C x H x W, C 3 or 1) and their labels (int64, N). Raises `InputError` where they do not fit.
 
     `names` say which image is which where images may be added, and decide which are held out (None: their places do).
     """
@@ -26,8 +26,10 @@ class Split:
     def __post_init__(self) -> None:
         """Check types and shapes."""
         images, labels = self.images, self.labels
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise InputError(f"images are {images.dtype} {tuple(images.shape)}: give torch.uint8, N x 3 x H x W")
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise InputError(
+                f"images are {images.dtype} {tuple(images.shape)}: give torch.uint8, N x 3 x H x W or N x 1 x H x W"
+            )
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
             raise InputError(f"labels are {labels.dtype} {tuple(labels.shape)}: give torch.int64, ({len(images)},)")
         if self.names is not None and len(self.names) != len(images):
@@ -87,9 +89,16 @@ class Dataset:
             if split.labels.min() < 0 or split.labels.max() >= len(self.classes):
                 raise InputError(f"{self.name} has {part} labels outside 0 to {len(self.classes) - 1}: correct them")
             if split.images.shape[1:] != self.train.images.shape[1:]:
-                raise InputError(f"{self.name} has training and {part} images of different sizes: make them one size")
+                raise InputError(
+                    f"{self.name} has training and {part} images of different sizes or channels: make them alike"
+                )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Partition(Dataset):
-    """A data set divided for a run: with images held out for choices (None: none), and perhaps fewer to train on."""
+    """A data set divided for a run: with images held out for choices (None: none), and perhaps fewer to train on.
+
+    `calibration` are images held out for nothing but the calibration of the model's answers (None: none).
+    """
+
+    calibration: Split | None = None

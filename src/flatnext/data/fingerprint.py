@@ -15,12 +15,17 @@ CHUNK = 100
 
 def fingerprint(partition: Partition) -> DataFingerprint:
     """Return the fingerprint of a data set as it is divided for a run."""
-    count, validation = len(partition.classes), partition.validation
+    count = len(partition.classes)
+    validation, calibration = (
+        None if split is None else fingerprint_images(split, count)
+        for split in (partition.validation, partition.calibration)
+    )
     return DataFingerprint(
         classes=tuple(partition.classes),
         train=fingerprint_images(partition.train, count),
-        validation=None if validation is None else fingerprint_images(validation, count),
+        validation=validation,
         test=fingerprint_images(partition.test, count),
+        calibration=calibration,
     )
 
 

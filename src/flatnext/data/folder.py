@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from flatnext.data.dataset import Dataset, Split
-from flatnext.data.images import read_images
-from flatnext.data.layout import LabelledFiles, list_labelled, read_layout
+from flatnext.data.images import named, read_images
+from flatnext.data.layout import LabelledFiles, files_notes, list_labelled, read_layout
 from flatnext.data.normalization import Normalization
 from flatnext.data.splits import divide, hold_out_by_name
 from flatnext.errors import InputError
-from flatnext.pictures import Resize
+from flatnext.files import printable
+from flatnext.pictures import Resize, is_grey
 from flatnext.progress import Display
 
 IMAGE_SIZE = 32
@@ -23,9 +25,21 @@ LARGE = 10**9
 """Bytes of images from which on their number is said before they are read."""
 
 
-def load_folder(
-    data_dir: Path, image_size: int | None = None, resize: Resize = "crop", display: Display | None = None
-) -> Dataset:
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How the images of a folder are read; `flatnext.pictures.read_picture` says what it means.
+
+    `channels` None: 1 where all image files have one channel, else 3. With `skip_damaged` files that cannot be read are
+    left out, and named in the notes.
+    """
+
+    size: int = IMAGE_SIZE
+    resize: Resize = "crop"
+    channels: int | None = None
+    skip_damaged: bool = False
+
+
+def load_folder(data_dir: Path, reading: Reading | None = None, display: Display | None = None) -> Dataset:
     """Return the data set in a folder. Its classes are the names of the class folders, sorted.
 
     `data_dir` holds `train/CLASS/*` and `test/CLASS/*`, and perhaps `val/CLASS/*`, which are then the validation
@@ -33,19 +47,20 @@ def load_folder(
     any letter case. Or it holds `CLASS/*` alone, perhaps with `test` or `val` beside: without, about a fifth of the
     images is the test set, drawn by `hold_out_by_name`. A `test` or `val` with images in no class folders is not used.
 
-    Files are images by their content, read by `flatnext.pictures.read_picture` at `image_size` pixels a side (default
-    32). Hidden and system files are ignored; what else is not used is in the data set's notes.
+    A class folder may have folders in it, whose images count for the class. Files are images by their content. What is
+    not used, hidden and system files among it, is counted in the data set's notes.
 
     Raises:
         InputError: the folder has not two classes, a class has no images or a name that is no text, or images cannot
             be read, all of which are named.
     """
-    size, display = image_size or IMAGE_SIZE, display or Display()
+    reading, display = reading or Reading(), display or Display()
     check_folder(data_dir)
     layout = read_layout(data_dir)
     parts = {name: files for name in ("train", "validation", "test") if (files := getattr(layout, name)) is not None}
-    splits = _read(parts, size, resize, display)
+    splits, notes = _read(parts, reading, display)
     train, test = splits["train"], splits.get("test")
+    _check_classes(data_dir, layout.classes, train)
     if test is None:
         train, test = divide(train, *hold_out_by_name(train, TEST_SHARE, TEST_SALT), overwrite=True)
     return Dataset(
@@ -55,33 +70,59 @@ def load_folder(
         validation=splits.get("validation"),
         test=test or train.select(torch.arange(0)),
         normalization=Normalization.of(train.images),
-        notes=layout.notes,
+        notes=(*layout.notes, *notes),
     )
 
 
 def check_folder(data_dir: Path) -> None:
     """Raise `InputError` if there is no such folder."""
     if not data_dir.is_dir():
-        raise InputError(f"{data_dir} is not a folder: give one with a subfolder of images for each class as data_dir")
+        raise InputError(
+            f"{printable(data_dir)} is not a folder: give one with a subfolder of images for each class as data_dir"
+        )
 
 
-def read_labelled(folder: Path, classes: Sequence[str], size: int) -> Split:
-    """Return the images in a folder's class folders, sorted by class and file name; labels are indices into `classes`.
+def read_labelled(folder: Path, classes: Sequence[str], reading: Reading) -> tuple[Split, tuple[str, ...]]:
+    """Return the images in a folder's class folders, sorted by class and file name, and notes on those not used.
 
-    The images (N x 3 x `size` x `size`) are read as `load_folder` says. Raises `InputError` as it does.
+    Labels are indices into `classes`. The images are read as `load_folder` says. Raises `InputError` as it does.
     """
-    return _read({"all": list_labelled(folder, classes)}, size, "crop", Display())["all"]
+    files = list_labelled(folder, classes)
+    splits, notes = _read({"all": files}, reading, Display())
+    return splits["all"], (*files_notes(folder, [], files.others, []), *notes)
 
 
-def _read(parts: dict[str, LabelledFiles], size: int, resize: Resize, display: Display) -> dict[str, Split]:
-    """Read all images into one tensor, of which the splits are views."""
+def _read(
+    parts: dict[str, LabelledFiles], reading: Reading, display: Display
+) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """Read all images into one tensor, of which the splits are views; return notes on those that were skipped."""
     paths = [path for files in parts.values() for path in files.paths]
-    if (needed := len(paths) * 3 * size**2) > LARGE:
-        display.say(f"reading {len(paths):,} images of {size} x {size} pixels: {needed / 1e9:.1f} GB of memory")
+    channels = reading.channels or (1 if all(map(is_grey, paths)) else 3)
+    if (needed := len(paths) * channels * reading.size**2) > LARGE:
+        display.say(
+            f"reading {len(paths):,} images of {reading.size} x {reading.size} pixels: {needed / 1e9:.1f} GB of memory"
+        )
     with display.task("reading images") as task:
-        images = read_images(paths, size, resize, progress=task)
-    pieces = images.split([len(files.paths) for files in parts.values()])
-    return {
-        name: Split(piece, torch.tensor(files.labels), files.names)
-        for (name, files), piece in zip(parts.items(), pieces, strict=True)
-    }
+        images, places, failures = read_images(
+            paths, reading.size, reading.resize, channels, skip_damaged=reading.skip_damaged, progress=task
+        )
+    read = torch.zeros(len(paths), dtype=torch.bool)
+    read[places] = True
+    splits, first = {}, 0
+    for name, files in parts.items():
+        kept = read.narrow(0, first, len(files.paths))
+        first += len(files.paths)
+        piece, images = images.tensor_split([int(kept.sum())])
+        names = tuple(name for name, used in zip(files.names, kept.tolist(), strict=True) if used)
+        splits[name] = Split(piece, torch.tensor(files.labels)[kept], names)
+    count = f"{len(failures):,} files that cannot be read were skipped: {named(failures)}"
+    return splits, (count,) if failures else ()
+
+
+def _check_classes(data_dir: Path, classes: Sequence[str], train: Split) -> None:
+    """Raise `InputError` where a class has no images left to train on."""
+    counts = torch.bincount(train.labels, minlength=len(classes)).tolist()
+    if 0 in counts:
+        raise InputError(
+            f"{data_dir}: no image of the class {classes[counts.index(0)]} can be read: repair some, or remove it"
+        )

@@ -11,58 +11,46 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flatnext.errors import InputError
-from flatnext.pictures import PictureError, Resize, is_picture, read_picture
+from flatnext.pictures import PictureError, Resize, read_picture
 from flatnext.progress import Progress, silent
-
-SYSTEM = (
-    *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
-    *("__macosx", "@eadir", "$recycle.bin", "lost+found", "__pycache__"),
-)
-"""Names, in lower case, of what file systems and file managers leave in a folder."""
-
-
-def entries(folder: Path) -> list[Path]:
-    """Return what is in a folder, sorted, but for hidden and system files. `InputError`: it cannot be read."""
-    try:
-        return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower() not in SYSTEM)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be read ({error.strerror}): make it readable, or remove it") from None
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """Return the folders in a folder, sorted, but for hidden and system ones."""
-    return [path for path in entries(folder) if path.is_dir()]
-
-
-def list_images(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the images in a folder, and what else is in it, each sorted; none where there is no such folder."""
-    images: list[Path] = []
-    others: list[Path] = []
-    for path in entries(folder) if folder.is_dir() else ():
-        (images if is_picture(path) else others).append(path)
-    return images, others
 
 
 def read_images(
-    paths: Sequence[Path], size: int, mode: Resize = "crop", channels: int = 3, progress: Progress = silent
-) -> Tensor:
+    paths: Sequence[Path],
+    size: int,
+    resize: Resize = "crop",
+    channels: int = 3,
+    *,
+    skip_damaged: bool = False,
+    progress: Progress = silent,
+) -> tuple[Tensor, list[int], list[PictureError]]:
     """Return image files as one uint8 tensor, N x `channels` x `size` x `size`, which is channels-last in memory.
 
-    They are read by `read_picture`. Raises `InputError`, naming all files that cannot be read.
+    They are read by `read_picture`. Beside the tensor come the places in `paths` of the images in it, and why the
+    others are not: that may be only with `skip_damaged`. Without it `InputError` names all files that cannot be read.
     """
     images = np.empty((len(paths), size, size, channels), np.uint8)
+    read: list[int] = []
     failures: list[PictureError] = []
     for index, path in enumerate(paths):
         try:
-            images[index] = read_picture(path, size=size, resize=mode, channels=channels)
+            images[len(read)] = read_picture(path, size=size, resize=resize, channels=channels)
+            read.append(index)
         except PictureError as error:
             failures.append(error)
         progress(index + 1, len(paths))
-    if failures:
+    if failures and not skip_damaged:
         count = "" if len(failures) == 1 else f"{len(failures)} files: "
-        named = ", ".join(f"{error.source} ({error.reason})" for error in failures)
-        raise InputError(f"{count}{named} cannot be read as an image: repair or remove it")
-    return torch.from_numpy(images).permute(0, 3, 1, 2)
+        raise InputError(
+            f"{count}{named(failures)} cannot be read as an image: repair or remove it, or leave such files out by "
+            "skip_damaged"
+        )
+    return torch.from_numpy(images[: len(read)]).permute(0, 3, 1, 2), read, failures
+
+
+def named(failures: Sequence[PictureError]) -> str:
+    """Return the files that could not be read, and why, in one line."""
+    return ", ".join(f"{error.source} ({error.reason})" for error in failures)
 
 
 def resize_images(images: Tensor, size: int, chunk: int = 500) -> Tensor:
@@ -80,3 +68,22 @@ def resize_images(images: Tensor, size: int, chunk: int = 500) -> Tensor:
         pixels = F.interpolate(part.float(), size=(size, size), mode="bilinear", antialias=True)
         resized.copy_(pixels.round_().clamp_(0, 255))
     return result
+
+
+def with_channels(images: Tensor, channels: int) -> Tensor:
+    """Return uint8 images (N x C x H x W, C 1 or 3) as RGB or grey, in the memory layout they have.
+
+    Grey is Pillow's luma (ITU-R 601-2), colour from grey has equal channels. Images that have so many channels are
+    returned as they are.
+    """
+    if images.shape[1] == channels:
+        return images
+    return luma(images)[:, None].to(torch.uint8) if channels == 1 else images.repeat(1, channels, 1, 1)
+
+
+def luma(images: Tensor) -> Tensor:
+    """Return the grey values (int64, N x H x W) of uint8 images (N x C x H x W) as Pillow has them."""
+    if images.shape[1] == 1:
+        return images[:, 0].long()
+    red, green, blue = images.long().unbind(1)
+    return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flatnext.data.dataset import check_class_name
-from flatnext.data.images import entries, list_images, subfolders
+from flatnext.data.listing import Listing, entries, hidden_entries, list_images, subfolders
 from flatnext.errors import InputError
+from flatnext.files import printable
 
 ROLES = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 """The names of the folders of a divided data set, in lower case."""
@@ -17,18 +18,29 @@ NAMED = 5
 """Files that are not used are counted, and so many named."""
 
 
+SPLITS = ("train", "test", "valid")
+"""Words in the names of folders that hold class folders."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LabelledFiles:
-    """Image files by class, sorted, and what else is in their folders."""
+    """The image files in the class folders of `folder`, by class and sorted; and what else is in it."""
 
+    folder: Path
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
     others: tuple[Path, ...]
+    hidden: tuple[Path, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """CLASS/FILE of each image, which says which image it is wherever the folder lies."""
-        return tuple(f"{path.parent.name}/{path.name}" for path in self.paths)
+        """CLASS/FILE (or CLASS/FOLDER/FILE) of each image, which says which it is wherever the folder lies."""
+        return tuple(path.relative_to(self.folder).as_posix() for path in self.paths)
+
+    @property
+    def nested(self) -> int:
+        """The number of images that lie in folders of a class folder."""
+        return sum(name.count("/") > 1 for name in self.names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,33 +76,55 @@ def read_layout(data_dir: Path) -> Layout:
             f"class folders, or give {root} as data_dir, of which a fifth becomes the test set"
         )
     names = tuple(folder.name for folder in classes)
-    train = list_labelled(root, names)
+    train = list_labelled(root, names, classes)
     held_out = {role: _held_out(folder, names) for role, folder in labelled.items()}
-    left_over = [path for path in entries(data_dir) if path not in (root, *folders.values(), *classes)]
-    left_over += [path for files in (train, *held_out.values()) for path in files.others]
-    left_over = [path for path in dict.fromkeys(left_over) if path not in folders.values()]
+    parts = (train, *held_out.values())
+    used = (root, *folders.values())
+    left_over = [path for path in entries(data_dir) if path not in (*used, *classes)]
+    left_over += [path for files in parts for path in files.others if path not in used]
+    hidden = [*hidden_entries(data_dir), *(path for files in parts for path in files.hidden)]
     return Layout(
         classes=names,
         train=train,
         validation=held_out.get("validation"),
         test=held_out.get("test"),
-        notes=(*notes, *_left_over_note(data_dir, left_over)),
+        notes=(*notes, *files_notes(data_dir, parts, left_over, hidden)),
     )
 
 
-def list_labelled(folder: Path, classes: Sequence[str]) -> LabelledFiles:
+def list_labelled(
+    folder: Path, classes: Sequence[str], listings: Mapping[Path, Listing] | None = None
+) -> LabelledFiles:
     """List the images in a folder's class folders, of which some may be missing. `InputError`: there are none."""
     paths: list[Path] = []
     labels: list[int] = []
     others = [path for path in entries(folder) if not (path.is_dir() and path.name in classes)]
+    hidden = hidden_entries(folder)
     for label, name in enumerate(classes):
-        images, rest = list_images(folder / name)
-        paths += images
-        labels += [label] * len(images)
-        others += rest
+        listing = (listings or {}).get(folder / name) or list_images(folder / name)
+        paths += listing.images
+        labels += [label] * len(listing.images)
+        others += listing.others
+        hidden += listing.hidden
     if not paths:
         raise InputError(f"{folder} holds no images: add some for each class")
-    return LabelledFiles(paths=tuple(paths), labels=tuple(labels), others=tuple(others))
+    return LabelledFiles(
+        folder=folder, paths=tuple(paths), labels=tuple(labels), others=tuple(others), hidden=tuple(hidden)
+    )
+
+
+def files_notes(
+    folder: Path, parts: Sequence[LabelledFiles], left_over: Sequence[Path], hidden: Sequence[Path]
+) -> list[str]:
+    """Return lines on the images in nested folders and on the files that are not used, where there are any."""
+    notes = []
+    if nested := sum(files.nested for files in parts):
+        notes.append(f"{nested:,} images lie in folders of a class folder, and count for its class")
+    if unused := list(dict.fromkeys(left_over)):
+        notes.append(f"not used in {printable(folder)}, being no image in a class folder: {_counted(folder, unused)}")
+    if hidden := list(dict.fromkeys(hidden)):
+        notes.append(f"hidden and system files in {printable(folder)} are not used: {_counted(folder, hidden)}")
+    return notes
 
 
 def _by_role(data_dir: Path) -> dict[str, Path]:
@@ -106,15 +140,19 @@ def _by_role(data_dir: Path) -> dict[str, Path]:
     return folders
 
 
-def _class_folders(root: Path, apart: Sequence[Path], flat: Sequence[Path]) -> list[Path]:
-    """Return the class folders in `root` but for those set apart; `InputError`: they are not two, or have no images."""
+def _class_folders(root: Path, apart: Sequence[Path], flat: Sequence[Path]) -> dict[Path, Listing]:
+    """Return the class folders in `root` but for those set apart, with what is in them.
+
+    `InputError`: they are not two, have no images, or look like the parts of a divided data set.
+    """
     folders = [folder for folder in subfolders(root) if folder not in apart]
     for folder in folders:
         check_class_name(folder.name, f"{root} has a class folder")
-    empty = [folder for folder in folders if not list_images(folder)[0]]
-    nested = [folder for folder in empty if subfolders(folder)]
-    if nested and nested == folders:
-        there = _names([Path(folder.name) for folder in nested])
+    listings = {folder: list_images(folder) for folder in folders}
+    of_its_own = [folder for folder in folders if any(path.parent == folder for path in listings[folder].images)]
+    like_splits = [folder for folder in folders if any(word in folder.name.lower() for word in SPLITS)]
+    if like_splits and not of_its_own:
+        there = _names([Path(folder.name) for folder in folders])
         raise InputError(
             f"{root} holds {there} with folders and no images in them: rename the folder to train on to train, that "
             "for the test to test (for validation: val), or give the folder of the class folders as data_dir"
@@ -126,9 +164,9 @@ def _class_folders(root: Path, apart: Sequence[Path], flat: Sequence[Path]) -> l
         )
     if len(folders) < 2:
         raise InputError(f"{root} has {len(folders)} class folders: give at least two, each with its images")
-    if empty:
+    if empty := [folder for folder in folders if not listings[folder].images]:
         raise InputError(f"{empty[0]} holds no images: add some, or remove the folder")
-    return folders
+    return listings
 
 
 def _held_out(folder: Path, classes: Sequence[str]) -> LabelledFiles:
@@ -139,18 +177,9 @@ def _held_out(folder: Path, classes: Sequence[str]) -> LabelledFiles:
     return list_labelled(folder, classes)
 
 
-def _left_over_note(data_dir: Path, paths: Sequence[Path]) -> list[str]:
-    if not paths:
-        return []
-    relative = [path.relative_to(data_dir) for path in paths]
-    return [f"not used in {data_dir}, being no image in a class folder: {len(paths)} ({_names(relative)})"]
+def _counted(folder: Path, paths: Sequence[Path]) -> str:
+    return f"{len(paths):,} ({_names([path.relative_to(folder) for path in paths])})"
 
 
 def _names(paths: Sequence[Path]) -> str:
-    shown = [_printable(path) for path in paths[:NAMED]]
-    return ", ".join(shown) + (", ..." if len(paths) > NAMED else "")
-
-
-def _printable(path: Path) -> str:
-    """Return a path as a line can hold it: one that it cannot is written with escapes."""
-    return str(path) if str(path).isprintable() else repr(str(path))
+    return ", ".join(map(printable, paths[:NAMED])) + (", ..." if len(paths) > NAMED else "")

@@ -1,4 +1,4 @@
-"""Stratified splits: images held out for validation, and fewer images to train on."""
+"""Stratified splits: images held out for validation and calibration, and fewer images to train on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ CHUNK = 100
 def partition(dataset: Dataset, settings: config.Data, *, overwrite: bool = False) -> Partition:
     """Hold `settings.validation` training images out (None: a tenth), and keep `settings.train_images` of the rest.
 
-    Both draws are seeded by `settings.split_seed` alone, so all seeds of a study share them; the validation images are
+    Between these, `settings.calibration` images are held out of the rest for the calibration of the model's answers.
+    The draws are seeded by `settings.split_seed` alone, so all seeds of a study share them; the images held out are
     the same whatever `train_images` is. A number is drawn exactly, every class in proportion (`stratified`). The tenth
     too, but where images have names it is that of `hold_out_by_name`, so that images may be added. A data set with
     validation images of its own keeps them, unless `settings.validation` is 0: then it has none.
@@ -36,9 +37,10 @@ def partition(dataset: Dataset, settings: config.Data, *, overwrite: bool = Fals
     """
     generator = torch.Generator().manual_seed(settings.split_seed)
     train, validation = _hold_out(dataset, settings, generator, overwrite)
+    train, calibration = _for_calibration(dataset, train, settings, generator, overwrite)
     if settings.train_images is not None:
         train = _keep(dataset, train, settings, generator)
-    return Partition(**{**vars(dataset), "train": train, "validation": validation})
+    return Partition(**{**vars(dataset), "train": train, "validation": validation, "calibration": calibration})
 
 
 def _hold_out(
@@ -64,6 +66,22 @@ def _hold_out(
     return divide(train, *_draw(train.labels, count, _order(train, salt, generator)), overwrite=overwrite)
 
 
+def _for_calibration(
+    dataset: Dataset, train: Split, settings: config.Data, generator: torch.Generator, overwrite: bool
+) -> tuple[Split, Split | None]:
+    """Return the images to train on and those held out for calibration."""
+    count = settings.calibration
+    if count == 0:
+        return train, None
+    if count >= len(train):
+        raise InputError(
+            f"calibration is {count}: {dataset.name} has {len(train)} training images that are not for validation, so "
+            f"give at most {len(train) - 1}"
+        )
+    order = _order(train, f"calibration {settings.split_seed}", generator)
+    return divide(train, *_draw(train.labels, count, order), overwrite=overwrite)
+
+
 def divide(split: Split, held_out: Tensor, rest: Tensor, *, overwrite: bool) -> tuple[Split, Split | None]:
     """Return the images at `rest`, which rise, and those held out; with `overwrite` the former in the memory of all."""
     apart = split.select(held_out) if len(held_out) else None
@@ -84,8 +102,8 @@ def _keep(dataset: Dataset, train: Split, settings: config.Data, generator: torc
     count = settings.train_images or 0
     if count > len(train):
         raise InputError(
-            f"train_images is {count}: {dataset.name} has {len(train)} beside {len(dataset.train) - len(train)} for "
-            f"validation, so give at most {len(train)}"
+            f"train_images is {count}: {dataset.name} has {len(train)} beside {len(dataset.train) - len(train)} that "
+            f"are held out, so give at most {len(train)}"
         )
     order = _order(train, f"train {settings.split_seed}", generator)
     return train.select(_draw(train.labels, count, order)[0])

@@ -10,23 +10,27 @@ import torch
 from PIL import Image
 
 from flatnext.data.dataset import Split
-from flatnext.data.folder import read_labelled
-from flatnext.data.images import list_images, subfolders
-from flatnext.errors import InputError
+from flatnext.data.folder import Reading, read_labelled
+from flatnext.data.images import with_channels
+from flatnext.data.listing import list_images, subfolders
+from flatnext.errors import InputError, warn_of_fallback
 from flatnext.files import open_regular
-from flatnext.pictures import square
+from flatnext.pictures import Resize, square
 
 DATA, LABELS = "_data.npy", "_labels.npy"
 KEYS = (("images", "labels"), ("data", "labels"), ("x", "y"), ("x_test", "y_test"))
 FORMS = f"a folder of class folders, an .npz file, or NAME{DATA} beside NAME{LABELS}"
 
 
-def read_test_set(path: Path | str, classes: Sequence[str], image_size: int) -> Split:
-    """Return the images (uint8, N x 3 x `image_size` x `image_size`) and labels (int64) of any test set on disk.
+def read_test_set(
+    path: Path | str, classes: Sequence[str], image_size: int, *, channels: int = 3, resize: Resize = "crop"
+) -> Split:
+    """Return the images (uint8, N x `channels` x `image_size` x `image_size`) and labels (int64) of a test set on disk.
 
-    Images of another size are resized as those of a folder data set: by Lanczos until the shorter side has `image_size`
-    pixels, and cropped to the square in the middle. (`load` resizes CIFAR and the digits bilinearly. For a model that
-    was trained on them at another size, give images that were resized in the same way.)
+    Images are read and resized as those of a folder data set, grey ones become RGB or the reverse: see
+    `flatnext.pictures.read_picture`. (`load` resizes CIFAR and the digits bilinearly. For a model that was trained on
+    them at another size, give images that were resized in the same way.) A `FallbackWarning` names files in a folder
+    that are not used.
 
     Args:
         path: one of three forms.
@@ -37,10 +41,13 @@ def read_test_set(path: Path | str, classes: Sequence[str], image_size: int) -> 
             - `NAME_data.npy`, which has `NAME_labels.npy` beside it, or a folder with one such pair, as CIFAR-10.1 is
               published (https://github.com/modestyachts/CIFAR-10.1).
 
-            Arrays of images are uint8, N x H x W x 3 or N x 3 x H x W: the channels are where the 3 is. Labels are
-            integers, N or N x 1, indices into `classes`. Pickled objects are not read.
+            Arrays of images are uint8, N x H x W x 3 or N x 3 x H x W: the channels are where the 3 is; grey ones have
+            1 instead, or are N x H x W. Labels are integers, N or N x 1, indices into `classes`. Pickled objects are
+            not read.
         classes: the names that the model knows, in the order of its logits.
         image_size: pixels a side of the images that the model takes.
+        channels: of these images, 3 or 1.
+        resize: how they were made square; see `flatnext.pictures.square`.
 
     Raises:
         InputError: the set is missing, empty or damaged, has none of these forms or two, a class that the model does
@@ -50,10 +57,10 @@ def read_test_set(path: Path | str, classes: Sequence[str], image_size: int) -> 
         raise InputError(f"image_size is {image_size}: give at least 1")
     location = _locate(Path(path))
     if location.is_dir():
-        return _read_folder(location, classes, image_size)
+        return _read_folder(location, classes, Reading(size=image_size, resize=resize, channels=channels))
     read = _read_npz if location.suffix == ".npz" else _read_pair
     (images, images_name), (labels, labels_name) = read(location)
-    pixels = _resized(_channels_last(images, images_name), image_size)
+    pixels = _resized(_with_channels(_channels_last(images, images_name), channels), image_size, resize)
     numbers = _check_labels(labels, labels_name, len(pixels), len(classes))
     return Split(torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()), torch.from_numpy(numbers))
 
@@ -88,16 +95,19 @@ def _locate(path: Path) -> Path:
     return pairs[0] if pairs else path
 
 
-def _read_folder(folder: Path, classes: Sequence[str], size: int) -> Split:
+def _read_folder(folder: Path, classes: Sequence[str], reading: Reading) -> Split:
     for child in subfolders(folder):
         if child.name not in classes:
             raise InputError(
                 f"{child} is not a class of the model: rename or remove it, or give the folder that has the class "
                 f"folders; the classes are {', '.join(classes)}"
             )
-        if not list_images(child)[0]:
+        if not list_images(child).images:
             raise InputError(f"{child} holds no images: add some, or remove the folder")
-    return read_labelled(folder, classes, size)
+    split, notes = read_labelled(folder, classes, reading)
+    for note in notes:
+        warn_of_fallback(note)
+    return split
 
 
 Named = tuple[np.ndarray, str]
@@ -152,23 +162,31 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 
 
 def _channels_last(images: np.ndarray, name: str) -> np.ndarray:
-    """Return images as N x H x W x 3."""
+    """Return images as N x H x W x C, C 3 or 1."""
     form = f"{name} is {images.dtype} {images.shape}"
     if images.dtype != np.uint8:
         raise InputError(f"{form}: give images as uint8, 0 to 255")
-    if images.ndim != 4 or 3 not in (images.shape[1], images.shape[3]):
-        raise InputError(f"{form}: give images N x H x W x 3 or N x 3 x H x W")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or not {images.shape[1], images.shape[3]} & {1, 3}:
+        raise InputError(f"{form}: give images N x H x W x 3 or N x 3 x H x W, or grey ones N x H x W")
     if images.size == 0:
         raise InputError(f"{form}: give at least one image")
-    if images.shape[1] == images.shape[3] == 3:
+    if {images.shape[1], images.shape[3]} <= {1, 3}:
         raise InputError(f"{form}, so that channels may come first or last: give images more than 3 pixels high")
-    return images if images.shape[3] == 3 else images.transpose(0, 2, 3, 1)
+    return images if images.shape[3] in (1, 3) else images.transpose(0, 2, 3, 1)
 
 
-def _resized(images: np.ndarray, size: int) -> np.ndarray:
+def _with_channels(images: np.ndarray, channels: int) -> np.ndarray:
+    first = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    return with_channels(first, channels).numpy().transpose(0, 2, 3, 1)
+
+
+def _resized(images: np.ndarray, size: int, resize: Resize) -> np.ndarray:
     if images.shape[1:3] == (size, size):
         return images
-    return np.stack([square(Image.fromarray(np.ascontiguousarray(image)), size) for image in images])
+    pictures = images[..., 0] if images.shape[3] == 1 else images
+    return np.stack([square(Image.fromarray(np.ascontiguousarray(image)), size, resize) for image in pictures])
 
 
 def _check_labels(labels: np.ndarray, name: str, count: int, classes: int) -> np.ndarray:

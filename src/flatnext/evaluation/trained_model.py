@@ -72,7 +72,8 @@ class TrainedModel:
 
     def other_test_set(self, path: Path | str) -> data.Split:
         """Return other images of the same classes, as `flatnext.data.read_test_set` reads them."""
-        return data.read_test_set(path, self.predictor.classes, self.dataset.test.images.shape[-1])
+        channels, size = self.dataset.test.images.shape[1:3]
+        return data.read_test_set(path, self.predictor.classes, size, channels=channels, resize=self.config.data.resize)
 
 
 def load_trained_model(
