@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "src" / "flatnext"
 FIRST = ("errors", "schema", "files", "pictures", "durations", "versions", "progress", "launch")
 ROOMS = (
     *("config", "runs", "device", "processes", "seeds", "ops", "data", "models", "methods", "evaluation", "evidence"),
-    *("training", "bench", "study", "report", "deploy", "cli"),
+    *("training", "bench", "study", "report", "deploy", "serve", "cli"),
 )
 
 

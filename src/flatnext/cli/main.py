@@ -25,6 +25,7 @@ from flatnext.cli import (
     pack,
     recipes,
     report,
+    serve,
     study,
     summary,
     train,
@@ -48,6 +49,7 @@ COMMANDS: dict[str, ModuleType] = {
     "weights": weights,
     "pack": pack,
     "export": export,
+    "serve": serve,
     "data": data,
 }
 
