@@ -95,6 +95,23 @@ def add_setting_flags(
                     _add_flag(group, f"setting_{item.name}", item, hints[item.name], note(item.name))
 
 
+def add_track_flag(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that says where the metrics of runs go."""
+    parser.add_argument(
+        "--track",
+        nargs="+",
+        choices=("tensorboard", "wandb", "mlflow", "none"),
+        default=["tensorboard"],
+        help="where the metrics go as well: event files in the run folder, Weights & Biases (offline unless "
+        "WANDB_MODE says otherwise), MLflow (mlflow.db beside the runs, or MLFLOW_TRACKING_URI) (default tensorboard)",
+    )
+
+
+def trackers(options: argparse.Namespace) -> list[str]:
+    """Return the trackers that were asked for, each once."""
+    return [name for name in dict.fromkeys(options.track) if name != "none"]
+
+
 def add_flags_of(kind: Any, parser: argparse._ActionsContainer) -> None:
     """Add a flag for every setting of a dataclass that is no part of a config; lists are given with spaces between."""
     for item, _ in described(kind):

@@ -8,7 +8,17 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, known, path, peek, setting_overrides
+from flatnext.cli.flags import (
+    add_place_flags,
+    add_setting_flags,
+    add_track_flag,
+    data_dir,
+    known,
+    path,
+    peek,
+    setting_overrides,
+    trackers,
+)
 from flatnext.cli.parser import Parser
 from flatnext.cli.report import write
 from flatnext.config import METHODS, RECIPES, Config, Model, default_recipes, named_model, recipe
@@ -59,6 +69,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--output", type=path, metavar="DIR", help="study folder (default studies/DATASET)")
     parser.add_argument("--overwrite", action="store_true", help="train everything again, also finished runs")
     add_place_flags(parser)
+    add_track_flag(parser)
     methods = {name: recipe(name).method for name in METHODS}
     add_setting_flags(parser, without=["seed", "method"], defaults=_defaults(parser.typed), methods=methods)
 
@@ -92,6 +103,7 @@ def run(options: argparse.Namespace) -> int:
         overwrite=options.overwrite,
         display=ConsoleDisplay(),
         command=options.command_line,
+        track=trackers(options),
     )
     write([output], output)
     for failure in failures:

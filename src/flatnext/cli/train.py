@@ -10,7 +10,17 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, known, path, peek, setting_overrides
+from flatnext.cli.flags import (
+    add_place_flags,
+    add_setting_flags,
+    add_track_flag,
+    data_dir,
+    known,
+    path,
+    peek,
+    setting_overrides,
+    trackers,
+)
 from flatnext.cli.parser import Parser
 from flatnext.config import METHODS, RECIPES, Config, Model, default_recipes, folder_name, from_partial, recipe
 from flatnext.errors import InputError
@@ -43,7 +53,9 @@ def add_arguments(parser: Parser) -> None:
         help="start from the config.json of another run, or from a file of yours with a recipe and what to change of "
         'it: {"recipe": "amp", "epochs": 50, "method": {"epsilon": 0.1}}',
     )
-    start.add_argument("--resume", type=path, metavar="DIR", help="continue the run in this folder")
+    start.add_argument(
+        "--resume", type=path, metavar="DIR", help="continue the run in this folder; with --epochs N, beyond its end"
+    )
     parser.add_argument(
         "--output",
         type=path,
@@ -52,6 +64,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the run that is in the folder")
     add_place_flags(parser)
+    add_track_flag(parser)
     methods = {f"--method {name}": kind() for name, kind in METHODS.items()}
     add_setting_flags(parser, defaults=defaults, methods=methods)
 
@@ -83,9 +96,11 @@ def run(options: argparse.Namespace) -> int:
         device=options.device,
         download=options.download,
         resume=options.resume is not None,
+        changes=setting_overrides(vars(options)) if options.resume is not None else None,
         overwrite=options.overwrite,
         display=ConsoleDisplay(),
         command=options.command_line,
+        track=trackers(options),
     )
     if is_first():
         for name, checkpoint in (("last", result.last), ("best", result.best)):
@@ -115,17 +130,16 @@ def config_and_folder(options: argparse.Namespace) -> tuple[Config, Path]:
 
 def _resumed(options: argparse.Namespace, overrides: Mapping[str, Any]) -> Config:
     """Return the config of the run to resume."""
-    from flatnext.runs.folder import NO_LONGER
     from flatnext.runs.reading import CONFIG, read_config
 
     folder = options.resume
     if folder.is_file():
         raise InputError(f"{folder} is a file: give the folder of the run, --resume {shlex.quote(str(folder.parent))}")
-    if overrides or options.output or options.overwrite:
-        message = "--resume takes its settings from the run: leave settings, --output and --overwrite out"
-        if "epochs" in overrides:
-            message += f"; {NO_LONGER}, with --config {shlex.quote(str(folder / CONFIG))} --epochs N"
-        raise InputError(message)
+    if options.output or options.overwrite or (overrides and "epochs" not in overrides):
+        raise InputError(
+            "--resume takes its settings from the run: leave settings, --output and --overwrite out; --epochs N makes "
+            "the run longer"
+        )
     return read_config(folder / CONFIG)
 
 

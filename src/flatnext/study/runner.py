@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def run_study(
     overwrite: bool = False,
     display: Display | None = None,
     command: str = "",
+    track: Sequence[str] = ("tensorboard",),
 ) -> list[str]:
     """Run what is not finished, going on with what is half-finished; return a line for each run that failed.
 
@@ -69,6 +71,7 @@ def run_study(
                 overwrite=overwrite,
                 display=display,
                 command=command,
+                track=track,
             )
         except Stopped as error:
             again = "the same command without --overwrite" if overwrite else "the same command"

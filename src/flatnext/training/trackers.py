@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -100,6 +101,7 @@ class Mlflow(Tracker):
 
     def __init__(self, folder: RunFolder, config: Config, epochs: Sequence[Epoch]) -> None:
         tracking = _imported("mlflow.tracking", "mlflow")
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it speaks of its own tables
         place, group = _place(folder.path)
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(place / 'mlflow.db').resolve()}"
         self.client: Any = tracking.MlflowClient(tracking_uri=uri)
@@ -156,8 +158,7 @@ def tracked(names: Sequence[str], folder: RunFolder, config: Config) -> Iterator
     trackers: list[Tracker] = []
     finished = False
     try:
-        for name in names:
-            trackers.append(TRACKERS[name](folder, config, folder.epochs()))
+        trackers.extend(TRACKERS[name](folder, config, folder.epochs()) for name in names)
         yield trackers
         finished = True
     finally:
