@@ -22,7 +22,7 @@ from flatnext.evaluation import load_predictor
 def test_the_cards_figures_are_those_of_an_evaluation(packed, folder):
     card = (folder / f"{NAME}.md").read_text()
     found, scores = figures(card), flatnext.evaluate("resnext11-digits")
-    digits, info = flatnext.load("digits"), flatnext.pretrained_info(NAME)
+    digits, info = flatnext.load_data("digits"), flatnext.pretrained_info(NAME)
     logits = load_predictor(NAME, device="cpu", overrides={"precision": "fp32"})(digits.test.images)
     nll, brier, ece = oracle(logits.numpy(), digits.test.labels.numpy(), 15)
     assert found["accuracy"] == scores["accuracy"] == info.accuracy

@@ -153,7 +153,7 @@ def test_a_large_file_is_refused(run, folder, monkeypatch):
 def test_rounding_that_changes_the_accuracy_is_refused(run, packed):
     state, metadata = models.read_weights(run / "last.safetensors")
     other = {name: value.roll(1, 0) if name == "linear.weight" else value for name, value in state.items()}
-    origin, test = models.read_origin(metadata, run), flatnext.load("digits").test
+    origin, test = models.read_origin(metadata, run), flatnext.load_data("digits").test
     with pytest.raises(InputError, match="of 360 images where 1 may change") as caught:
         measure_module.measure(state, other, origin, test, torch.device("cpu"), "x")
     assert one_line(caught)

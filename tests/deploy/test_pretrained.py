@@ -43,7 +43,7 @@ def test_the_model_has_the_runs_weights_rounded_to_half_precision(run, folder, m
 
 
 def test_info_is_the_runs(run, folder):
-    info, digits = flatnext.pretrained_info("resnext11-digits"), flatnext.load("digits")
+    info, digits = flatnext.pretrained_info("resnext11-digits"), flatnext.load_data("digits")
     assert info == flatnext.pretrained_info(NAME)
     assert info.config == CONFIG
     assert (info.classes, info.normalization, info.image_size) == (digits.classes, digits.normalization, 8)

@@ -1,0 +1,46 @@
+"""A classifier from weights of this package, run by torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flatnext import models
+from flatnext.deploy.classifier import Classifier
+from flatnext.deploy.pixels import Preprocessing
+from flatnext.errors import InputError
+from flatnext.evaluation import load_predictor
+from flatnext.models import Origin
+
+SIZES = {"cifar10": 32, "cifar100": 32, "digits": 8, "folder": 32}
+"""The side of the images of each data set, for files that do not say it: those of version 0.1.0."""
+
+
+def load_torch(path: Path, *, checkpoint: str | None = None, device: str = "auto") -> Classifier:
+    """Return the classifier of a run folder, a weights file, or the name of weights; errors as of `load`."""
+    weights = models.find_weights(path, checkpoint)
+    origin = models.read_origin(models.read_weights(weights)[1], weights)
+    if origin is None:
+        raise InputError(f"{weights} does not say its classes: give a run folder or a weights file of this package")
+    predictor = load_predictor(weights, device=device)
+
+    def logits(images: np.ndarray) -> np.ndarray:
+        return predictor(torch.from_numpy(images)).float().numpy()
+
+    return Classifier(
+        source=weights,
+        classes=origin.classes,
+        preprocessing=preprocessing(origin),
+        temperature=origin.conformal.temperature if origin.conformal else 1.0,
+        conformal=origin.conformal,
+        logits=logits,
+    )
+
+
+def preprocessing(origin: Origin) -> Preprocessing:
+    """Return what becomes of an image before the model that `origin` describes."""
+    data = origin.config.data
+    size = origin.image_size or data.image_size or SIZES[data.dataset]
+    return Preprocessing(image_size=size, channels=len(origin.normalization.mean), resize=data.resize)
