@@ -10,7 +10,7 @@ from flatnext.config import Config
 HELP = "download, check and describe a data set"
 
 # What a picture of samples does not show.
-NOT_SHOWN = ("early_sizes", "mixup", "cutmix", "train_images", "validation", "split_seed")
+NOT_SHOWN = ("early_sizes", "mixup", "cutmix", "train_images", "validation", "calibration", "split_seed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

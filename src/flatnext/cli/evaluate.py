@@ -13,7 +13,7 @@ from flatnext.progress import printable
 HELP = "compute loss and accuracy of trained weights"
 
 # Settings of the data that only training uses.
-TRAINING_ONLY = ("early_sizes", "mixup", "cutmix", "crop_padding", "flip", "augment", "cutout")
+TRAINING_ONLY = ("calibration", "early_sizes", "mixup", "cutmix", "crop_padding", "flip", "augment", "cutout")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,16 +4,18 @@ from flatnext.models.catalog import find_weights, format_shipped, shipped
 from flatnext.models.factory import BLOCKS, build, create_model, list_models, parameter_count, restore
 from flatnext.models.imagenet import table1
 from flatnext.models.inference import for_inference, inference_copy
+from flatnext.models.metadata import add_metadata
 from flatnext.models.network import Network
 from flatnext.models.resnext import ResNeXt, resnext29
 from flatnext.models.summary import format_summary, summarize
-from flatnext.models.weights import Origin, load_weights, read_origin, read_weights
+from flatnext.models.weights import Origin, input_channels, load_weights, read_origin, read_weights
 
 __all__ = [
     "BLOCKS",
     "Network",
     "Origin",
     "ResNeXt",
+    "add_metadata",
     "build",
     "create_model",
     "find_weights",
@@ -21,6 +23,7 @@ __all__ = [
     "format_shipped",
     "format_summary",
     "inference_copy",
+    "input_channels",
     "list_models",
     "load_weights",
     "parameter_count",

@@ -24,9 +24,10 @@ class DataFingerprint:
     train: ImagesFingerprint
     validation: ImagesFingerprint | None
     test: ImagesFingerprint
+    calibration: ImagesFingerprint | None = None
 
 
-SPLITS = {"train": "training", "validation": "validation", "test": "test"}
+SPLITS = {"train": "training", "validation": "validation", "test": "test", "calibration": "calibration"}
 """Each split as messages call it."""
 
 
