@@ -17,6 +17,7 @@ from typing import Any
 
 from flatnext.cli import (
     bench,
+    completion,
     data,
     evaluate,
     evidence,
@@ -51,6 +52,7 @@ COMMANDS: dict[str, ModuleType] = {
     "export": export,
     "serve": serve,
     "data": data,
+    "completion": completion,
 }
 
 
