@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
 from flatnext.data import Partition, Split
 from flatnext.evaluation import Predictor, most_confident_errors, score
+from flatnext.evaluation.conformal import after_training
 from flatnext.processes import ALONE, Processes
+from flatnext.runs.conformal import Conformal
 from flatnext.runs.records import CheckpointScores
 from flatnext.runs.scores import Mistake, Scores
+
+
+class Final(NamedTuple):
+    """What is known of weights at the end: their scores, most confident errors, and calibration (None: no images)."""
+
+    scores: CheckpointScores
+    mistakes: tuple[Mistake, ...]
+    conformal: Conformal | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +51,43 @@ class Evaluator:
     def validation(self) -> Scores | None:
         """Return the scores on the validation split, without a confusion matrix; None if there is no such split."""
         split = self.partition.validation
-        return None if split is None else replace(score(self.predict(split), split.labels), confusion=None)
+        return None if split is None else _without_confusion(self.predict(split), split)
 
     def test(self) -> Scores:
         """Return the scores on the test split."""
         return score(self.predict(self.partition.test), self.partition.test.labels)
 
-    def final(self, epoch: int) -> tuple[CheckpointScores, tuple[Mistake, ...]]:
-        """Return the scores after `epoch` on both splits, and the most confident errors on the test split."""
-        validation, test = self.validation(), self.partition.test
+    def final(self, epoch: int) -> Final:
+        """Return what is known of the last weights, those after `epoch`."""
+        validation, test = self.partition.validation, self.partition.test
+        held_out = None if validation is None else self.predict(validation)
         logits = self.predict(test)
-        scores = CheckpointScores(epoch=epoch, validation=validation, test=score(logits, test.labels))
-        return scores, most_confident_errors(logits, test)
+        scores = CheckpointScores(
+            epoch=epoch,
+            validation=None if validation is None or held_out is None else _without_confusion(held_out, validation),
+            test=score(logits, test.labels),
+        )
+        return Final(scores, most_confident_errors(logits, test), self._conformal(held_out))
+
+    def conformal_of_best(self) -> Conformal | None:
+        """Return the calibration of weights that validation images have chosen; None without images for it alone."""
+        if self.partition.calibration is None:
+            return None
+        validation = self.partition.validation
+        return self._conformal(None if validation is None else self.predict(validation))
+
+    def _conformal(self, validation: torch.Tensor | None) -> Conformal | None:
+        """Return the calibration, given the logits of the validation images, where there are some."""
+        calibration = self.partition.calibration
+        return after_training(
+            self.partition,
+            validation=validation,
+            calibration=None if calibration is None else self.predict(calibration),
+        )
+
+
+def _without_confusion(logits: torch.Tensor, split: Split) -> Scores:
+    return replace(score(logits, split.labels), confusion=None)
 
 
 def better(new: Scores, old: Scores | None) -> bool:

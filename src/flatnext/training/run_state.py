@@ -19,13 +19,15 @@ from flatnext.methods import bind
 from flatnext.models.transfer import freeze
 from flatnext.models.weights import assign_weights
 from flatnext.processes import ALONE, Processes
+from flatnext.runs.conformal import Conformal
 from flatnext.runs.fingerprint import DataFingerprint, change
 from flatnext.runs.folder import RunFolder
+from flatnext.runs.reading import ENVIRONMENT, read_environment
 from flatnext.runs.records import StartingWeights
 from flatnext.runs.scores import Scores
 from flatnext.schema import dump, parse
 from flatnext.training.average import WeightAverage
-from flatnext.training.checkpoint import read_checkpoint, save_checkpoint, save_weights
+from flatnext.training.checkpoint import Checkpoint, read_checkpoint, save_checkpoint, save_weights
 from flatnext.training.inputs import check_fit
 from flatnext.training.metric_sums import MetricSums, NonFiniteLossError
 from flatnext.training.optimizer import learning_rate, make_optimizer, set_learning_rate
@@ -61,7 +63,7 @@ class RunState:
         check_fit(config, partition, processes.count)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would seed the GPUs as well
-            self.model = models.build(config.model, len(partition.classes))
+            self.model = models.build(config.model, len(partition.classes), partition.train.images.shape[1])
         self.frozen_norms = freeze(self.model, config.start.freeze)
         self.started_from: StartingWeights | None = None
         place(self.model, device, self.precision, channels_last=config.channels_last)
@@ -89,6 +91,7 @@ class RunState:
             seed=config.seed,
             normalization=partition.normalization,
         )
+        self.has_optimizer_state = True  # or none is needed
         self.epoch = 0  # epochs finished
         self.step_in_epoch = 0
         self.metrics = MetricSums(device)
@@ -158,32 +161,63 @@ class RunState:
         self.train_seconds += self.metrics.seconds
         self.epoch, self.step_in_epoch, self.metrics = self.epoch + 1, 0, MetricSums(self.device)
 
-    def load(self) -> None:
-        """Go on from the folder's last checkpoint; without one, begin from trained weights if the config says so."""
-        checkpoint = read_checkpoint(self.folder.path, self.device)
+    def load(self, before: Config | None = None) -> None:
+        """Go on from the folder's last checkpoint; without one, begin from trained weights if the config says so.
+
+        `before` is the config of a run that is made longer: its checkpoint has that config, or this one already.
+        """
+        checkpoint = read_checkpoint(self.folder.path, finished=self.folder.finished())
         if checkpoint is None:
+            if self.config.schedule.schedule_begins:
+                raise InputError(
+                    f"schedule_begins is {self.config.schedule.schedule_begins}, as in a run that was made longer: for "
+                    "a new run set it to 0"
+                )
             self.started_from = begin(self.model, self.config, tuple(self.partition.classes))
             if self.average and self.started_from:
                 self.average.update(0)
             return
-        state = checkpoint.state
-        checkpoint.require_config(self.config)
+        checkpoint.require_config(*filter(None, (before, self.config)))
+        state = checkpoint.state or self._state_of_finished(checkpoint)
+        self.has_optimizer_state = checkpoint.state is not None
         self.processes.on_first(lambda: self._require_same_data(state))
         assign_weights(self.evaluated, checkpoint.weights, checkpoint.path)
         try:
             if self.average:
                 self.model.load_state_dict(state["weights"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            if state["optimizer"] is not None:
+                self.optimizer.load_state_dict(state["optimizer"])
             self.precision = state["precision"]
             self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
             self.best = parse(BestEpoch | None, state["best"], "best", unknown="ignore")
             self.train_seconds = state["train_seconds"]
             sums = state["metric_sums"] if "metric_sums" in state else state["tally"]  # as version 0.1.0 called them
-            self.metrics.load_state_dict(sums, self.processes)
+            if sums is not None:
+                self.metrics.load_state_dict(sums, self.processes)
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise InputError(f"the state of the run in {self.folder.path} is damaged: start the run anew") from error
         if self.best is not None and self.best.epoch == self.epoch and self.step_in_epoch == 0:
             self.save_best()  # a kill may have come between the checkpoint and this file
+
+    def _state_of_finished(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Return what is known of a finished run's state from its other files: all but momentum and unaveraged weights.
+
+        The optimizer begins anew, and with `ema` so do the weights from their average.
+        """
+        folder = self.folder
+        result, environment = folder.result(), read_environment(folder.path / ENVIRONMENT)
+        best = result.best
+        return {
+            "optimizer": None,
+            "weights": checkpoint.weights,
+            "precision": environment.precision,
+            "epoch": result.last.epoch,
+            "step_in_epoch": 0,
+            "best": dump(BestEpoch(epoch=best.epoch, validation=best.validation)) if best and best.validation else None,
+            "train_seconds": result.train_seconds,
+            "metric_sums": None,
+            "data": dump(environment.data),
+        }
 
     def _require_same_data(self, state: dict[str, Any]) -> None:
         """Raise `InputError` if the run began with other images, labels, classes or another division than it has."""
@@ -228,6 +262,12 @@ class RunState:
         if self.processes.first:
             save_weights(self.folder.path / "best.safetensors", self.evaluated, self._metadata())
 
+    def add_conformal(self, checkpoint: str, conformal: Conformal | None) -> None:
+        """Add the calibration of a finished checkpoint, `last` or `best`, to its file; None adds nothing."""
+        if self.processes.first and conformal is not None:
+            path = self.folder.path / f"{checkpoint}.safetensors"
+            models.add_metadata(path, {"conformal": json.dumps(dump(conformal))})
+
     def load_best(self) -> None:
         """Put the weights of `best.safetensors` into the model that is evaluated."""
         models.load_weights(self.folder.path / "best.safetensors", self.evaluated)
@@ -240,6 +280,7 @@ class RunState:
             "classes": json.dumps(self.partition.classes),
             "mean": json.dumps(self.partition.normalization.mean),
             "std": json.dumps(self.partition.normalization.std),
+            "image_size": str(self.partition.train.images.shape[-1]),
             "step": str(self.step),
             "data": json.dumps(dump(self.fingerprint)),
         }

@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 
-from flatnext.config import differences, recipe_name
+from flatnext.config import depends_on_length, differences, recipe_name
 from flatnext.config.setting import show
 from flatnext.device import autocast
 from flatnext.errors import InputError
@@ -156,13 +156,15 @@ class Trainer:
     def _finish(self) -> Result:
         """Evaluate the last weights and the best; write and return the result."""
         run = self.run
-        last, mistakes = self.evaluator.final(run.epoch)
+        last, mistakes, conformal = self.evaluator.final(run.epoch)
+        run.add_conformal("last", conformal)
         best = None
         if run.best is not None:
             test = last.test
             if run.best.epoch != run.epoch:
                 run.load_best()
                 test = self.evaluator.test()
+            run.add_conformal("best", self.evaluator.conformal_of_best())
             best = CheckpointScores(epoch=run.best.epoch, validation=run.best.validation, test=test)
         result = Result(
             last=last,
@@ -173,7 +175,8 @@ class Trainer:
         )
         if run.processes.first:
             run.folder.write_result(result)
-            remove_states(run.folder.path)
+            if depends_on_length(run.config):  # else the run can be made longer as if it had been planned so
+                remove_states(run.folder.path)
         return result
 
     def _stopped(self) -> Stopped:
