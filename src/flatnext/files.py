@@ -72,11 +72,16 @@ def open_regular(path: Path) -> io.BufferedReader:
     return open(path, "rb")
 
 
+def read_text(path: Path) -> str:
+    """Return what a regular file of UTF-8 holds. One that cannot be read is an `OSError` or `UnicodeDecodeError`."""
+    with open_regular(path) as file:
+        return file.read().decode("utf-8")
+
+
 def read_json(path: Path) -> Any:
     """Return what a JSON file holds. Raises `InputError` naming the file if it is missing or damaged."""
     try:
-        with open_regular(path) as file:
-            return json.loads(file.read().decode("utf-8"))
+        return json.loads(read_text(path))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

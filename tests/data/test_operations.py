@@ -18,8 +18,9 @@ def assert_same(found, images, name, values):
 @pytest.mark.parametrize("side", [32, 24, 8, 3, 2])
 @pytest.mark.parametrize("name", APPEARANCE)
 @pytest.mark.parametrize("policy", ["trivial", "randaugment"])
-def test_appearance_is_pillows(policy, name, side):
-    images = make_images(side)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_appearance_is_pillows(policy, name, side, channels):
+    images = make_images(side)[:, :channels]
     for level in range(0, LEVELS, 3):
         value = strength(policy, name, level, 1, side, side)
         found = APPEARANCE[name](images, torch.full((len(images),), value))
@@ -28,8 +29,9 @@ def test_appearance_is_pillows(policy, name, side):
 
 @pytest.mark.parametrize("side", [32, 24, 7, 2])
 @pytest.mark.parametrize("name", GEOMETRIC)
-def test_geometry_is_pillows(name, side):
-    images = make_images(side, 2 * LEVELS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_geometry_is_pillows(name, side, channels):
+    images = make_images(side, 2 * LEVELS)[:, :channels]
     values = [strength("trivial", name, level, sign, side, side) for level in range(LEVELS) for sign in (-1, 1)]
     maps = torch.tensor([affine_map(name, value, side, side) for value in values])
     assert_same(affine(images, maps), images, name, values)

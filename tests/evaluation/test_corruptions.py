@@ -45,6 +45,28 @@ def grey(level, count=40, side=32):
     return np.full((count, side, side, 3), level, np.float32)
 
 
+# One channel
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "noise" not in name])
+@pytest.mark.parametrize("severity", [1, 5])
+def test_grey_pictures_are_corrupted_as_colour_ones_without_colour(name, severity):
+    one = pictures(3)[:, :1]
+    found, three = corrupt(one, name, severity), corrupt(one.expand(-1, 3, -1, -1), name, severity)
+    expected = (three.double() * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
+    assert found.shape == one.shape
+    near = 6 if name == "jpeg_compression" else 1.5  # its chroma is rounded as well
+    assert (found - expected).abs().max() <= near
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "noise" in name])
+def test_noise_on_grey_pictures_is_as_strong(name):
+    one = torch.full((20, 1, 32, 32), 128, dtype=torch.uint8)
+    found, three = corrupt(one, name, 3), corrupt(one.expand(-1, 3, -1, -1), name, 3)
+    assert found.shape == one.shape
+    assert found.float().std() == pytest.approx(three.float().std().item(), rel=0.05)
+
+
 # All of them
 
 
@@ -104,7 +126,7 @@ def test_other_sizes(name, size):
     ("images", "name", "severity", "seed", "message"),
     [
         (torch.zeros(2, 3, 32, 32), "fog", 1, 0, "images are torch.float32"),
-        (torch.zeros(2, 1, 32, 32, dtype=torch.uint8), "fog", 1, 0, r"\(2, 1, 32, 32\): give"),
+        (torch.zeros(2, 2, 32, 32, dtype=torch.uint8), "fog", 1, 0, r"\(2, 2, 32, 32\): give"),
         (torch.zeros(0, 3, 32, 32, dtype=torch.uint8), "fog", 1, 0, "N >= 1"),
         (torch.zeros(2, 3, 32, 7, dtype=torch.uint8), "fog", 1, 0, "at least 8 pixels"),
         (pictures(1), "rain", 1, 0, "corruption is 'rain': choose one of gaussian_noise, "),

@@ -25,8 +25,8 @@ def make_images(side, count=24):
 
 
 def by_pillow(image, name, value):
-    """Return one image (uint8, 3 x H x W) after an operation, as TrivialAugment's authors call Pillow."""
-    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    """Return one image (uint8, C x H x W) after an operation, as TrivialAugment's authors call Pillow."""
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy() if len(image) == 3 else image[0].numpy())
     maps = {
         "shear_x": (1, value, 0, 0, 1, 0),
         "shear_y": (1, 0, 0, value, 1, 0),
@@ -45,4 +45,4 @@ def by_pillow(image, name, value):
         picture = ImageOps.solarize(picture, value)
     elif name != "identity":
         picture = {"auto_contrast": ImageOps.autocontrast, "equalize": ImageOps.equalize}[name](picture)
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    return torch.from_numpy(np.array(picture).reshape(*image.shape[1:], -1)).permute(2, 0, 1)

@@ -18,13 +18,14 @@ def describe(dataset: Dataset, data_dir: Path) -> str:
     height, width = dataset.train.images.shape[2:]
     used, (mean, std) = dataset.normalization, channel_statistics(dataset.train.images)
     validation = "" if dataset.validation is None else f", {len(dataset.validation):,} validation"
+    colours = "R, G, B" if len(mean) == 3 else "grey"
     lines = [
         f"{dataset.name}: {len(dataset.train):,} training{validation} and {len(dataset.test):,} test images "
         f"of {height} x {width} pixels, {len(dataset.classes)} classes",
         "",
         *_class_table(dataset),
         "",
-        f"{'pixels in [0, 1]':24}{'mean (R, G, B)':26}std (R, G, B)",
+        f"{'pixels in [0, 1]':24}{f'mean ({colours})':26}std ({colours})",
         f"{'measured, training':24}{_figures(mean):26}{_figures(std)}",
         f"{'used to normalise':24}{_figures(used.mean):26}{_figures(used.std)}",
     ]

@@ -127,7 +127,7 @@ class Loader:
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch (counted from 0) from step `start` on, on the device.
 
-        A batch is images (B x 3 x H x W, normalised, of this epoch's size) and labels (int64, B); without `drop_last`
+        A batch is images (B x C x H x W, normalised, of this epoch's size) and labels (int64, B); without `drop_last`
         the last batch may be smaller. With mixup or CutMix the labels are probabilities (B x classes, of the images'
         type).
         """

@@ -1,6 +1,6 @@
 """The fourteen operations of TrivialAugment and RandAugment on a batch of images, to the bit as Pillow does them.
 
-An operation takes uint8 images (N x 3 x H x W) and a strength for each (N, float32) and returns uint8 images.
+An operation takes uint8 images (N x C x H x W, C 3 or 1) and a strength for each (N, float32) and returns uint8 images.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from flatnext.data.images import luma
 
 FIXED = 1 << 16  # Pillow computes places in an image in 1/65536 of a pixel
 GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
@@ -83,13 +85,13 @@ def solarize(images: Tensor, strengths: Tensor) -> Tensor:
 
 
 def color(images: Tensor, strengths: Tensor) -> Tensor:
-    """Blend with the grey image: strength 0 is grey, 1 the image, 2 twice the colour."""
-    return _blend(_grey(images)[:, None], images, strengths)
+    """Blend with the grey image: strength 0 is grey, 1 the image, 2 twice the colour. A grey image stays as it is."""
+    return _blend(luma(images)[:, None], images, strengths)
 
 
 def contrast(images: Tensor, strengths: Tensor) -> Tensor:
     """Blend with the mean grey of the image."""
-    grey = _grey(images)
+    grey = luma(images)
     pixels = grey[0].numel()
     mean = (2 * grey.sum((1, 2)) + pixels) // (2 * pixels)
     return _blend(mean.view(-1, 1, 1, 1), images, strengths)
@@ -102,19 +104,14 @@ def brightness(images: Tensor, strengths: Tensor) -> Tensor:
 
 def sharpness(images: Tensor, strengths: Tensor) -> Tensor:
     """Blend with the image smoothed by a 3 x 3 kernel, except its outermost pixels."""
-    kernel = torch.ones(3, 1, 3, 3, device=images.device)
+    channels = images.shape[1]
+    kernel = torch.ones(channels, 1, 3, 3, device=images.device)
     kernel[:, :, 1, 1] = 5
     smooth = images.float()
     if min(images.shape[2:]) >= 3:
-        sums = F.conv2d(smooth, kernel, groups=3)
+        sums = F.conv2d(smooth, kernel, groups=channels)
         smooth[:, :, 1:-1, 1:-1] = (sums / 13 + 0.5).floor()
     return _blend(smooth, images, strengths)
-
-
-def _grey(images: Tensor) -> Tensor:
-    """Return luma (int64, N x H x W) as Pillow's mode L has it."""
-    red, green, blue = images.long().unbind(1)
-    return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
 
 
 def _blend(start: Tensor, images: Tensor, factors: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class Operations:
         return Operations(self.kinds[places], self.strengths[there], self.maps[there])
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the images (uint8, N x 3 x H x W) with the operations done, in the memory layout they have."""
+        """Return the images (uint8, N x C x H x W) with the operations done, in the memory layout they have."""
         for turn in range(self.kinds.shape[1]):
             images = _operate(images, self.kinds[:, turn], self.strengths[:, turn], self.maps[:, turn])
         return images

@@ -52,7 +52,7 @@ def _draw_samples(dataset: Dataset, seed: int) -> Split:
 
 
 def _by_class(dataset: Dataset, samples: Split, settings: config.Data, seed: int) -> list[Tensor]:
-    """Return the samples of each class (uint8, n x H x W x 3) as the loader augments them.
+    """Return the samples of each class (uint8, n x H x W x C) as the loader augments them.
 
     Their order is the same for all `settings`, as the loader shuffles by its seed alone.
     """
@@ -103,7 +103,9 @@ def _mosaic(rows: list[Tensor]) -> np.ndarray:
     canvas = np.full((len(rows) * TILE, SAMPLES * TILE, 3), 255, np.uint8)
     for row, images in enumerate(rows):
         for column, image in enumerate(images):
-            tile = Image.fromarray(image.numpy()).resize((IMAGE, IMAGE), Image.Resampling.NEAREST)
+            tile = Image.fromarray(image.expand(-1, -1, 3).contiguous().numpy()).resize(
+                (IMAGE, IMAGE), Image.Resampling.NEAREST
+            )
             top, left = row * TILE + (TILE - IMAGE) // 2, column * TILE
             canvas[top : top + IMAGE, left : left + IMAGE] = np.asarray(tile)
     return canvas

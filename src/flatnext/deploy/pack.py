@@ -85,7 +85,9 @@ def pack(
     torch_device = resolve_device(device)  # before anything is downloaded
     source = models.find_weights(run, checkpoint)
     state, metadata = models.read_weights(source)
-    dataset = data.load_by(record.config.data, Path(data_dir), download=download, progress=progress)
+    dataset = data.load_by(
+        record.config.data, Path(data_dir), channels=models.input_channels(state), download=download, progress=progress
+    )
     metadata = {key: value for key, value in metadata.items() if key != "state"}  # the file of the optimizer's state
     metadata |= {"name": name, "image_size": str(dataset.test.images.shape[-1])}
     origin = _origin(metadata, source, dataset)

@@ -25,12 +25,14 @@ class PretrainedInfo(models.Origin):
     count: int | None = None
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return uint8 images (N x 3 x H x W) as the model takes them: float32, less the mean, over the std.
+        """Return uint8 images (N x C x H x W) as the model takes them: float32, less the mean, over the std.
 
         The model was trained on images of `image_size` pixels a side: resize others before. Raises `InputError`.
         """
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise InputError(f"images are {images.dtype} {tuple(images.shape)}: give torch.uint8, N x 3 x H x W")
+        channels = len(self.normalization.mean)
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != channels:
+            form = f"{images.dtype} {tuple(images.shape)}"
+            raise InputError(f"images are {form}: give torch.uint8, N x {channels} x H x W")
         return self.normalization(images)
 
 
@@ -42,7 +44,7 @@ def pretrained_info(name: str | Path) -> PretrainedInfo:
 def from_pretrained(name: str | Path) -> nn.Module:
     """Return a trained model on the CPU, in float32 and in evaluation mode.
 
-    It maps images (N x 3 x H x W) normalised by `pretrained_info(name).normalize` to logits (N x classes).
+    It maps images (N x C x H x W) normalised by `pretrained_info(name).normalize` to logits (N x classes).
 
     Args:
         name: of weights that ship with the package: `resnext29-cifar10`, for the most accurate ones, or the full name

@@ -69,7 +69,8 @@ def most_confident_errors(logits: Tensor, split: Split, most: int = 24) -> tuple
 
 
 def png(image: Tensor) -> bytes:
-    """Return one uint8 image (3 x H x W) as a PNG file."""
+    """Return one uint8 image (3 x H x W, or 1 x H x W for grey) as a PNG file."""
     buffer = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy()).save(buffer, "PNG", optimize=True)
+    pixels = image.permute(1, 2, 0) if len(image) == 3 else image[0]
+    Image.fromarray(pixels.contiguous().cpu().numpy()).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -36,7 +36,7 @@ def grad_cam(
 
     Args:
         predictor: the model and its normalisation.
-        images: uint8, N x 3 x H x W.
+        images: uint8, N x C x H x W.
         classes: int64, N: the class to explain, for each image.
         layer: a module of the model, whose output is (N, channels, h, w); if it runs more than once, its last run
             counts. By default the last stage of a `Network`, whose output is pooled (with block preact it is what goes
@@ -66,7 +66,7 @@ def grad_cam(
 
 
 def overlay(image: Tensor, heat: Tensor) -> bytes:
-    """Return a PNG file of the size of `image` (uint8, 3 x H x W): its grey values under the colours of `heat`.
+    """Return a PNG file of the size of `image` (uint8, C x H x W): its grey values under the colours of `heat`.
 
     `heat` is H x W, from 0 (black, violet) to 1 (yellow). The image's own colours are left out, so that every
     colour is the map's.
@@ -74,8 +74,9 @@ def overlay(image: Tensor, heat: Tensor) -> bytes:
     from matplotlib import colormaps  # a quarter of a second to import
 
     if image.ndim != 3 or heat.shape != image.shape[1:]:
-        raise InputError(f"image is {tuple(image.shape)} and heat {tuple(heat.shape)}: give 3 x H x W and H x W")
-    weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # of ITU-R BT.601, as Pillow's
+        raise InputError(f"image is {tuple(image.shape)} and heat {tuple(heat.shape)}: give C x H x W and H x W")
+    luma = [0.299, 0.587, 0.114] if len(image) == 3 else [1.0]  # of ITU-R BT.601, as Pillow's
+    weights = torch.tensor(luma).view(-1, 1, 1)
     grey = (image.cpu() * weights).sum(dim=0, keepdim=True)
     colours = torch.from_numpy(colormaps[COLOURS](heat.cpu().numpy())[..., :3] * 255).permute(2, 0, 1)
     return png(torch.lerp(grey, colours.float(), OPACITY).round().to(torch.uint8))

@@ -93,9 +93,12 @@ def load_trained_model(
     """
     resolve_device(device)  # before anything is downloaded
     weights = models.find_weights(path, checkpoint)
-    origin = models.read_origin(models.read_weights(weights)[1], weights)
+    state, metadata = models.read_weights(weights)
+    origin = models.read_origin(metadata, weights)
     config = (origin.config if origin else Config(recipe="unknown")).override(overrides or {})
-    dataset = data.load_by(config.data, Path(data_dir), download=download, progress=progress)
+    dataset = data.load_by(
+        config.data, Path(data_dir), channels=models.input_channels(state), download=download, progress=progress
+    )
     classes = origin.classes if origin else dataset.classes
     if classes != tuple(dataset.classes):
         raise InputError(f"{weights} knows the classes {', '.join(classes)}; the data has {', '.join(dataset.classes)}")

@@ -13,7 +13,7 @@ from flatnext.models.network import BlockClass, Network, constant_widths, pyrami
 from flatnext.models.resnet import BasicBlock, PreActBlock
 from flatnext.models.resnext import Block
 from flatnext.models.selective_kernel import SelectiveKernelBlock
-from flatnext.models.weights import assign_weights
+from flatnext.models.weights import assign_weights, input_channels
 
 BLOCKS: dict[str, BlockClass] = {
     "resnext": Block,
@@ -28,9 +28,12 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def create_model(name: str, classes: int = 10) -> Network:
-    """Return the named model with new weights, such as `resnext29` or `resnet30`. `InputError`: the name is unknown."""
-    return build(named_model(name), classes)
+def create_model(name: str, classes: int = 10, channels: int = 3) -> Network:
+    """Return the named model with new weights, such as `resnext29` or `resnet30`. `InputError`: the name is unknown.
+
+    `channels` are those of its images: 3, or 1 for grey ones.
+    """
+    return build(named_model(name), classes, channels)
 
 
 def list_models() -> list[str]:
@@ -38,16 +41,18 @@ def list_models() -> list[str]:
     return list(MODELS)
 
 
-def build(settings: Model, classes: int) -> Network:
+def build(settings: Model, classes: int, channels: int = 3) -> Network:
     """Return the model that the settings describe, with torch's default initialisation from its global generator.
 
-    `InputError`: it has no classes, or more parameters than `settings.parameter_budget`. They are counted before any
-    memory is allocated.
+    `channels` are those of its images. `InputError`: it has no classes or channels, or more parameters than
+    `settings.parameter_budget`. They are counted before any memory is allocated.
     """
     if classes < 1:
         raise InputError(f"classes is {classes}: give at least 1")
-    _require_within_budget(settings, classes)
-    return _network(settings, classes)
+    if channels < 1:
+        raise InputError(f"channels is {channels}: give 3, or 1 for grey images")
+    _require_within_budget(settings, classes, channels)
+    return _network(settings, classes, channels)
 
 
 def restore(
@@ -55,21 +60,21 @@ def restore(
 ) -> Network:
     """Return the model that the settings describe with the weights `state`, on the CPU and in evaluation mode.
 
-    The global generator is left as it was. `path` is where the weights were read from, for errors. `InputError`: they
-    are of another model.
+    It takes images with as many channels as the stem of `state`. The global generator is left as it was. `path` is
+    where the weights were read from, for errors. `InputError`: they are of another model.
     """
     with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
-        model = build(settings, classes).to(dtype)
+        model = build(settings, classes, input_channels(state) or 3).to(dtype)
     assign_weights(model, state, path)
     return model.eval()
 
 
-def _require_within_budget(settings: Model, classes: int) -> None:
+def _require_within_budget(settings: Model, classes: int, channels: int) -> None:
     alpha = "" if settings.pyramid_alpha is None else ", pyramid_alpha"
     remedy = f"lower blocks, cardinality, bottleneck_width{alpha} or stem"
     try:
         with torch.device("meta"):
-            count = parameter_count(_network(settings, classes))
+            count = parameter_count(_network(settings, classes, channels))
     except (RuntimeError, TypeError) as error:  # a size beyond 64 bits
         raise InputError(f"the model is too large to count its parameters: {remedy}") from error
     budget = settings.parameter_budget
@@ -80,7 +85,7 @@ def _require_within_budget(settings: Model, classes: int) -> None:
         )
 
 
-def _network(settings: Model, classes: int) -> Network:
+def _network(settings: Model, classes: int, channels: int) -> Network:
     groups, alpha = settings.cardinality, settings.pyramid_alpha
     width = groups * settings.bottleneck_width
     if alpha is None:
@@ -88,4 +93,5 @@ def _network(settings: Model, classes: int) -> Network:
     else:
         widths = pyramid_widths(settings.blocks, width, alpha, groups)
     block, kernel = BLOCKS[settings.block], settings.stem_kernel
-    return Network(block, widths, groups, settings.stem, classes, stem_kernel=kernel, padded=alpha is not None)
+    padded = alpha is not None
+    return Network(block, widths, groups, settings.stem, classes, stem_kernel=kernel, padded=padded, channels=channels)

@@ -124,7 +124,7 @@ class InferenceNet(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images (N, 3, H, W) to float32 logits (N, classes). `InputError`: H or W is not divisible.
+        """Map normalised images (N, C, H, W) to float32 logits (N, classes). `InputError`: H or W is not divisible.
 
         The logits have a graph only where the images require a gradient.
         """

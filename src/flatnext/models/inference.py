@@ -18,7 +18,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "int8")
 def for_inference(model: nn.Module, precision: str = "auto", calibration: Tensor | None = None) -> InferenceNet:
     """Return a copy of a network for inference alone; the model and its mode are left as they are.
 
-    The copy maps images (N, 3, H, W), normalised as in training, to float32 logits (N, classes), as `model.eval()`
+    The copy maps images (N, C, H, W), normalised as in training, to float32 logits (N, classes), as `model.eval()`
     does, whichever mode the model is in: running statistics are folded into the weights in float64. It takes any batch
     and any image size that the model takes, gives gradients by the images alone (not in int8), and stays on the
     model's device.
@@ -30,7 +30,7 @@ def for_inference(model: nn.Module, precision: str = "auto", calibration: Tensor
             `int8` (CPUs with int8 dot products), with one scale a channel for weights and one a layer for activations,
             but for padded shortcuts;
             `auto`: bf16 where the device computes in it, else fp32.
-        calibration: for int8, some hundreds of images such as the network will see (N, 3, H, W), normalised. Their
+        calibration: for int8, some hundreds of images such as the network will see (N, C, H, W), normalised. Their
             activations set the scales. They need no labels.
 
     Raises:

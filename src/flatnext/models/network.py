@@ -56,6 +56,7 @@ class Network(nn.Module):
         classes: outputs of the linear layer.
         stem_kernel: pixels a side of the stem's convolution, an odd number; it is padded.
         padded: shortcuts have no parameters (`PaddedShortcut`).
+        channels: of the images: 3, or 1 for grey ones.
     """
 
     def __init__(
@@ -68,25 +69,26 @@ class Network(nn.Module):
         *,
         stem_kernel: int = 1,
         padded: bool = False,
+        channels: int = 3,
     ) -> None:
         super().__init__()
         self.preactivated = block.preactivated
         self.downsampling = 2 ** (len(widths) - 1)
         self.stages = [f"layer{index + 1}" for index in range(len(widths))]
-        self.conv1 = nn.Conv2d(3, stem, stem_kernel, padding=stem_kernel // 2, bias=False)
+        self.conv1 = nn.Conv2d(channels, stem, stem_kernel, padding=stem_kernel // 2, bias=False)
         if not self.preactivated:
             self.bn1 = nn.BatchNorm2d(stem)
-        channels = stem
+        width_in = stem
         for index, name in enumerate(self.stages):
             layer = nn.Sequential()
             for number, width in enumerate(widths[index]):
                 stride = 2 if index and not number else 1
-                layer.append(block(channels, width, block.expansion * width, stride, groups, padded))
-                channels = block.expansion * width
+                layer.append(block(width_in, width, block.expansion * width, stride, groups, padded))
+                width_in = block.expansion * width
             self.add_module(name, layer)
         if self.preactivated:
-            self.bn = nn.BatchNorm2d(channels)
-        self.linear = nn.Linear(channels, classes)
+            self.bn = nn.BatchNorm2d(width_in)
+        self.linear = nn.Linear(width_in, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, H, W) to logits (N, classes). `InputError`: H or W is not divisible."""

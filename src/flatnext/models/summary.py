@@ -33,12 +33,13 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """The layers in order of definition, and the totals for images of `image_size` pixels a side."""
+    """The layers in order of definition, and the totals for images of `image_size` pixels a side and `channels`."""
 
     layers: tuple[Layer, ...]
     image_size: int
     parameters: int
     trainable: int
+    channels: int = 3
 
     @property
     def multiply_adds(self) -> int:
@@ -50,7 +51,7 @@ class Summary:
         """Size of one image, of all listed outputs with their gradients, of the parameters, and their total, in MB."""
         outputs = sum(math.prod(layer.shape) for layer in self.layers)
         numbers = {
-            "Input size": 3 * self.image_size**2,
+            "Input size": self.channels * self.image_size**2,
             "Forward/backward pass size": 2 * outputs,
             "Params size": self.parameters,
         }
@@ -80,11 +81,16 @@ def trace(model: nn.Module, image_size: int) -> list[Call]:
     shadow = copy.deepcopy(model).to("meta").eval()
     for path, module in shadow.named_modules():
         module.register_forward_hook(record(path))
-    dtype = next(shadow.parameters()).dtype
+    dtype, channels = next(shadow.parameters()).dtype, _channels(shadow)
     with torch.no_grad():
-        shadow(torch.empty(1, 3, image_size, image_size, device="meta", dtype=dtype))
+        shadow(torch.empty(1, channels, image_size, image_size, device="meta", dtype=dtype))
     position = {path: number for number, path in enumerate(_paths(shadow))}
     return sorted(calls, key=lambda call: position[call.path])
+
+
+def _channels(model: nn.Module) -> int:
+    """Return the number of channels of the images that a model takes: those of its first convolution."""
+    return next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)
 
 
 def _paths(module: nn.Module, prefix: str = "") -> Iterator[str]:
@@ -103,7 +109,7 @@ def _multiply_adds(module: nn.Module, shape: tuple[int, ...]) -> int:
 
 
 def summarize(model: nn.Module, image_size: int) -> Summary:
-    """Return the table of `model` for square RGB images of `image_size` pixels a side. The model is left as it is.
+    """Return the table of `model` for square images of `image_size` pixels a side. The model is left as it is.
 
     As in torchsummary, containers (`Sequential`) and the model itself have no row; a block's row follows its layers'.
     `InputError`: the model does not take images of that size.
@@ -126,6 +132,7 @@ def summarize(model: nn.Module, image_size: int) -> Summary:
         image_size=image_size,
         parameters=sum(p.numel() for p in parameters),
         trainable=sum(p.numel() for p in parameters if p.requires_grad),
+        channels=_channels(model),
     )
 
 

@@ -170,6 +170,13 @@ def fit_names(state: dict[str, Tensor], expected: Container[str], path: Path | s
     return state
 
 
+def input_channels(state: Mapping[str, Tensor]) -> int | None:
+    """Return the number of channels that the stem of a `Network` takes, by its weights; None where there is no stem."""
+    stems = [name for name, value in state.items() if f".{name}".endswith(".conv1.weight") and value.ndim == 4]
+    stem = min(stems, key=lambda name: name.count("."), default=None)  # blocks have a layer of that name as well
+    return None if stem is None else state[stem].shape[1]
+
+
 def _require_same_entries(path: str | Path, expected: dict[str, Tensor], state: dict[str, Tensor]) -> None:
     differences = {
         "missing": [name for name in expected if name not in state],

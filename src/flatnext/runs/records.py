@@ -22,12 +22,16 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Session(Machine):
-    """One start of a run, and where it ran: a run that was resumed may have moved. `started` is in ISO format."""
+    """One start of a run, and where it ran: a run that was resumed may have moved. `started` is in ISO format.
+
+    `changed` has the settings, by name, that the run has had since this session, which made it longer.
+    """
 
     command: str
     started: str
     from_step: int = 0
     processes: int = 1
+    changed: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,8 @@ class Environment(Machine):
     """`environment.json`: the circumstances of a run's last session, its data and its sessions.
 
     `data` is None in files of version 0.1.0. `not_of_recipe` has the settings, by name, that were not those of the
-    recipe when the run began; `model` is the name of a model. `started_from` is None for a run with new weights.
+    recipe when the run began; `model` is the name of a model. `data_notes` say what of the data was not used and how
+    the rest was read. `started_from` is None for a run with new weights.
     """
 
     flatnext: str
@@ -62,6 +67,7 @@ class Environment(Machine):
     classes: tuple[str, ...]
     data_dir: str | None = None
     data: DataFingerprint | None = None
+    data_notes: tuple[str, ...] = ()
     not_of_recipe: dict[str, Any] = field(default_factory=dict)
     started_from: StartingWeights | None = None
     sessions: tuple[Session, ...]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import platform
+import types
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from flatnext.config import differences
 from flatnext.device import machine
@@ -15,8 +18,10 @@ from flatnext.training.run_state import RunState
 from flatnext.versions import version_of
 
 
-def environment(run: RunState, command: str, data_dir: Path) -> Environment:
-    """Return the environment of a run, with the session that starts now."""
+def environment(
+    run: RunState, command: str, data_dir: Path, changed: Mapping[str, Any] = types.MappingProxyType({})
+) -> Environment:
+    """Return the environment of a run, with the session that starts now, which `changed` some of its settings."""
     facts, partition = vars(machine(run.device)), run.partition
     session = Session(
         **facts,
@@ -24,6 +29,7 @@ def environment(run: RunState, command: str, data_dir: Path) -> Environment:
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         from_step=run.step,
         processes=run.processes.count,
+        changed=dict(changed),
     )
     return Environment(
         **facts,
@@ -42,6 +48,7 @@ def environment(run: RunState, command: str, data_dir: Path) -> Environment:
         classes=tuple(partition.classes),
         data_dir=str(data_dir.absolute()),
         data=run.fingerprint,
+        data_notes=tuple(partition.notes),
         not_of_recipe=differences(run.config),
         started_from=run.started_from,
         sessions=(session,),

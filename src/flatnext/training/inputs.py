@@ -11,15 +11,28 @@ from flatnext.config import Config, recipes_for
 from flatnext.errors import InputError
 
 
-def load_data(config: Config, data_dir: Path | str, *, download: bool = True, progress: bool = False) -> data.Partition:
-    """Load and divide the data of a run; `InputError` if that cannot be done. `progress` shows that of a download."""
-    dataset = data.load_by(config.data, Path(data_dir), download=download, progress=progress)
+def load_data(
+    config: Config,
+    data_dir: Path | str,
+    *,
+    began: Path | None = None,
+    download: bool = True,
+    progress: bool = False,
+) -> data.Partition:
+    """Load and divide the data of a run; `InputError` if that cannot be done. `progress` shows that of a download.
+
+    `began` is the folder of a run that goes on: its images keep the channels that they began with, so that runs of
+    versions which read all files in colour go on as well.
+    """
+    last = began / "last.safetensors" if began else None
+    channels = models.input_channels(models.read_weights(last)[0]) if last and last.is_file() else None
+    dataset = data.load_by(config.data, Path(data_dir), channels=channels, download=download, progress=progress)
     return data.partition(dataset, config.data, overwrite=True)
 
 
 def check_fit(config: Config, partition: data.Partition, processes: int) -> None:
     """Raise `InputError` if the model, the augmentation or the batch size does not fit the images."""
-    size = partition.train.images.shape[-1]
+    channels, size = partition.train.images.shape[1], partition.train.images.shape[-1]
     for name, most in (("crop_padding", 2 * size), ("cutout", size)):
         if getattr(config.data, name) > most:
             fitting = ", ".join(recipes_for(config.data.dataset))
@@ -27,8 +40,8 @@ def check_fit(config: Config, partition: data.Partition, processes: int) -> None
             value = getattr(config.data, name)
             raise InputError(f"{name} is {value}: give at most {most} for {size}-pixel images{recipes}")
     with torch.device("meta"):
-        model = models.build(config.model, len(partition.classes))
-        model(torch.empty(2, 3, size, size))
+        model = models.build(config.model, len(partition.classes), channels)
+        model(torch.empty(2, channels, size, size))
     sizes = (*(config.data.early_sizes or ()), size)
     for early in sizes:
         if early % model.downsampling:

@@ -5,23 +5,28 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from flatnext import data
-from flatnext.config import Config
+from flatnext.config import Config, described_change, longer
 from flatnext.device import keep_memory, resolve_device
+from flatnext.errors import InputError
 from flatnext.launch import attempt, ignored, launch
 from flatnext.processes import join_processes
 from flatnext.progress import Display
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.records import Result
+from flatnext.training.checkpoint import read_checkpoint
 from flatnext.training.environment import environment
 from flatnext.training.inputs import load_data
 from flatnext.training.run_state import RunState
 from flatnext.training.starting import normalized, settled
 from flatnext.training.trackers import check_trackers
 from flatnext.training.trainer import Trainer
+
+NO_STATE = "; momentum begins anew, as a finished run with such a schedule does not keep it"
 
 
 def train(
@@ -32,6 +37,7 @@ def train(
     device: str = "auto",
     download: bool = True,
     resume: bool = False,
+    changes: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     display: Display | None = None,
     command: str | None = None,
@@ -53,6 +59,8 @@ def train(
         resume: go on from the folder's last checkpoint; on a CPU the weights end as if it had never stopped. The
             config must be that of the checkpoint, its number of epochs too. The device, the number of processes and
             where the data lie may change.
+        changes: with `resume`, settings that make the run longer: `epochs`, and where its learning rate depends on
+            their number a `schedule` for those that are left; see `flatnext.config.longer`.
         overwrite: delete the run that the folder holds.
         display: where progress is shown; nowhere by default.
         command: what to note as the command of this session; by default the process's own.
@@ -75,13 +83,20 @@ def train(
         # After a restart the run that this launch began goes on; any other run in the folder is left alone.
         again = processes.on_first(lambda: attempt() > 0 and folder.owner() == launch())
         resume, overwrite = resume or again, overwrite and not again
+        before = config
+        if changes:
+            config = with_more_epochs(folder, config, changes)
         if not resume:
             data.check_place(config.data.dataset, data_dir, download=download)
-        processes.on_first(lambda: folder.check(config, resume=resume, overwrite=overwrite))
-        result = processes.on_first(lambda: folder.result() if folder.finished() and not overwrite else None)
+        processes.on_first(lambda: folder.check(before, resume=resume, overwrite=overwrite))
+        done = folder.finished() and not overwrite and config == before
+        result = processes.on_first(lambda: folder.result() if done else None)
         if result is not None:
             return result
-        partition = processes.first_then_others(lambda: load_data(config, data_dir, download=download, progress=speaks))
+        began = folder.path if resume else None
+        partition = processes.first_then_others(
+            lambda: load_data(config, data_dir, began=began, download=download, progress=speaks)
+        )
         for note in partition.notes:
             display.say(note)
         partition = normalized(config, partition, folder.path)
@@ -93,8 +108,26 @@ def train(
             processes.on_first(lambda: stack.enter_context(folder.locked(launch())))
             if new and processes.first:
                 stack.enter_context(folder.removed_unless(lambda: run.step > 0, made))
-            run.load()
+            run.load(before)
+            if config != before:
+                display.say(described_change(before, config) + ("" if run.has_optimizer_state else NO_STATE))
+                run.save()  # a checkpoint of the new config, before the folder has it
             if processes.first:
                 folder.keep_epochs(run.epoch)
-                folder.add_environment(environment(run, command or shlex.join(sys.orig_argv), Path(data_dir)))
+                changed = {name: value for name, value in config.flat().items() if before.flat().get(name) != value}
+                typed = command or shlex.join(sys.orig_argv)
+                folder.add_environment(environment(run, typed, Path(data_dir), changed))
+                if changed:
+                    folder.make_longer(config)
             return Trainer(run, display, track).fit()
+
+
+def with_more_epochs(folder: RunFolder, config: Config, changes: Mapping[str, Any]) -> Config:
+    """Return the config of the run in a folder with more epochs; `InputError` where it cannot be made longer."""
+    checkpoint = read_checkpoint(folder.path, finished=folder.finished())
+    state = {"epoch": 0} if checkpoint is None else checkpoint.state
+    done = folder.result().last.epoch if state is None else state["epoch"]
+    try:
+        return longer(config, changes, done)
+    except InputError as error:
+        raise InputError(f"{folder.path}: {error}") from error

@@ -49,7 +49,7 @@ class Step:
     processes: Processes = ALONE
 
     def __call__(self, images: Tensor, labels: Tensor, number: int, batch_count: int) -> StepStats:
-        """Take step `number` on this process's images (B x 3 x H x W) and labels of a batch of `batch_count`.
+        """Take step `number` on this process's images (B x C x H x W) and labels of a batch of `batch_count`.
 
         The labels are classes (int64, B), or probabilities (B x classes), of which the largest counts as the class.
         Returns the statistics of the method's first pass, which is at the unchanged weights if the method has such a

@@ -151,8 +151,14 @@ def _part_of(progress: Progress, number: int, parts: int, count: int) -> Progres
 
 
 def _check(images: Tensor, labels: Tensor) -> None:
-    if images.ndim != 4 or images.shape[1] != 3 or not (images.dtype == torch.uint8 or images.is_floating_point()):
-        raise InputError(f"images are {images.dtype} {tuple(images.shape)}: give uint8 or floats, N x 3 x H x W")
+    if (
+        images.ndim != 4
+        or images.shape[1] not in (1, 3)
+        or not (images.dtype == torch.uint8 or images.is_floating_point())
+    ):
+        raise InputError(
+            f"images are {images.dtype} {tuple(images.shape)}: give uint8 or floats, N x C x H x W, C 3 or 1"
+        )
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1] or len(labels) == 0:
         raise InputError(f"labels are {labels.dtype} {tuple(labels.shape)}: give torch.int64, one an image, at least 1")
     if images.is_floating_point() and not bool(((images >= 0) & (images <= 1)).all()):

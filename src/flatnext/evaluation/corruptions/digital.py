@@ -51,16 +51,23 @@ def pixelate(pixels: Array, generators: Draws, share: float) -> Array:
     """Shrink each side to `share` of its pixels, and enlarge it again, both by Pillow's box filter."""
     height, width = pixels.shape[1:3]
     small = int(width * share), int(height * share)
-    pictures = [Image.fromarray(each).resize(small, Image.Resampling.BOX) for each in pixels.astype(np.uint8)]
-    return np.stack([np.asarray(each.resize((width, height), Image.Resampling.BOX), np.float32) for each in pictures])
+    pictures = [each.resize(small, Image.Resampling.BOX) for each in _pictures(pixels)]
+    large = [np.asarray(each.resize((width, height), Image.Resampling.BOX), np.float32) for each in pictures]
+    return np.stack(large).reshape(pixels.shape)
 
 
 def jpeg_compression(pixels: Array, generators: Draws, quality: int) -> Array:
     """Compress and read back by Pillow, whose chroma is stored at half the resolution."""
-    return np.stack([_through_jpeg(each, quality) for each in pixels.astype(np.uint8)])
+    return np.stack([_through_jpeg(each, quality) for each in _pictures(pixels)]).reshape(pixels.shape)
 
 
-def _through_jpeg(picture: Array, quality: int) -> Array:
+def _pictures(pixels: Array) -> list[Image.Image]:
+    """Return each picture as Pillow has it: RGB, or L for one channel."""
+    whole = pixels.astype(np.uint8)
+    return [Image.fromarray(each) for each in (whole if pixels.shape[3] == 3 else whole[..., 0])]
+
+
+def _through_jpeg(picture: Image.Image, quality: int) -> Array:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
+    picture.save(buffer, "JPEG", quality=quality)
     return np.asarray(Image.open(buffer), np.float32)

@@ -1,6 +1,7 @@
 """Noise: of a sensor in low light, of counted photons, and of dead and stuck pixels.
 
-Here and in its siblings pixels are float32, N x H x W x 3, from 0 to 255, and a function returns the like, unclipped.
+Here and in its siblings pixels are float32, N x H x W x C (C is 3, or 1 for grey), from 0 to 255, and a function
+returns the like, unclipped.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ AT_ONCE = 250  # images: what a processor's cache holds
 
 
 def corrupt(images: Tensor, name: str, severity: int, seed: int = 0, *, first: int = 0) -> Tensor:
-    """Return the images (uint8, N x 3 x H x W) corrupted, as many, of the same shape, on the same device.
+    """Return the images (uint8, N x C x H x W, C 3 or 1) corrupted, as many, of the same shape, on the same device.
 
     The outcome for an image depends on it, on (name, severity, seed) and on its number alone: parts of a set come out
     as the whole does. Values are cut off to whole levels, as in CIFAR-10-C. It is worked out by NumPy on the CPU.
@@ -92,9 +92,10 @@ def corrupt(images: Tensor, name: str, severity: int, seed: int = 0, *, first: i
 
 
 def check_images(images: Tensor) -> None:
-    """Raise `InputError` for images that are not uint8, N x 3 x H x W, N at least 1, H and W at least 8."""
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or len(images) == 0:
-        raise InputError(f"images are {images.dtype} {tuple(images.shape)}: give torch.uint8, N x 3 x H x W, N >= 1")
+    """Raise `InputError` for images that are not uint8, N x C x H x W, C 3 or 1, N at least 1, H and W at least 8."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) == 0:
+        form = f"{images.dtype} {tuple(images.shape)}"
+        raise InputError(f"images are {form}: give torch.uint8, N x 3 x H x W or N x 1 x H x W, N >= 1")
     if min(images.shape[2:]) < SMALLEST:
         raise InputError(f"images are {tuple(images.shape)}: give at least {SMALLEST} pixels a side")
 

@@ -27,7 +27,7 @@ def snow(
     """Whiten the picture and add falling flakes, and the same flakes turned by 180 degrees.
 
     Args:
-        pixels: float32, N x H x W x 3.
+        pixels: float32, N x H x W x C.
         generators: one for each image.
         mean: of the normal noise that the flakes are made from, as a share of the full range.
         spread: its standard deviation.
@@ -41,8 +41,12 @@ def snow(
     layer = magnified(layer.astype(np.float32), size)
     flakes = np.floor(np.where(layer < threshold, 0, layer).clip(0, 1) * 255)
     flakes = np.rint(smeared(flakes, uniform(generators, low=-135, high=-45), radius, sigma))
-    whitened = np.maximum(pixels, (pixels @ LUMA)[..., None] * 1.5 + 127.5)
+    whitened = np.maximum(pixels, _grey(pixels) * 1.5 + 127.5)
     return colour * pixels + (1 - colour) * whitened + flakes + flakes[:, ::-1, ::-1]
+
+
+def _grey(pixels: Array) -> Array:
+    return (pixels @ LUMA)[..., None] if pixels.shape[3] == 3 else pixels
 
 
 def frost(pixels: Array, generators: Draws, picture: float, ice: float) -> Array:
@@ -52,7 +56,8 @@ def frost(pixels: Array, generators: Draws, picture: float, ice: float) -> Array
     corner = integers(generators, 0, SIDE, (2,))
     rows = (corner[:, :1] + np.arange(height)) % SIDE
     columns = (corner[:, 1:] + np.arange(width)) % SIDE
-    return picture * pixels + ice * take(textures()[which], rows[:, :, None], columns[:, None, :])
+    frozen = take(textures()[which], rows[:, :, None], columns[:, None, :])
+    return picture * pixels + ice * (frozen if pixels.shape[3] == 3 else _grey(frozen))
 
 
 def fog(pixels: Array, generators: Draws, density: float, decay: float) -> Array:
