@@ -27,6 +27,10 @@ test: env        ## the tests
 test-slow: env   ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
+docs: env        ## the documentation as a site, in site/
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 lint: env        ## linter, formatter, type checker
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,4 +44,4 @@ clean:           ## remove the environment and caches, not data and runs
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist src/*.egg-info
 
 .DEFAULT_GOAL := help
-.PHONY: help env study test test-slow lint format clean
+.PHONY: help env study test test-slow docs lint format clean
