@@ -1,0 +1,20 @@
+"""The notebook runs from top to bottom, and its networks learn."""
+
+import json
+from typing import Any
+
+import pytest
+from places import REPOSITORY
+
+
+@pytest.mark.parametrize("epochs", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_the_notebook_runs_and_its_networks_learn(epochs: int) -> None:
+    notebook = json.loads((REPOSITORY / "docs" / "own-loop.ipynb").read_text())
+    assert not any(cell.get("outputs") for cell in notebook["cells"])
+    names: dict[str, Any] = {}
+    for number, cell in enumerate(notebook["cells"]):
+        if cell["cell_type"] == "code":
+            source = "".join(cell["source"]).replace("epochs=4", f"epochs={epochs}")
+            exec(compile(source, f"cell {number}", "exec"), names)
+    assert min(min(values) for values in names["results"].values()) > (0.9 if epochs == 4 else 0.25)
+    assert len(names["differences"]) == 3
