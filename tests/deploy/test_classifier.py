@@ -7,38 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fake_classifier import CLASSES, classifier, picture
 from packed import one_line
 from PIL import Image
 
 import flatnext
-from flatnext.deploy.classifier import Classifier, chunks, softmax
+from flatnext.deploy.classifier import chunks, softmax
 from flatnext.deploy.pixels import Preprocessing
 from flatnext.deploy.prediction import Question
 from flatnext.errors import InputError
 from flatnext.pictures import PictureError
 from flatnext.runs.conformal import Conformal
-
-CLASSES = ("dark", "middle", "bright")
-
-
-def brightness(images):
-    """Return logits by the mean of an image: a model whose answers are known."""
-    mean = images.reshape(len(images), -1).mean(axis=1)[:, None] / 255
-    return -20 * np.abs(mean - np.array([0.0, 0.5, 1.0]))
-
-
-def classifier(**changes):
-    values = {
-        "source": Path("model"),
-        "classes": CLASSES,
-        "preprocessing": Preprocessing(image_size=4),
-        "logits": brightness,
-    }
-    return Classifier(**values | changes)
-
-
-def picture(*colour, size=(9, 6)):
-    return Image.new("RGB" if len(colour) == 3 else "L", size, colour if len(colour) == 3 else colour[0])
 
 
 def labels(predictions):

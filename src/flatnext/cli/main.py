@@ -24,6 +24,7 @@ from flatnext.cli import (
     export,
     models,
     pack,
+    predict,
     recipes,
     report,
     serve,
@@ -40,6 +41,7 @@ from flatnext.progress import printable
 COMMANDS: dict[str, ModuleType] = {
     "study": study,
     "train": train,
+    "predict": predict,
     "evaluate": evaluate,
     "evidence": evidence,
     "report": report,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from flatnext.deploy.picture_paths import Source
 from flatnext.deploy.pixels import Preprocessing
 from flatnext.deploy.prediction import Prediction, Question
 from flatnext.errors import InputError
@@ -22,6 +23,9 @@ BATCH_SIZE = 100
 
 READERS = 4
 """Threads that decode files: Pillow lets others work meanwhile."""
+
+Answered = tuple[Source, Prediction | PictureError]
+"""A file with its answer, or with the reason why it cannot be read."""
 
 Logits = Callable[[np.ndarray], np.ndarray]
 """From images (uint8, N x C x H x W) to logits (float, N x classes)."""
@@ -84,20 +88,20 @@ class Classifier:
         ]
 
     def predict_files(
-        self, paths: Iterable[Path], question: Question, batch_size: int = BATCH_SIZE
-    ) -> Iterator[tuple[Path, Prediction | PictureError]]:
-        """Yield each path with the answer about its image, or with the reason why it cannot be read, in order.
+        self, sources: Iterable[Source], question: Question, batch_size: int = BATCH_SIZE
+    ) -> Iterator[Answered]:
+        """Yield each file with the answer about its image, or with the reason why it cannot be read, in order.
 
-        However many paths there are, the pixels of `batch_size` are in memory.
+        However many files there are, the pixels of `batch_size` are in memory.
         """
         with ThreadPoolExecutor(READERS) as pool:
-            for batch in chunks(iter(paths), batch_size):
+            for batch in chunks(iter(sources), batch_size):
                 read = list(pool.map(self._read, batch))
                 pixels = [image for image in read if isinstance(image, np.ndarray)]
                 rows = self.probabilities(np.stack(pixels)) if pixels else np.empty((0, len(self.classes)))
                 answers = iter(question.answers(rows, self.classes, self.conformal))
-                for path, image in zip(batch, read, strict=True):
-                    yield path, image if isinstance(image, PictureError) else next(answers)
+                for source, image in zip(batch, read, strict=True):
+                    yield source, image if isinstance(image, PictureError) else next(answers)
 
     def ask(self, *, top: int = 1, coverage: float | None = None, threshold: float | None = None) -> Question:
         """Return the question. `InputError`: a value is outside its range, or the model cannot keep the coverage."""
@@ -115,9 +119,9 @@ class Classifier:
         """
         return softmax(self.logits(images), self.temperature, self.source)
 
-    def _read(self, path: Path) -> np.ndarray | PictureError:
+    def _read(self, source: Source) -> np.ndarray | PictureError:
         try:
-            return self.preprocessing.read(path)
+            return self.preprocessing.read(source)
         except PictureError as error:
             return error
 

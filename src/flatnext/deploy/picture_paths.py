@@ -1,0 +1,88 @@
+"""Which pictures somebody means: by files, folders, patterns, and what comes through standard input. Without torch."""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from flatnext.errors import InputError, warn_of_fallback
+
+STDIN = "-"
+HEAD = 32  # bytes by which an image is told from a list of paths
+TEXTUAL = re.compile(rb"GIF8|RIFF|P[1-7]\s")
+"""How images begin that may have no zero byte there."""
+
+NAMED = 3
+"""Files that are left out are counted, and so many named."""
+
+Source = Path | BinaryIO
+"""A file by its path, or one that is open."""
+
+
+def find_pictures(arguments: Sequence[str], stdin: BinaryIO | None = None) -> list[Source]:
+    """Return the pictures that the arguments name, in their order.
+
+    Args:
+        arguments: files, folders (with the folders in them), patterns such as `shots/**/*.jpg`, and `-` for `stdin`.
+        stdin: an image, or a list of paths, one a line.
+
+    A file that is given by name or pattern is taken for a picture whatever it is. In a folder, what is no image by its
+    beginning or its suffix is left out, with a `FallbackWarning` that counts it. `InputError`: there is no picture.
+    """
+    found = [source for argument in arguments for source in _expand(argument, stdin)]
+    if not found:
+        raise InputError(f"{' '.join(arguments)}: no pictures there: give files, or a folder or pattern that has some")
+    return found
+
+
+def name_of(source: Source) -> str:
+    """Return what a source is called in answers."""
+    return str(source) if isinstance(source, Path) else STDIN
+
+
+def _expand(argument: str, stdin: BinaryIO | None) -> Iterator[Source]:
+    if argument == STDIN and stdin is not None:
+        yield from _from_stdin(stdin)
+        return
+    try:
+        path = Path(argument).expanduser()
+    except RuntimeError:
+        raise InputError(f"{argument!r} names the home folder of nobody: give another path") from None
+    if path.is_dir():
+        yield from _in_folder(path)
+    elif not path.exists() and glob.has_magic(argument):
+        for match in sorted(glob.glob(str(path), recursive=True)):
+            found = Path(match)
+            if not found.is_dir():
+                yield found
+    else:
+        yield path
+
+
+def _in_folder(folder: Path) -> Iterator[Path]:
+    from flatnext.data.listing import list_images  # the room imports torch
+
+    listing = list_images(folder)
+    if listing.others:
+        names = ", ".join(path.name for path in listing.others[:NAMED]) + (
+            ", ..." if len(listing.others) > NAMED else ""
+        )
+        count = len(listing.others)
+        what = "1 file is no image and is" if count == 1 else f"{count:,} files are no images and are"
+        warn_of_fallback(f"{folder}: {what} left out ({names})")
+    yield from listing.images
+
+
+def _from_stdin(stdin: BinaryIO) -> Iterator[Source]:
+    content = stdin.read()
+    if b"\0" in content[:HEAD] or TEXTUAL.match(content):
+        yield io.BytesIO(content)
+        return
+    for line in content.splitlines():
+        if line.strip():
+            yield Path(os.fsdecode(line))
