@@ -11,7 +11,7 @@ import numpy as np
 
 from flatnext.deploy.onnx_model import Answer
 
-MOST = 32
+MOST = 16
 """Images in a batch. More are not faster on a CPU, and all of them wait for the last."""
 
 Job = tuple[np.ndarray, "Future[Answer]"]

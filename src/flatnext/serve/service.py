@@ -88,7 +88,7 @@ class Service:
         return question.answers(probabilities, self.manifest.classes, self.manifest.conformal)
 
     def _coverage(self, asked: float | None) -> float | None:
-        """Return the coverage to give; None where none was asked for and the model was not calibrated for `COVERAGE`."""
+        """Return the coverage to give; None where none is asked for, and the model is not calibrated for `COVERAGE`."""
         conformal = self.manifest.conformal
         if asked is None:
             enough = conformal is not None and conformal.images >= conformal.fewest_images(COVERAGE)

@@ -61,6 +61,7 @@ async function start() {
     return;
   }
   at("token-form").hidden = true;
+  at("metrics").hidden = store.get() !== null; // a link cannot carry the token
   document.title = `${model.name} · FlatNeXt`;
   at("name").textContent = model.name;
   const colour = model.channels === 1 ? "grey" : "colour";
@@ -190,18 +191,19 @@ function bars(top, members) {
   at("bars-part").hidden = false;
 }
 
-// The map covers the square that the model saw: from clear, where nothing spoke for the class, to yellow.
+// The map covers the square that the model saw, and darkens it where nothing spoke for the class.
 function draw(map) {
   const canvas = at("map");
   [canvas.height, canvas.width] = [map.length, map[0].length];
   const image = new ImageData(canvas.width, canvas.height);
-  map.flat().forEach((value, index) => image.data.set([255, 60 + 190 * value, 20, 200 * value], 4 * index));
+  map.flat().forEach((value, index) => image.data.set([8, 10, 24, 205 * (1 - value)], 4 * index));
   canvas.getContext("2d").putImageData(image, 0, 0);
   at("show-map").disabled = false;
   canvas.hidden = !at("show-map").checked;
 }
 
 function listen() {
+  at("photograph").hidden = navigator.maxTouchPoints === 0; // a desktop would only choose a file
   for (const [button, input] of [["choose", "file"], ["photograph", "camera"]]) {
     at(button).addEventListener("click", () => at(input).click());
     at(input).addEventListener("change", () => {
