@@ -480,7 +480,7 @@ def test_bad_settings(make, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": torch.zeros(2, 1, 8, 8)}, "images are torch.float32"),
+        ({"images": torch.zeros(2, 2, 8, 8)}, "images are torch.float32"),
         ({"images": torch.full((2, 3, 8, 8), 1.5)}, r"pixels outside \[0, 1\]"),
         ({"images": torch.full((2, 3, 8, 8), torch.nan)}, r"pixels outside \[0, 1\]"),
         ({"labels": torch.zeros(3, dtype=torch.int64)}, "labels are torch.int64"),

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 from methods_table import METHODS, Case, bits, bn_network, image_batches, make_step, same_bits
+from replay import Again
 from same_run import assert_same_run
 from tiny import AtStep, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,27 +27,6 @@ CASES += [Case(method, "bf16", grad_accum_steps=3, clip_norm=0.1) for method in 
 CASES += [replace(case, method=replace(case.method, radius_schedule="warmup")) for case in CASES[1::2]]
 STEPS = 25
 cases = pytest.mark.parametrize("case", CASES, ids=str)
-
-
-class Again:
-    """Stands for CUDA's recorder: replaying calls the work again, with the step's number of the time of recording."""
-
-    def __init__(self):
-        self.ran, self.recorded, self.replayed = 0, 0, 0
-
-    def run(self, work):
-        self.ran += 1
-        return work()
-
-    def record(self, work, generators):
-        self.recorded += 1
-        self.generators = list(generators)
-
-        def replay():
-            self.replayed += 1
-            return work()
-
-        return replay
 
 
 def both(case, total_steps=STEPS):

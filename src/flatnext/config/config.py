@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -34,6 +35,11 @@ class Config(Settings):
         1, "split each batch into N micro-batches, to save memory; the step is the same", at_least=1
     )
     label_smoothing: float = setting(0.0, "label smoothing", at_least=0, below=1)
+    class_weights: str = setting(
+        "none",
+        "weights of the classes in the training loss: none, balanced (the rarer the heavier), or a number for each "
+        "class, in the order of their names: 1,2.5,1",
+    )
     ema: float = setting(
         0.0,
         "evaluate and save an exponential moving average of the weights with this decay a step, such as 0.999; 0: none",
@@ -68,14 +74,39 @@ class Config(Settings):
             "another method",
         )
         self._check_epochs()
+        given = self.given_class_weights
+        require(
+            given is None or (bool(given) and all(math.isfinite(weight) and weight > 0 for weight in given)),
+            f"class_weights is {self.class_weights}: give none, balanced, or a number above 0 for each class: 1,2.5,1",
+        )
+        require(
+            self.class_weights != "balanced" or self.data.sampler != "balanced",
+            "class_weights and sampler are balanced, and would even the classes out twice: give one of them",
+        )
+
+    @property
+    def given_class_weights(self) -> tuple[float, ...] | None:
+        """The numbers in `class_weights`; None for none and balanced, and no numbers where it is something else."""
+        if self.class_weights in ("none", "balanced"):
+            return None
+        try:
+            return tuple(map(float, self.class_weights.split(",")))
+        except ValueError:
+            return ()
 
     def _check_epochs(self) -> None:
         early, warmup, t_max = len(self.data.early_sizes or ()), self.schedule.warmup_epochs, self.schedule.t_max
+        begins = self.schedule.schedule_begins
         require(
             early <= self.epochs,
             f"early_sizes has {early} epochs: there are {self.epochs} in all: give fewer sizes, or none",
         )
-        require(warmup <= self.epochs, f"warmup_epochs is {warmup}: there are {self.epochs} epochs in all")
+        require(
+            0 <= begins < self.epochs,
+            f"schedule_begins is {begins}: give a number below that of the epochs, {self.epochs}",
+        )
+        left = self.epochs - begins
+        require(warmup <= left, f"warmup_epochs is {warmup}: there are {left} epochs {'left' if begins else 'in all'}")
         require(t_max is None or warmup < t_max, f"warmup_epochs is {warmup}: it must be less than t_max, {t_max}")
 
     def to_json(self) -> dict[str, Any]:

@@ -55,6 +55,9 @@ class Data(Settings):
     split_seed: int = setting(
         0, "seed of the images that are held out; the same for all seeds of a study", at_least=0, at_most=LARGEST
     )
+    sampler: Literal["shuffle", "balanced"] = setting(
+        "shuffle", "shuffle: each image once an epoch; balanced: each class as often, its images again or some left out"
+    )
     crop_padding: int = setting(
         4, "pad the image by N pixels and crop it at random; 0: no crop", at_least=0, at_most=LARGEST
     )

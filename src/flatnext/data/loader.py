@@ -36,7 +36,8 @@ class Loader:
 
     Args:
         split: the training images.
-        settings: how they are augmented: `crop_padding`, `flip`, `augment`, `cutout`, `mixup`, `cutmix`, `early_sizes`.
+        settings: how they are augmented: `crop_padding`, `flip`, `augment`, `cutout`, `mixup`, `cutmix`, `early_sizes`;
+            and how they are drawn: `sampler`.
             The settings that choose and divide a data set are not used. Without any nothing is augmented.
         normalization: usually that of the data set.
         batch_size: images in a batch, over all processes.
@@ -141,7 +142,7 @@ class Loader:
             self.settings,
             seed=self.seed,
             epoch=epoch,
-            count=len(self.split),
+            labels=self.split.labels,
             steps=len(self),
             size=(self._images(epoch).shape[2], self.image_size(epoch)),
             padding=self._scaled(self.settings.crop_padding, epoch),

@@ -9,6 +9,7 @@ import torch
 from flatnext import data, models
 from flatnext.config import Config, recipes_for
 from flatnext.errors import InputError
+from flatnext.training.class_weights import class_weights
 
 
 def load_data(
@@ -39,6 +40,7 @@ def check_fit(config: Config, partition: data.Partition, processes: int) -> None
             recipes = f", or take a recipe for {config.data.dataset}: {fitting}" if fitting else ""
             value = getattr(config.data, name)
             raise InputError(f"{name} is {value}: give at most {most} for {size}-pixel images{recipes}")
+    class_weights(config, partition)
     with torch.device("meta"):
         model = models.build(config.model, len(partition.classes), channels)
         model(torch.empty(2, channels, size, size))

@@ -33,6 +33,10 @@ TakeStep = Callable[[Tensor, Tensor, int, int], StepStats]  # as `Step` is calle
 class Step:
     """Computes a batch's gradient by the method and lets the optimizer take the step.
 
+    `class_weights` (one a class, of the images' type) are those of `torch.nn.functional.cross_entropy`, also with
+    smoothed labels and with probabilities. A mean is that over the images, as of a loss without weights, and not over
+    the weights of the images in a batch: so it is the same in parts of a batch, and each image counts alike in each.
+
     The gradient is that of the mean loss over the whole batch, whatever `grad_accum_steps` and the number of
     processes. With several processes the gradient of every pass is summed over them, so that all perturb by the same.
     With the method's `m_sharpness` each process perturbs by the gradient of its own images, clipped to `clip_norm`, and
@@ -44,6 +48,7 @@ class Step:
     method: BoundMethod
     autocast: Callable[[], AbstractContextManager[object]]
     label_smoothing: float = 0.0
+    class_weights: Tensor | None = None
     clip_norm: float | None = None
     grad_accum_steps: int = 1
     processes: Processes = ALONE
@@ -83,6 +88,13 @@ class Step:
         self.method.optimizer.step()
         return stats
 
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of some images."""
+        if self.class_weights is None:
+            return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        weighted = {"weight": self.class_weights, "label_smoothing": self.label_smoothing}
+        return F.cross_entropy(logits, labels, reduction="sum", **weighted) / len(labels)
+
     def _passes(self, images: Tensor, labels: Tensor, weight: float, trained: int) -> StepStats:
         """Run forward and backward over the micro-batches; the gradient is `weight` times that of the mean loss."""
         loss_sum, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
@@ -92,7 +104,7 @@ class Step:
             with self.autocast():
                 logits = self.model(x)
             logits = logits.to(images.dtype)  # the loss in full precision
-            loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+            loss = self._loss(logits, y)
             (loss * (weight * len(y) / len(labels))).backward()
             loss_sum = loss_sum + loss.detach() * len(y)
             labelled = y if y.ndim == 1 else y.argmax(dim=1)

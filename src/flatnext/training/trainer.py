@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 
 from flatnext.config import depends_on_length, differences, recipe_name
 from flatnext.config.setting import show
-from flatnext.device import autocast
+from flatnext.device import autocast, dtype
 from flatnext.errors import InputError
 from flatnext.progress import Display, Task
 from flatnext.runs.records import CheckpointScores, Epoch, Failure, Result
 from flatnext.runs.scores import Scores
 from flatnext.training.checkpoint import remove_states
+from flatnext.training.class_weights import class_weights
 from flatnext.training.evaluator import Evaluator, better
 from flatnext.training.graph import CudaRecorder, GraphStep, recordable
 from flatnext.training.metric_sums import NonFiniteLossError
@@ -38,6 +39,7 @@ def make_step(run: RunState) -> TakeStep:
         method=run.method,
         autocast=functools.partial(autocast, run.precision, run.device),
         label_smoothing=run.config.label_smoothing,
+        class_weights=class_weights(run.config, run.partition, run.device, dtype(run.precision)),
         clip_norm=run.config.optimizer.clip_norm,
         grad_accum_steps=run.config.grad_accum_steps,
         processes=run.processes,
