@@ -36,7 +36,34 @@ def model_card(
 
     `load_as` is the name or the path by which the card's examples load them.
     """
-    environment = Environment(
+    run_scores = record.result.best if checkpoint == "best" else record.result.last
+    assert run_scores is not None  # its weights were found
+    return (
+        environment()
+        .get_template("card.md.j2")
+        .render(
+            record=record,
+            checkpoint=checkpoint,
+            run_scores=run_scores,
+            origin=origin,
+            entry=entry,
+            measured=measured,
+            load_as=load_as,
+            remark=near_chance(measured.scores),
+            architecture=settings_of(origin.config.model),
+            data=NOTES[record.config.data.dataset],
+            interval=interval(round(entry.accuracy * entry.count), entry.count),
+            most_change=MOST_CHANGE,
+            precision=PRECISION,
+            config=json.dumps(record.config.to_json(), indent=1),
+            date=datetime.now(UTC).date().isoformat(),
+        )
+    )
+
+
+def environment() -> Environment:
+    """Return Jinja's environment of the cards' templates, with their filters."""
+    result = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=False,
         undefined=StrictUndefined,
@@ -44,31 +71,13 @@ def model_card(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["yaml"] = json.dumps  # JSON's strings and numbers are YAML's
-    environment.filters["python"] = partial(json.dumps, ensure_ascii=False)  # and its strings Python's
-    environment.filters["text"] = markdown
-    environment.filters["code"] = code
-    environment.filters["duration"] = duration
-    environment.filters["shell"] = shlex.quote
-    run_scores = record.result.best if checkpoint == "best" else record.result.last
-    assert run_scores is not None  # its weights were found
-    return environment.get_template("card.md.j2").render(
-        record=record,
-        checkpoint=checkpoint,
-        run_scores=run_scores,
-        origin=origin,
-        entry=entry,
-        measured=measured,
-        load_as=load_as,
-        remark=near_chance(measured.scores),
-        architecture=_settings(origin.config.model),
-        data=NOTES[record.config.data.dataset],
-        interval=interval(round(entry.accuracy * entry.count), entry.count),
-        most_change=MOST_CHANGE,
-        precision=PRECISION,
-        config=json.dumps(record.config.to_json(), indent=1),
-        date=datetime.now(UTC).date().isoformat(),
-    )
+    result.filters["yaml"] = json.dumps  # JSON's strings and numbers are YAML's
+    result.filters["python"] = partial(json.dumps, ensure_ascii=False)  # and its strings Python's
+    result.filters["text"] = markdown
+    result.filters["code"] = code
+    result.filters["duration"] = duration
+    result.filters["shell"] = shlex.quote
+    return result
 
 
 def markdown(text: str) -> str:
@@ -84,7 +93,7 @@ def code(text: str) -> str:
     return f"{fence}{space}{text}{space}{fence}"
 
 
-def _settings(model: Model) -> str:
+def settings_of(model: Model) -> str:
     """Return the settings of a model, `blocks 3, 3, 3; cardinality 32; ...`, without its limit on parameters."""
     values = {name: value for name, value in asdict(model).items() if name != "parameter_budget"}
     return "; ".join(

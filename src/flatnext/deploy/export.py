@@ -5,33 +5,41 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flatnext.deploy.export_graph import onnx_model, with_manifest
+from flatnext.deploy.export_card import export_card
+from flatnext.deploy.export_forms import ENDINGS, FORMS
 from flatnext.deploy.export_proof import (
     MAX_LOSS,
     Proof,
     golden_images,
     in_batches,
     prove,
+    require_accurate,
     require_faithful,
 )
 from flatnext.deploy.export_source import read_images, read_source
 from flatnext.deploy.manifest import Manifest
-from flatnext.deploy.onnx_model import INPUT, OnnxModel, session
-from flatnext.errors import InputError
-from flatnext.files import write_atomically
+from flatnext.errors import InputError, choose
+from flatnext.progress import printable
 
 IMAGES = 1000
-CALIBRATION = 512
+"""Test images that prove an export in float32: logits are compared, so that few are enough."""
+
+IMAGES_INT8 = 5000
+"""Those of an export in eight bits: accuracies are compared."""
+
+CALIBRATION = 256
+"""Training images that set the scales of eight bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What `export` has written and measured."""
+    """What `export` has written and measured: the file or folder, its size, what it says of itself, and the proof."""
 
     path: Path
+    to: str
+    bytes: int
     manifest: Manifest
     proof: Proof
-    bytes: int
 
 
 def export(
@@ -42,8 +50,8 @@ def export(
     checkpoint: str | None = None,
     data_dir: Path | str = ".data",
     test_set: Path | str | None = None,
-    images: int = IMAGES,
-    max_loss: float = MAX_LOSS,
+    images: int | None = None,
+    max_loss: float | None = None,
     download: bool = True,
     progress: bool = False,
     overwrite: bool = False,
@@ -52,42 +60,77 @@ def export(
 
     Args:
         path: a run folder, a weights file, or the name of weights that ship with the package.
-        to: `onnx`.
-        output: the file to write; by default NAME.onnx in the current folder.
+        to: `onnx`; `onnx-int8`, calibrated on real training images; `torch-export`, a `.pt2` file; or `hub`, a folder
+            for the Hugging Face Hub.
+        output: the file or folder to write (default: NAME.onnx, NAME-int8.onnx, NAME.pt2 or NAME-hub here).
         checkpoint: in a run folder, `last` or `best` (None: `last`).
         data_dir: where the data set of the weights lies, or is downloaded to.
-        test_set: other images of the same classes to prove it on, as `flatnext.data.read_test_set` reads them.
-        images: how many test images to prove it on.
-        max_loss: percentage points of accuracy that an export in eight bits may lose.
+        test_set: other images of the same classes to prove it on, as `flatnext.data.read_test_set` reads them. Half of
+            them calibrate `onnx-int8`, and the other half proves it.
+        images: how many test images to prove it on (default: 1,000, for `onnx-int8` 5,000).
+        max_loss: percentage points of accuracy that `onnx-int8` may lose (default: 0.3).
         download: whether a missing data set may be fetched.
         progress: whether to show a download's progress.
-        overwrite: replace the file that is there.
+        overwrite: replace what is there.
 
     Raises:
-        InputError: weights or images are not there, the file exists, or the export does not answer as the network does.
-            Nothing has been written then.
+        InputError: weights or images are not there, the file exists, or the export does not answer as the trained
+            network does: a logit differs by more than 0.001, a class is another but for a tie, or in eight bits the
+            accuracy is lower by more than `max_loss`. Nothing has been written then.
     """
+    if to not in FORMS:
+        raise InputError(f"to is {to!r}: {choose(to, FORMS)}")
+    int8 = to == "onnx-int8"
+    if max_loss is not None and not int8:
+        raise InputError(f"max_loss is {max_loss}: it is for onnx-int8 alone, as {to} may lose nothing: leave it out")
     source = read_source(path, checkpoint)
-    target = Path(output) if output is not None else Path(f"{source.name}.onnx")
-    if target.exists() and not overwrite:
-        raise InputError(f"{target} exists: give another --output, or --overwrite")
-    real = read_images(source, images, 0, data_dir=data_dir, test_set=test_set, download=download, progress=progress)
-    model = onnx_model(source.network(), source.manifest())
-    content = with_manifest(model, source.manifest())
-    running = session(content, target)
-
-    def logits(pixels):  # type: ignore[no-untyped-def]
-        return running.run(["logits"], {INPUT: pixels})[0]
-
-    proof = prove(in_batches(source.logits, real.proof.images), logits, real.proof, real.source)
-    require_faithful(proof, str(target))
-    manifest = replace(source.manifest(), golden=golden_images(logits, real.proof))
-    content = with_manifest(model, manifest)
-    write_atomically(target, content)
-    OnnxModel(target).check_golden()
-    return Exported(path=target, manifest=manifest, proof=proof, bytes=len(content))
+    target = Path(f"{source.name}{ENDINGS[to]}") if output is None else Path(output)
+    _check_target(target, to, overwrite)
+    real = read_images(
+        source,
+        images if images is not None else IMAGES_INT8 if int8 else IMAGES,
+        CALIBRATION if int8 else 0,
+        data_dir=data_dir,
+        test_set=test_set,
+        download=download,
+        progress=progress,
+    )
+    form = FORMS[to](source, real.calibration)
+    proof = prove(in_batches(source.logits, real.proof.images), form.logits, real.proof, real.source)
+    if int8:
+        require_accurate(proof, MAX_LOSS if max_loss is None else max_loss, str(target))
+    else:
+        require_faithful(proof, str(target))
+    manifest = replace(source.manifest(), golden=golden_images(form.logits, real.proof), quantized=int8)
+    manifest = replace(manifest, card=export_card(source, to, target.name, proof))
+    return Exported(path=target, to=to, bytes=form.write(target, manifest), manifest=manifest, proof=proof)
 
 
 def format_exported(exported: Exported) -> str:
     """Return what was measured and written, in lines."""
-    return "\n".join([f"{exported.path}: {exported.bytes / 1e6:.2f} MB", *exported.proof.lines()])
+    manifest, path = exported.manifest, printable(str(exported.path))
+    conformal = manifest.conformal
+    calibration = (
+        f"temperature {manifest.temperature:.3g}, and calibration of {conformal.images:,} images for sets"
+        if conformal
+        else "no temperature, and no calibration for sets: flatnext calibrate adds both to the weights"
+    )
+    lines = [f"{path}: {exported.bytes / 1e6:.2f} MB, {len(manifest.classes)} classes", *exported.proof.lines()]
+    return "\n".join([*lines, calibration, *_next(exported.to, path)])
+
+
+def _next(to: str, path: str) -> list[str]:
+    if to == "torch-export":
+        return [f"load it by torch.export.load({path!r}).module()"]
+    if to == "hub":
+        return [f"load it by flatnext.deploy.hub.HubModel.from_pretrained({path!r}); push it with --push USER/NAME"]
+    return [f"ask it: flatnext predict {path} PICTURES; serve it: flatnext serve {path}"]
+
+
+def _check_target(target: Path, to: str, overwrite: bool) -> None:
+    if to.startswith("onnx") and target.suffix.lower() != ".onnx":
+        raise InputError(f"output is {target}: give a name that ends in .onnx, by which it is known")
+    if target.is_dir() != (to == "hub") and target.exists():
+        raise InputError(f"{target} is {'a folder' if target.is_dir() else 'no folder'}: give another --output")
+    if target.exists() and not overwrite:
+        raise InputError(f"{target} exists: give another --output, or --overwrite")

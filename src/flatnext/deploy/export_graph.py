@@ -19,11 +19,15 @@ from flatnext.models.resnet import BasicBlock, PreActBlock
 from flatnext.models.resnext import Block
 from flatnext.models.selective_kernel import SelectiveKernel, SelectiveKernelBlock
 from flatnext.models.shortcut import PaddedShortcut
+from flatnext.ops.cuda.merge import MergeGroups
 from flatnext.pictures import PAD
 from flatnext.versions import import_extra, version_of
 
 OPSET = 18
 """The first that resizes with antialiasing."""
+
+GROUP_WIDTH = 16
+"""Narrower groups are put together up to so many channels: ONNX Runtime's kernels are slow on narrow ones."""
 
 IR_VERSION = 8
 """The format of opset 18, which ONNX Runtime reads from 1.14 on."""
@@ -157,7 +161,11 @@ def _network(graph: _Graph, net: Network, x: str) -> str:
 
 
 def _convolution(graph: _Graph, conv: nn.Conv2d, name: str, x: str, *, relu: bool) -> str:
-    inputs = [x, graph.constant(conv.weight, f"{name}.weight")]
+    together = _together(conv)
+    weight = conv.weight.detach()
+    if together > 1:
+        weight = MergeGroups.apply(weight, conv.groups, together, weight.dtype)
+    inputs = [x, graph.constant(weight, f"{name}.weight")]
     if conv.bias is not None:
         inputs.append(graph.constant(conv.bias, f"{name}.bias"))
     (top, left), dilations, strides = cast(tuple[int, int], conv.padding), conv.dilation, conv.stride
@@ -168,9 +176,15 @@ def _convolution(graph: _Graph, conv: nn.Conv2d, name: str, x: str, *, relu: boo
         strides=list(strides),
         pads=[top, left, top, left],
         dilations=list(dilations),
-        group=conv.groups,
+        group=conv.groups // together,
     )
     return graph.node("Relu", y, name=f"{name}.relu") if relu else y
+
+
+def _together(conv: nn.Conv2d) -> int:
+    """Return how many neighbouring groups become one, with zeros between them."""
+    width = conv.in_channels // conv.groups
+    return max(n for n in range(1, conv.groups + 1) if conv.groups % n == 0 and (n == 1 or n * width <= GROUP_WIDTH))
 
 
 def _affine(graph: _Graph, affine: Affine, name: str, x: str) -> str:

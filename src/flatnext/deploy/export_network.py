@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -30,14 +30,6 @@ FOLDED: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
     Shortcut: (("0", "1"),),
 }
 """Of each class, its convolutions with the batch norm that follows each."""
-
-
-class Answer(NamedTuple):
-    """What `ExportedNetwork` returns; `flatnext.deploy.onnx_model.Answer` has the meaning of each."""
-
-    logits: Tensor
-    probabilities: Tensor
-    activation: Tensor
 
 
 class Affine(nn.Module):
@@ -104,8 +96,8 @@ class ExportedNetwork(nn.Module):
         self.image_size, self.resize, self.temperature = manifest.image_size, manifest.resize, manifest.temperature
         self.eval()
 
-    def forward(self, images: Tensor) -> Answer:
-        """Map uint8 images (N, C, H, W) to the answer for each."""
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Map uint8 images (N, C, H, W) to logits, probabilities and activation, as `onnx_model.Answer` has them."""
         pixels = (self.resized(images.float()) - self.shift) / self.scale
         features = self.net.features(pixels)
         logits = self.net.linear(features.mean((2, 3)))
@@ -114,7 +106,7 @@ class ExportedNetwork(nn.Module):
         weight = self.net.linear.weight[logits.argmax(dim=1)]
         heat = (features * weight[:, :, None, None]).sum(dim=1).relu()
         largest = heat.amax(dim=(1, 2), keepdim=True)
-        return Answer(logits, probabilities, heat / largest.clamp(min=torch.finfo(torch.float32).tiny))
+        return logits, probabilities, heat / largest.clamp(min=torch.finfo(torch.float32).tiny)
 
     def resized(self, pixels: Tensor) -> Tensor:
         """Return images of whole numbers (float, N, C, H, W) at the image size: as they are where they have it.

@@ -104,7 +104,8 @@ def read_images(
         raise InputError(f"images is {count}: give at least 1")
     manifest = source.manifest()
     if test_set is not None:
-        images = data.read_test_set(test_set, manifest.classes, manifest.image_size)
+        size, channels = manifest.image_size, manifest.channels
+        images = data.read_test_set(test_set, manifest.classes, size, channels=channels, resize=manifest.resize)
         source_words, other = f"images of {data.test_set_name(test_set)}", images
         if calibration:
             places = torch.arange(len(images))

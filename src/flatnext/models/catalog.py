@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flatnext.errors import InputError
 from flatnext.files import read_json, sha256
+from flatnext.models import hub
 from flatnext.schema import parse
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
@@ -93,7 +94,8 @@ def format_shipped(index: Mapping[str, Sequence[Shipped]]) -> str:
 def find_weights(path: Path | str, checkpoint: str | None = None) -> Path:
     """Return the weights file of a run folder, the file itself, or the one that ships under a name.
 
-    A path that exists wins over a name. In a run folder it is `checkpoint`, `last` or `best` (None: `last`).
+    A path that exists wins over a name. In a run folder it is `checkpoint`, `last` or `best` (None: `last`), in a
+    folder of the Hub's layout its one file. `hf://user/name` is fetched from the Hub.
 
     Raises `InputError` if there is no such file, for a `checkpoint` of something that is not a folder, and for a
     shipped file that is missing or damaged.
@@ -101,9 +103,13 @@ def find_weights(path: Path | str, checkpoint: str | None = None) -> Path:
     path = Path(path)
     if path.is_dir():
         file = path / f"{checkpoint or 'last'}.safetensors"
+        if checkpoint is None and not file.is_file() and (path / hub.FILE).is_file():
+            return path / hub.FILE
         if not file.is_file():
             raise InputError(f"{path} has no {file.name}: is it a run folder with a {file.stem} checkpoint?")
         return file
+    if hub.is_address(path) and not path.exists():
+        return hub.download(path)
     entry = None if path.exists() else entry_of(str(path))
     if not path.exists() and entry is None:
         known = f"one of {', '.join(names())}" if names() else "none ship with this version"

@@ -1,0 +1,125 @@
+"""A trained model on the Hugging Face Hub, by huggingface_hub's own mixin: `HubModel.from_pretrained("user/name")`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+from torch import Tensor, nn
+
+from flatnext import models
+from flatnext.config import Config
+from flatnext.data import Normalization
+from flatnext.errors import InputError
+from flatnext.models.weights import Origin, assign_weights, read_weights
+from flatnext.schema import dump
+from flatnext.versions import import_extra
+
+if TYPE_CHECKING:
+    from huggingface_hub import PyTorchModelHubMixin
+else:
+    PyTorchModelHubMixin = import_extra("huggingface_hub", "hub").PyTorchModelHubMixin
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+"""The files of a model on the Hub."""
+
+
+class HubModel(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="flatnext",
+    pipeline_tag="image-classification",
+    tags=["image-classification", "pytorch"],
+):
+    """A trained network with the normalisation of its images: uint8 images in, logits out.
+
+    `from_pretrained(FOLDER or "user/name")`, `save_pretrained(FOLDER)` and `push_to_hub("user/name")` are those of
+    `huggingface_hub.PyTorchModelHubMixin`. The weights file is one of this package too: `flatnext predict` and the
+    others take it.
+
+    Args:
+        config: of the run, as `Config.to_json` gives it. Its model is built, with new weights.
+        classes: `classes[i]` is the name of logit i.
+        mean: by which images are normalised, of pixels in [0, 1], a value a channel.
+        std: the same.
+        image_size: pixels a side of the images.
+        conformal: the calibration of the answers, as JSON has it; None where there is none.
+
+    Example::
+
+        model = HubModel.from_pretrained("user/name")
+        logits = model(images)  # uint8, N x C x image_size x image_size
+        print(model.classes[logits[0].argmax()])
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Mapping[str, Any],
+        classes: Sequence[str],
+        mean: Sequence[float],
+        std: Sequence[float],
+        image_size: int,
+        conformal: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.classes, self.image_size = tuple(classes), image_size
+        self.normalization = Normalization(tuple(mean), tuple(std))
+        self.network = models.build(Config.from_json(dict(config)).model, len(classes), len(mean))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 images (N x C x H x W) to logits (N x classes)."""
+        return self.network(self.normalization(images))
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        settings = self._hub_mixin_config
+        assert isinstance(settings, dict)
+        metadata = {key: json.dumps(value) for key, value in settings.items() if value is not None}
+        tensors = {name: value.contiguous() for name, value in self.network.state_dict().items()}
+        safetensors.torch.save_file(tensors, save_directory / WEIGHTS, metadata)
+
+    @classmethod
+    def _load_as_safetensor(cls, model: HubModel, model_file: str, map_location: str, strict: bool) -> HubModel:
+        """Load weights under the network's own names; they always have to fit."""
+        assign_weights(model.network, read_weights(model_file)[0], model_file)
+        return model.to(map_location).eval()
+
+
+def settings_of(origin: Origin, image_size: int) -> dict[str, Any]:
+    """Return the arguments of `HubModel` for a trained model: the content of its `config.json`."""
+    return {
+        "config": origin.config.to_json(),
+        "classes": list(origin.classes),
+        "mean": list(origin.normalization.mean),
+        "std": list(origin.normalization.std),
+        "image_size": image_size,
+        "conformal": dump(origin.conformal),
+    }
+
+
+def push(folder: Path, repository: str, *, private: bool = False) -> str:
+    """Upload a folder that `flatnext export --to hub` has written to the Hub, and return its address.
+
+    The token is that of `hf auth login` or of the variable HF_TOKEN. `InputError`: the Hub refuses it, or is not
+    reached.
+    """
+    hub = import_extra("huggingface_hub", "hub")
+    interface = hub.HfApi()
+    try:
+        address = interface.create_repo(repository, private=private, exist_ok=True)
+        interface.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            allow_patterns=[CONFIG, WEIGHTS, CARD],
+            commit_message=f"Upload of {folder.name} by flatnext",
+        )
+    except (OSError, ValueError, hub.errors.HfHubHTTPError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"{repository} cannot be pushed ({reason}): the files are in {folder}; log in with hf auth login, or set "
+            "HF_TOKEN"
+        ) from error
+    return str(address)
