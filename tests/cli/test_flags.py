@@ -73,7 +73,7 @@ def test_the_help_shows_the_values_of_the_recipe_that_would_run(run, arguments, 
 @pytest.mark.parametrize("flag", ["--config", "--resume"])
 def test_the_help_shows_no_values_where_a_run_has_them(run, flag):
     text = help_of(run, "train", flag, "runs/x")
-    assert text.count("(default: as in training)") == 6
+    assert text.count("(default: as in training)") == 7
     assert "sgd: " not in text
 
 

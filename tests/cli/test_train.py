@@ -136,7 +136,7 @@ def test_a_folder_that_holds_a_run_hides_no_other_error(run, tmp_path):
     flags = ["--recipe", "quick", *TINY_FLAGS, "--output", "a run"]
     assert run("train", *flags)[0] == 0
     assert "a run holds a finished run" in run("train", *flags)[2]
-    assert "a run cannot be made longer" in run("train", *flags, "--epochs", "3")[2]
+    assert "to make it longer: flatnext train --resume 'a run' --epochs N" in run("train", *flags, "--epochs", "3")[2]
     assert "nowhere is not a folder" in run("train", *flags, "--dataset", "folder", "--data-dir", "nowhere")[2]
     assert "abacus" in run("train", *flags, "--device", "abacus")[2]
     (tmp_path / "a run" / "result.json").unlink()
@@ -147,7 +147,7 @@ def test_a_folder_that_holds_a_run_hides_no_other_error(run, tmp_path):
     ("arguments", "message"),
     [
         (["--resume", "a run/config.json"], "give the folder of the run, --resume 'a run'"),
-        (["--resume", "a run", "--epochs", "3"], "train a new one, with --config 'a run/config.json' --epochs N"),
+        (["--resume", "a run", "--lr", "3"], "leave settings, --output and --overwrite out; --epochs N makes the run"),
     ],
 )
 def test_what_resume_does_not_take_is_answered_with_what_does(run, tmp_path, arguments, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -104,12 +105,33 @@ def test_evidence_of_other_weights_is_stale(study: Path) -> None:
     assert evidence is not None
     assert not is_stale(folder, evidence)
     assert is_stale(folder, replace(evidence, sha256="0" * 64))
-    shutil.copy(study / "quick" / "seed-1" / "last.safetensors", folder)
+    weights = folder / "last.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     assert is_stale(folder, evidence)
     run = record(folder)
     assert (run.evidence, run.stale_evidence) == (None, True)
-    (folder / "last.safetensors").unlink()
+    weights.unlink()
     assert not is_stale(folder, evidence)
+
+
+def test_a_config_that_was_edited_after_training_is_said(study: Path) -> None:
+    file = study / "quick" / "seed-0" / "config.json"
+    content = json.loads(file.read_text())
+    content["batch_size"] += 1
+    file.write_text(json.dumps(content))
+    with pytest.raises(
+        InputError, match=r"with batch_size = \d+, not \d+ as config.json has it: put config.json back$"
+    ):
+        record(file.parent)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "environment.json", "result.json"])
+def test_a_pipe_in_a_run_folder_is_not_waited_for(study: Path, name: str) -> None:
+    file = study / "quick" / "seed-0" / name
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(InputError, match=f"{name} is not a regular file"):
+        read_run(file.parent, "run")
 
 
 def test_the_metrics_of_an_epoch_that_was_repeated_are_the_last_ones(study: Path) -> None:

@@ -12,41 +12,17 @@ import signal
 import pytest
 import safetensors.torch
 import torch
+from killing import Killed, kill_at_write
 from places import RUNS_OF_0_1_0
 from same_run import assert_same_run, weights
 from tiny import CONFIGS, AtStep, tiny
 from torch import nn
 
-from flatnext import files
 from flatnext.errors import InputError
-from flatnext.runs import folder as folder_module
 from flatnext.runs.folder import RunFolder
 from flatnext.schema import dump
 from flatnext.training import Stopped, train
-from flatnext.training import checkpoint as checkpoint_module
 from flatnext.training.evaluator import Evaluator
-
-
-class Killed(BaseException):
-    """Stands for the end of the process."""
-
-
-def kill_at_write(monkeypatch, number: int) -> None:
-    """Let the process end in the middle of the write of this number, counted from 0."""
-    count = -1
-
-    def write(path, content):
-        nonlocal count
-        count += 1
-        if count == number:
-            path.with_name(f".{path.name}.tmp").write_bytes(b"half")
-            raise Killed
-        real(path, content)
-
-    real = files.write_atomically
-    for module in (files, checkpoint_module, folder_module):
-        monkeypatch.setattr(module, "write_atomically", write)
-
 
 WRITES = 2 + 2 * 4 + 1  # config, session; metrics, state, last and best of two epochs; result
 
@@ -232,9 +208,9 @@ def test_a_config_that_was_edited_between_stop_and_resume_is_refused(tmp_path, s
         train(RunFolder(tmp_path / "run").config(), tmp_path / "run", resume=True)
 
 
-def test_more_epochs_of_a_run_are_a_new_run(tmp_path, whole):
+def test_another_number_of_epochs_is_not_the_same_run(tmp_path, whole):
     config, folder = whole
-    with pytest.raises(InputError, match=r"epochs = 2, not 5: a run cannot be made longer.*train a new one"):
+    with pytest.raises(InputError, match=r"epochs = 2, not 5: to make it longer, .* --epochs N"):
         train(config.override({"epochs": 5}), folder, resume=True)
     with pytest.raises(InputError, match="holds a finished run: choose another --output, or give --overwrite"):
         train(config.override({"epochs": 5}), folder)

@@ -25,7 +25,12 @@ from flatnext.cli.parser import Parser
 from flatnext.config import METHODS, RECIPES, Config, Model, default_recipes, folder_name, from_partial, recipe
 from flatnext.errors import InputError
 from flatnext.launch import is_first
+from flatnext.progress import printable
 from flatnext.runs.records import CheckpointScores
+from flatnext.study.class_balance import balanced_accuracy, f1_scores, is_uneven
+
+MOST_SHOWN = 20
+"""Classes whose F1 is printed: those with the lowest."""
 
 HELP = "train one model and write a run folder"
 
@@ -87,6 +92,7 @@ def run(options: argparse.Namespace) -> int:
     config, output = config_and_folder(options)
 
     from flatnext.progress import ConsoleDisplay
+    from flatnext.runs.reading import ENVIRONMENT, read_environment
     from flatnext.training import train
 
     result = train(
@@ -106,6 +112,9 @@ def run(options: argparse.Namespace) -> int:
         for name, checkpoint in (("last", result.last), ("best", result.best)):
             if checkpoint is not None:
                 print(_format_scores(name, checkpoint))
+        classes = read_environment(output / ENVIRONMENT).classes
+        if text := _format_f1(result.last, classes):
+            print(text)
         print(output)
     return 0
 
@@ -169,4 +178,20 @@ def _data_name(config: Config, options: argparse.Namespace) -> str:
 
 def _format_scores(name: str, checkpoint: CheckpointScores) -> str:
     loss = math.nan if checkpoint.test.loss is None else checkpoint.test.loss
-    return f"{name} (epoch {checkpoint.epoch}): test accuracy {checkpoint.test.accuracy:.2%}, loss {loss:.4f}"
+    confusion = checkpoint.test.confusion
+    balanced = ""
+    if confusion is not None and is_uneven(confusion):  # then a high accuracy may hide a class that is never found
+        balanced = f"balanced test accuracy {balanced_accuracy(confusion):.2%}, "
+    accuracy = f"{balanced}test accuracy {checkpoint.test.accuracy:.2%}"
+    return f"{name} (epoch {checkpoint.epoch}): {accuracy}, loss {loss:.4f}"
+
+
+def _format_f1(checkpoint: CheckpointScores, classes: Sequence[str]) -> str:
+    """Return the F1 of each class, the lowest first; nothing where the classes are even."""
+    confusion = checkpoint.test.confusion
+    if confusion is None or not is_uneven(confusion):
+        return ""
+    scores = [(score, name) for score, name in zip(f1_scores(confusion), classes, strict=True) if score is not None]
+    shown = [f"{printable(name)} {score:.2%}" for score, name in sorted(scores)]
+    more = [f"{len(shown) - MOST_SHOWN} more classes"] if len(shown) > MOST_SHOWN else []
+    return f"F1 by class, last epoch: {', '.join([*shown[:MOST_SHOWN], *more])}"

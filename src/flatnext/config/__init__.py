@@ -2,6 +2,7 @@
 
 from flatnext.config.config import RENAMED, Config
 from flatnext.config.data import Data
+from flatnext.config.longer import depends_on_length, described_change, longer
 from flatnext.config.method import METHODS, Amp, Method, Perturbation, Sgd
 from flatnext.config.model import ABOUT_MODELS, MODELS, Model, model_name, named_model
 from flatnext.config.naming import differences, folder_name, from_partial, labelled, recipe_name
@@ -27,10 +28,13 @@ __all__ = [
     "Start",
     "about",
     "default_recipes",
+    "depends_on_length",
+    "described_change",
     "differences",
     "folder_name",
     "from_partial",
     "labelled",
+    "longer",
     "model_name",
     "named_model",
     "recipe",

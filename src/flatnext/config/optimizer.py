@@ -50,7 +50,11 @@ OF_OPTIMIZER = tuple(DEFAULTS["sgd"])
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule(Settings):
-    """The learning rate over the run, after a linear warm-up."""
+    """The learning rate over the run, after a linear warm-up.
+
+    Of a run that was made longer `schedule_begins` is the number of epochs before this schedule, which had another;
+    epochs of the schedule are counted from there.
+    """
 
     schedule: Literal["cosine", "linear", "steps", "constant"] = setting(
         "cosine", "learning-rate schedule; cosine and linear end at zero"
@@ -73,6 +77,7 @@ class Schedule(Settings):
         None, "steps: factor applied at each milestone", above=0, belongs_to=("schedule", "steps"), needed=True
     )
     per_epoch: bool = setting(False, "change the rate once an epoch instead of every step (after the warm-up)")
+    schedule_begins: int = 0
 
     def __post_init__(self) -> None:
         """Check the settings."""

@@ -13,6 +13,7 @@ from flatnext.config import Config
 from flatnext.device import resolve_device
 from flatnext.errors import InputError
 from flatnext.evaluation.predictor import Predictor, load_predictor
+from flatnext.runs.comparison import warn_if_edited
 from flatnext.runs.fingerprint import DataFingerprint, change
 
 
@@ -93,6 +94,7 @@ def load_trained_model(
     """
     resolve_device(device)  # before anything is downloaded
     weights = models.find_weights(path, checkpoint)
+    warn_if_edited(weights.parent)
     state, metadata = models.read_weights(weights)
     origin = models.read_origin(metadata, weights)
     config = (origin.config if origin else Config(recipe="unknown")).override(overrides or {})

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from flatnext.config import Config
 from flatnext.errors import InputError
 from flatnext.files import read_json, remove_temporaries, write_atomically, write_json
+from flatnext.runs.comparison import differences
 from flatnext.runs.lock import LOCK, lock, lock_owner
 from flatnext.runs.reading import (
     CONFIG,
@@ -46,9 +46,6 @@ WRITTEN = (
 )
 
 
-NO_LONGER = "a run cannot be made longer, as its learning rate falls over all of its epochs: train a new one"
-
-
 @dataclass(frozen=True)
 class RunFolder:
     """A run's folder. `config.json` is there from the start, `result.json` once the run has finished."""
@@ -59,6 +56,11 @@ class RunFolder:
     def resume_command(self) -> str:
         """What to type to go on with the run."""
         return f"flatnext train --resume {shlex.quote(str(self.path))}"
+
+    @property
+    def longer_command(self) -> str:
+        """What to type to make the run longer."""
+        return f"{self.resume_command} --epochs N"
 
     def is_run(self) -> bool:
         """Return whether a run was created here: other programs too have a `config.json`."""
@@ -96,12 +98,10 @@ class RunFolder:
         longer = any(difference.startswith("epochs =") for difference in different)
         if not resume:
             state, way = ("a finished run", "") if self.finished() else ("a run", f"go on with {self.resume_command}, ")
-            note = f" ({NO_LONGER})" if longer else ""
+            note = f" (to make it longer: {self.longer_command})" if longer else ""
             raise InputError(f"{path} holds {state}: {way}choose another --output, or give --overwrite{note}")
         if longer:
-            raise InputError(
-                f"{path} was made with {different[0]}: {NO_LONGER}, with these --epochs and another --output"
-            )
+            raise InputError(f"{path} was made with {different[0]}: to make it longer, {self.longer_command}")
         if different:
             raise InputError(
                 f"{path} was made with {different[0]}: choose another --output, give --overwrite, "
@@ -126,6 +126,11 @@ class RunFolder:
             write_json(self.path / CONFIG, dump(config))
         (self.path / FAILURE).unlink(missing_ok=True)
         return missing
+
+    def make_longer(self, config: Config) -> None:
+        """Give the run another config, whose checkpoint is there already. The result goes first, as it is not its."""
+        (self.path / RESULT).unlink(missing_ok=True)
+        write_json(self.path / CONFIG, dump(config))
 
     def is_empty(self) -> bool:
         """Return whether no run has written anything here."""
@@ -208,12 +213,14 @@ class RunFolder:
         """Write where the run runs now, with the sessions before those of `environment`, and as what it began."""
         file = self.path / ENVIRONMENT
         if file.is_file():
-            before = read_environment(file)
+            before, changed = read_environment(file), environment.sessions[-1].changed
+            now = {name: value for name, value in environment.not_of_recipe.items() if name in changed}
+            kept = {name: value for name, value in before.not_of_recipe.items() if name not in changed}
             sessions = (*before.sessions, *environment.sessions)
             environment = replace(
                 environment,
                 sessions=sessions,
-                not_of_recipe=before.not_of_recipe,
+                not_of_recipe=kept | now,
                 started_from=before.started_from or environment.started_from,
             )
         write_json(file, dump(environment))
@@ -234,15 +241,3 @@ def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     for root, folders, files in os.walk(folder):
         folders[:] = [] if RunFolder(Path(root)).started() else sorted(folders)
         yield Path(root), files
-
-
-def differences(there: Any, wanted: Any, name: str = "") -> list[str]:
-    """Return a phrase for each setting in which two configs, as JSON, differ."""
-    if isinstance(there, dict) and isinstance(wanted, dict):
-        keys = [*there, *(key for key in wanted if key not in there)]
-        return [
-            phrase
-            for key in keys
-            for phrase in differences(there.get(key), wanted.get(key), f"{name}.{key}" if name else key)
-        ]
-    return [] if there == wanted else [f"{name} = {there}, not {wanted}"]

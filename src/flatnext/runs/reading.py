@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from flatnext.config import Config
 from flatnext.errors import InputError
-from flatnext.files import read_json, sha256
+from flatnext.files import read_json, read_text, sha256
+from flatnext.runs.comparison import require_as_trained
 from flatnext.runs.evidence import PARTS, Evidence
 from flatnext.runs.records import Environment, Epoch, Failure, Result, RunRecord, StudyPlan, UnfinishedRun
 from flatnext.runs.scores import check_classes, is_png, require
@@ -32,6 +33,7 @@ def read_run(folder: Path, name: str) -> RunRecord | UnfinishedRun:
         failure = read_failure(folder / FAILURE)
         reason = f"failed after {done}: {failure.error}" if failure else f"unfinished: {done}"
         return UnfinishedRun(name, reason, config, failed=failure is not None)
+    require_as_trained(folder, config)
     environment = read_environment(folder / ENVIRONMENT)
     evidence = read_evidence(folder / EVIDENCE, environment.classes)
     stale = evidence is not None and is_stale(folder, evidence)
@@ -75,7 +77,7 @@ def read_epochs(file: Path) -> tuple[Epoch, ...]:
     A last line that is cut short is ignored. Of an epoch that was repeated after a resume the last line counts.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        lines = read_text(file).splitlines() if file.exists() else []
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {file} ({error}): {RESTORE}") from error
     epochs = {}

@@ -133,13 +133,16 @@ class Failure:
 class StudyPlan:
     """`study.json`: the recipes and seeds of a study, whose runs are in `RECIPE/seed-SEED`, and its command.
 
-    `contrasts` are the pairs of recipes to compare, the baseline last; none: each method with plain SGD.
+    `contrasts` are the pairs of recipes to compare, the baseline last; none: each method with plain SGD. `jobs` runs
+    were made at a time with `threads` threads each; None where that was not noted.
     """
 
     recipes: tuple[str, ...]
     seeds: tuple[int, ...]
     command: str = ""
     contrasts: tuple[tuple[str, str], ...] = ()
+    jobs: int | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         """Check that the contrasts are of two recipes of the study, each once."""

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from flatnext.config import Config
 from flatnext.errors import InputError
-from flatnext.files import write_atomically
+from flatnext.files import open_regular, write_atomically
 from flatnext.models import read_origin, read_weights
-from flatnext.runs.folder import differences
+from flatnext.runs.comparison import edited
 
 
 def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, str]) -> None:
@@ -50,26 +50,26 @@ def save_checkpoint(
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What `last.safetensors` at `path` and the state beside it hold."""
+    """What `last.safetensors` at `path` and the state beside it hold; a finished run may have no state any more."""
 
     path: Path
     weights: dict[str, Tensor]
     metadata: dict[str, Any]
-    state: dict[str, Any]
+    state: dict[str, Any] | None
 
-    def require_config(self, config: Config) -> None:
-        """Raise `InputError` if the run was made with another config than this: it would go on as no run that was."""
+    def require_config(self, *configs: Config) -> None:
+        """Raise `InputError` if the run had none of these configs: it would go on as no run that was."""
         origin = read_origin(self.metadata, self.path)
-        different = differences(origin.config.to_json(), config.to_json()) if origin else ["an unknown config"]
-        if different:
-            raise InputError(
-                f"{self.path} was trained with {'; '.join(different)} as config.json has it: put config.json back, or "
-                "start a run anew with another --output"
-            )
+        if origin is None or origin.config not in configs:
+            words = edited(self.path.parent, configs[0]) or f"{self.path} does not say how it was trained"
+            raise InputError(f"{words}, or start a run anew with another --output")
 
 
-def read_checkpoint(folder: Path, device: torch.device) -> Checkpoint | None:
-    """Return the last checkpoint of a run, its state on the device, or None if there is none yet."""
+def read_checkpoint(folder: Path, *, finished: bool = False) -> Checkpoint | None:
+    """Return the last checkpoint of a run, on the CPU, or None if there is none yet.
+
+    That of a `finished` run may be without its state. `InputError`: it is damaged, or of no run.
+    """
     path = folder / "last.safetensors"
     if not path.exists():
         return None
@@ -77,8 +77,11 @@ def read_checkpoint(folder: Path, device: torch.device) -> Checkpoint | None:
     if "state" not in metadata:
         raise InputError(f"{path} is not the checkpoint of an unfinished run: start the run anew")
     file = folder / metadata["state"]
+    if finished and not file.exists():
+        return Checkpoint(path=path, weights=weights, metadata=metadata, state=None)
     try:
-        state = torch.load(file, map_location=device, weights_only=True)
+        with open_regular(file) as stream:
+            state = torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds on a damaged file
         raise InputError(f"cannot read {file}: it is damaged or missing; start the run anew") from error
     return Checkpoint(path=path, weights=weights, metadata=metadata, state=state)

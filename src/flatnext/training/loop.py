@@ -16,6 +16,7 @@ from flatnext.errors import InputError
 from flatnext.launch import attempt, ignored, launch
 from flatnext.processes import join_processes
 from flatnext.progress import Display
+from flatnext.runs.comparison import require_as_trained
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.records import Result
 from flatnext.training.checkpoint import read_checkpoint
@@ -92,6 +93,7 @@ def train(
         done = folder.finished() and not overwrite and config == before
         result = processes.on_first(lambda: folder.result() if done else None)
         if result is not None:
+            require_as_trained(folder.path, config)
             return result
         began = folder.path if resume else None
         partition = processes.first_then_others(

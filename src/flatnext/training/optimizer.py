@@ -66,8 +66,11 @@ def learning_rate(peak: float, schedule: config.Schedule, step: int, steps_per_e
 
     A linear warm-up reaches `peak` with its last step. The cosine then falls to zero where `t_max` epochs (by default
     all of them) are over, the warm-up included; past `t_max` it rises again, as torch's does. The linear one falls
-    to zero where all epochs are over: with a warm-up it is a triangle, also called one-cycle.
+    to zero where all epochs are over: with a warm-up it is a triangle, also called one-cycle. A schedule that begins
+    after some epochs, in a run that was made longer, is counted from there.
     """
+    step, epochs = step - schedule.schedule_begins * steps_per_epoch, epochs - schedule.schedule_begins
+    assert step >= 0  # the rates before were those of another schedule
     warmup = round(schedule.warmup_epochs * steps_per_epoch)
     if step < warmup:
         return peak * (step + 1) / warmup
