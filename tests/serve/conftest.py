@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
-from asking import ask
+from asking import start
 from served import write_model
-
-from flatnext.deploy.onnx_model import OnnxModel
-from flatnext.serve.app import create_app
-from flatnext.serve.service import Service
-from flatnext.serve.settings import ServeSettings
 
 
 @pytest.fixture(scope="session")
@@ -21,25 +14,16 @@ def model_file(tmp_path_factory):
 
 @pytest.fixture
 def started(model_file):
-    """Return a function that starts a service with some settings, and returns a function that asks it."""
+    """Return a function that starts a service with some settings, of another model where a path is given."""
     services = []
-
-    def start(path=model_file, **settings):
-        service = Service(OnnxModel(path, threads=1), ServeSettings(**settings))
-        services.append(service)
-        app = create_app(service)
-
-        def request(method, url, **options):
-            return asyncio.run(ask(app, (method, url, options)))[0]
-
-        request.app, request.service = app, service
-        return request
-
-    yield start
+    yield lambda path=model_file, **settings: start(services, path, **settings)
     for service in services:
         service.close()
 
 
-@pytest.fixture
-def request_(started):
-    return started()
+@pytest.fixture(scope="session")
+def request_(model_file):
+    """Return a function that asks a service with the default settings."""
+    services = []
+    yield start(services, model_file)
+    services[0].close()

@@ -5,7 +5,7 @@ import gc
 from pathlib import Path
 
 import pytest
-from asking import ask
+from asking import ask, start
 from fuzzing import bombs, requests
 from served import colour, encoded
 
@@ -24,8 +24,8 @@ def send(request, count, seed):
 
     async def everything():
         waiting = list(requests(count, seed))
-        for start in range(0, count, TOGETHER):
-            for response in await ask(request.app, *waiting[start : start + TOGETHER]):
+        for place in range(0, count, TOGETHER):
+            for response in await ask(request.app, *waiting[place : place + TOGETHER]):
                 statuses[response.status_code] = statuses.get(response.status_code, 0) + 1
                 content = response.json()
                 assert response.status_code == 200 or (list(content) == ["detail"] and "\n" not in content["detail"])
@@ -35,23 +35,30 @@ def send(request, count, seed):
     return statuses
 
 
-def test_some_hundred_bodies(started):
-    statuses = send(started(), 400, seed=1)
+@pytest.fixture(scope="module")
+def small(model_file):
+    """Return a function that asks a service that takes images of at most ten million pixels."""
+    services = []
+    yield start(services, model_file, max_pixels=10_000_000)
+    services[0].close()
+
+
+def test_some_hundred_bodies(small):
+    statuses = send(small, 300, seed=1)
     assert min(statuses[status] for status in (200, 400, 413, 415, 422)) > 0
 
 
 @pytest.mark.parametrize("place", range(len(bombs())))
-def test_bombs(started, place):
-    response = started(max_pixels=10_000_000)("POST", "/predict", content=bombs()[place])
+def test_bombs(small, place):
+    response = small("POST", "/predict", content=bombs()[place])
     assert response.status_code in (413, 422)
 
 
 @pytest.mark.slow
-def test_ten_thousand_bodies_leave_no_memory(started):
-    request = started(max_pixels=10_000_000)
-    send(request, 2000, seed=0)
+def test_ten_thousand_bodies_leave_no_memory(small):
+    send(small, 2000, seed=0)
     before = resident()
     for seed in range(1, 6):
-        print(send(request, 2000, seed), f"{resident():.0f} MB", flush=True)
+        print(send(small, 2000, seed), f"{resident():.0f} MB", flush=True)
     assert resident() - before < 20
-    assert request("POST", "/predict", content=encoded(colour(255, 0, 0))).json()["images"][0]["label"] == "red"
+    assert small("POST", "/predict", content=encoded(colour(255, 0, 0))).json()["images"][0]["label"] == "red"

@@ -179,9 +179,7 @@ def requests(count: int, seed: int = 0) -> Iterator[tuple[str, str, dict[str, An
     random = Random(seed)
     bodies: list[bytes] = []
     queries = (
-        "",
-        "",
-        "",
+        *[""] * 12,
         "?top=2",
         "?map=true",
         "?coverage=0.9",

@@ -70,8 +70,8 @@ class ImageAnswer(BaseModel):
         return cls(
             file=file,
             label=prediction.label,
-            probability=prediction.probability,
-            top=[Likely(label=label, probability=probability) for label, probability in prediction.top],
+            probability=round(prediction.probability, 6),
+            top=[Likely(label=label, probability=round(probability, 6)) for label, probability in prediction.top],
             set=None if prediction.set is None else list(prediction.set),
             none=prediction.none,
             map=None if activation is None else activation.astype(float).round(3).tolist(),

@@ -17,11 +17,14 @@ from flatnext.serve.answers import Answers, Health, ImageAnswer, ImageProblem, L
 from flatnext.serve.guard import Guard
 from flatnext.serve.metrics import Measured
 from flatnext.serve.service import Outcome, Service
-from flatnext.serve.uploads import MULTIPART, RAW, Held, Upload, read_uploads
+from flatnext.serve.uploads import MULTIPART, RAW, Load, Take, Upload, read_uploads
 from flatnext.versions import version_of
 
 WAITING = 256
 """Requests to /predict that may be under way; one more is told to come back later."""
+
+BODIES = 25
+"""Times the largest body, that all bodies under way may take together."""
 
 PAGE = {
     "/": ("index.html", "text/html"),
@@ -156,8 +159,8 @@ def _add_information(app: FastAPI, service: Service) -> None:
 
 
 def _add_predict(app: FastAPI, service: Service) -> None:
-    held = Held(most_bytes=8 * service.settings.max_bytes)
-    service.metrics.waiting.set_function(lambda: held.requests)
+    load = Load(most_requests=WAITING, most_bytes=BODIES * service.settings.max_bytes)
+    service.metrics.waiting.set_function(lambda: load.requests)
     responses: dict[int | str, dict[str, Any]] = {
         status: {"model": Problem, "description": text} for status, text in REFUSALS.items()
     }
@@ -170,23 +173,18 @@ def _add_predict(app: FastAPI, service: Service) -> None:
         openapi_extra={"requestBody": BODY},
     )
     async def predict(request: Request, query: Annotated[Query, InQuery()]) -> Response:
-        if held.requests >= WAITING:
-            raise HTTPException(503, "too many requests at once: try again later", {"Retry-After": "1"})
-        held.requests += 1
-        try:
-            return await _answer(request, query, service, held)
-        finally:
-            held.requests -= 1
+        with load.request() as take:
+            return await _answer(request, query, service, take)
 
 
-async def _answer(request: Request, query: Query, service: Service, held: Held) -> Response:
+async def _answer(request: Request, query: Query, service: Service, take: Take) -> Response:
     try:
         question = service.question(query.top, query.coverage, query.threshold)
     except InputError as error:
         raise HTTPException(422, str(error)) from None
     seconds = service.settings.timeout
     until = asyncio.get_running_loop().time() + seconds
-    uploads = await read_uploads(request, service.settings, held)
+    uploads = await read_uploads(request, service.settings, take)
     try:
         async with asyncio.timeout_at(until):
             outcomes = await service.answer([upload.content for upload in uploads], question)

@@ -29,10 +29,11 @@ HEADERS = {
 class Guard:
     """Middleware that refuses those who may not ask.
 
-    - Without a token, a service on the loopback address answers to local names only: a site whose name is made to lead
-      to 127.0.0.1 (DNS rebinding) sends its own name in `Host`.
-    - A browser that sends a request for another site says so in `Origin`. There is no CORS.
-    - With a token, every path but those in `open_paths` needs `Authorization: Bearer TOKEN`.
+    - With a token, every path but those in `open_paths` needs `Authorization: Bearer TOKEN`, which no other site can
+      make a browser send: there is no CORS.
+    - Without one, a service on the loopback address answers to local names only: a site whose name is made to lead to
+      127.0.0.1 (DNS rebinding) sends its own name in `Host`. And a browser that asks for another site names it in
+      `Origin`.
     """
 
     def __init__(self, app: ASGIApp, settings: ServeSettings, open_paths: frozenset[str]) -> None:
@@ -56,14 +57,16 @@ class Guard:
         await (refused or self.app)(scope, receive, with_headers)
 
     def _refuse(self, path: str, headers: Headers) -> Response | None:
+        if self.token is not None:
+            if path in self.open_paths or self._authorized(headers):
+                return None
+            needed = {"WWW-Authenticate": 'Bearer realm="flatnext"'}
+            return _problem(401, "this needs the token: send the header Authorization: Bearer TOKEN", needed)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self.token is None and self.settings.loopback and _name(host) not in (*LOCAL, self.settings.host):
+        if self.settings.loopback and _name(host) not in (*LOCAL, self.settings.host):
             return _problem(421, "this service answers to local names only: ask 127.0.0.1, or start it with --token")
         if origin is not None and _authority(origin) != host:
             return _problem(403, "another site may not ask this service through a browser")
-        if self.token is not None and path not in self.open_paths and not self._authorized(headers):
-            needed = {"WWW-Authenticate": 'Bearer realm="flatnext"'}
-            return _problem(401, "this needs the token: send the header Authorization: Bearer TOKEN", needed)
         return None
 
     def _authorized(self, headers: Headers) -> bool:

@@ -64,7 +64,7 @@ def _run(path: Path, settings: ServeSettings, listening: socket.socket) -> None:
     from flatnext.serve.service import Service, cores
 
     # Pictures inside of pictures (icons) are checked by Pillow alone, which refuses twice this number.
-    Image.MAX_IMAGE_PIXELS = max(1, settings.max_pixels // 2)
+    Image.MAX_IMAGE_PIXELS = (settings.max_pixels + 1) // 2
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # what is wrong with a form is its sender's matter
     service = Service(OnnxModel(path, threads=settings.threads or cores()), settings)
     try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fastapi import HTTPException
@@ -33,16 +34,46 @@ class Upload:
     content: bytes
 
 
+Take = Callable[[int], None]
+"""Is told of bytes that arrive, and raises `HTTPException` where they are too many."""
+
+
 @dataclass(kw_only=True)
-class Held:
-    """What the service holds of requests without an answer: how many, and the bytes of bodies while they arrive."""
+class Load:
+    """What the service holds of requests without an answer: how many, and the bytes of their bodies."""
 
+    most_requests: int
     most_bytes: int
-    bytes: int = 0
     requests: int = 0
+    bytes: int = 0
+
+    @contextmanager
+    def request(self) -> Iterator[Take]:
+        """Hold a request while the block runs. `HTTPException` (503): there are too many, or later too many bytes."""
+        if self.requests >= self.most_requests:
+            raise _busy()
+        taken = 0
+
+        def take(count: int) -> None:
+            nonlocal taken
+            if self.bytes + count > self.most_bytes:
+                raise _busy()
+            self.bytes += count
+            taken += count
+
+        self.requests += 1
+        try:
+            yield take
+        finally:
+            self.requests -= 1
+            self.bytes -= taken
 
 
-async def read_uploads(request: Request, settings: ServeSettings, held: Held) -> list[Upload]:
+def _busy() -> HTTPException:
+    return HTTPException(503, "too many requests at once: try again later", {"Retry-After": "1"})
+
+
+async def read_uploads(request: Request, settings: ServeSettings, take: Take) -> list[Upload]:
     """Return the images of a request; there is at least one.
 
     `HTTPException`: 400 a malformed form; 408 the upload is too slow; 413 too many bytes or images; 415 a body of
@@ -55,7 +86,7 @@ async def read_uploads(request: Request, settings: ServeSettings, held: Held) ->
         raise HTTPException(415, f"the body is {_shown(media)}: {HOW}")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise HTTPException(415, "the body is compressed: send it without Content-Encoding")
-    body = await _read(request, settings, held)
+    body = await _read(request, settings, take)
     if media != MULTIPART:
         if not body:
             raise HTTPException(422, f"the body is empty: {HOW}")
@@ -63,31 +94,27 @@ async def read_uploads(request: Request, settings: ServeSettings, held: Held) ->
     return await asyncio.to_thread(_parse, body, options.get(b"boundary"), settings.max_images)
 
 
-async def _read(request: Request, settings: ServeSettings, held: Held) -> bytes:
+async def _read(request: Request, settings: ServeSettings, take: Take) -> bytes:
     declared = request.headers.get("content-length", "")
     too_large = HTTPException(413, f"the body has more than {settings.max_bytes:,} bytes: send a smaller one")
     if declared.isdecimal() and len(declared) < 20 and int(declared) > settings.max_bytes:
         await _linger(request)
         raise too_large
-    body, taken = bytearray(), 0
+    body = bytearray()
     try:
         async with asyncio.timeout(settings.timeout):
             async for chunk in request.stream():
                 if len(body) + len(chunk) > settings.max_bytes:
-                    await _linger(request)
                     raise too_large
-                if held.bytes + len(chunk) > held.most_bytes:
-                    await _linger(request)
-                    raise HTTPException(503, "too many uploads at once: try again later", {"Retry-After": "1"})
+                take(len(chunk))
                 body += chunk
-                taken += len(chunk)
-                held.bytes += len(chunk)
     except TimeoutError:
         raise HTTPException(408, f"the upload took longer than {settings.timeout:g} seconds") from None
     except ClientDisconnect:
         raise HTTPException(400, "the connection was closed before the body was whole") from None
-    finally:
-        held.bytes -= taken
+    except HTTPException:
+        await _linger(request)
+        raise
     return bytes(body)
 
 

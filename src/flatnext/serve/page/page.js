@@ -196,7 +196,10 @@ function draw(map) {
   const canvas = at("map");
   [canvas.height, canvas.width] = [map.length, map[0].length];
   const image = new ImageData(canvas.width, canvas.height);
-  map.flat().forEach((value, index) => image.data.set([8, 10, 24, 205 * (1 - value)], 4 * index));
+  map.flat().forEach((value, index) => {
+    const lit = Math.min(1, Math.max(0, (value - 0.15) / 0.45));
+    image.data.set([8, 10, 24, 190 * (1 - lit)], 4 * index);
+  });
   canvas.getContext("2d").putImageData(image, 0, 0);
   at("show-map").disabled = false;
   canvas.hidden = !at("show-map").checked;
