@@ -57,11 +57,6 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def printable(path: Path | str) -> str:
-    """Return a path as a line of text can hold it: one that is not UTF-8, or has control characters, with escapes."""
-    return str(path) if str(path).isprintable() else repr(str(path))
-
-
 def open_regular(path: Path) -> io.BufferedReader:
     """Open a file to read its bytes. `InputError`: it is a pipe, socket, device or folder, on which reading may wait.
 

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flatnext.errors import InputError
-from flatnext.files import open_regular, printable
+from flatnext.files import open_regular
+from flatnext.progress import printable
 
 Resize = Literal["crop", "pad", "stretch"]
 
@@ -37,7 +38,7 @@ class PictureError(InputError):
     """A picture that cannot be read. `source` says which, `reason` why."""
 
     def __init__(self, source: Path | str, reason: str) -> None:
-        self.source, self.reason = printable(source), reason
+        self.source, self.reason = printable(str(source)), reason
         super().__init__(f"{self.source} ({reason}) cannot be read as an image: repair or remove it")
 
 

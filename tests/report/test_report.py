@@ -6,6 +6,7 @@ import re
 import shutil
 import time
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from fake_study import CLASSES, edit_evidence, small_study, write_json, write_ru
 from pages import Page, report
 from places import FIXTURES
 from scipy import stats
+from sklearn.metrics import f1_score
 
 from flatnext.config import METHODS, Amp, recipe
 from flatnext.errors import InputError
@@ -79,6 +81,12 @@ def test_each_recipe_has_its_interval_its_cost_and_the_largest_class_beside_it(
     assert "Deploy a recipe's last epoch (last.safetensors)" in page.text
 
 
+def pairs_of(matrix: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
+    """Return true and predicted classes of a confusion matrix, image by image."""
+    pairs = [(i, j) for i, row in enumerate(matrix) for j, count in enumerate(row) for _ in range(count)]
+    return [true for true, _ in pairs], [predicted for _, predicted in pairs]
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_a_collapsed_recipe_is_warned_of_before_all_figures(tmp_path: Path) -> None:
     matrices = {"sgd": ((88, 1, 1), (2, 57, 1), (1, 2, 27)), "amp": ((90, 0, 0), (57, 2, 1), (28, 1, 1))}
@@ -92,13 +100,17 @@ def test_a_collapsed_recipe_is_warned_of_before_all_figures(tmp_path: Path) -> N
     assert page.text.index("Take sgd, ") < page.text.index(warning) < page.text.index("Test accuracy")
     assert "\n\n**Warning:** amp collapsed in 3 of 3 runs" in markdown
     header, sgd, amp, always = page.table("recipe")
-    assert header[4] == "balanced (%)"
+    assert header[2:5] == ["balanced test accuracy (%)", "95 % interval", "test accuracy (%)"]
     balanced = [np.mean(np.diag(matrix) / np.sum(matrix, axis=1)) for matrix in matrices.values()]
-    assert [row[4] for row in (sgd, amp)] == [f"{100 * value:.2f} ± 0.00" for value in balanced]
-    assert (always[0], always[2], always[4]) == ("always “cat”", "50.00", "33.33")
+    assert [row[2] for row in (sgd, amp)] == [f"{100 * value:.2f} ± 0.00" for value in balanced]
+    assert (always[0], always[2], always[4]) == ("always “cat”", "33.33", "50.00")
     assert page.row("test accuracy, balanced over classes (%)")[3].startswith("35.56")
+    keys = [f"{100 * balanced[0]:.2f} ± 0.00 %", "balanced test accuracy, last epoch, 3 seeds"]
+    assert all(key in page.text for key in keys)
+    scores = {name: f1_score(*pairs_of(matrices[name]), average=None) for name in matrices}
+    assert page.row("cat")[1:3] == [f"{100 * scores[name][0]:.2f} ± 0.00" for name in matrices]
     interval = stats.binomtest(172, 180).proportion_ci(0.95, method="wilson")
-    assert sgd[2] == f"95.56 ± 0.00 ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
+    assert sgd[4] == f"95.56 ± 0.00 ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
 
 @pytest.mark.usefixtures("undrawn")

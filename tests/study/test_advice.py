@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from fake_study import small_study, write_json, write_run, write_study
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from flatnext.config import recipe
 from flatnext.runs.scores import Confusion
 from flatnext.study.advice import advice, summary
-from flatnext.study.class_balance import balanced_accuracy, is_uneven, majority
+from flatnext.study.class_balance import balanced_accuracy, f1_scores, is_uneven, majority, tells_apart
 from flatnext.study.failures import failure, warnings
 from flatnext.study.reading import read_study
 from flatnext.study.study import Study
@@ -110,6 +110,28 @@ def test_a_network_that_is_right_about_uneven_classes_has_not_collapsed(tmp_path
     assert [failure(run) for run in study.runs] == [None] * 3
 
 
+def test_a_network_that_finds_rare_classes_has_not_collapsed(tmp_path: Path) -> None:
+    # 88 % accuracy, below the 95 % of always answering the first class, and each class is found.
+    study = with_matrices(tmp_path, sgd=((840, 60, 50), (2, 26, 2), (1, 1, 18)))
+    assert [failure(run) for run in study.runs] == [None] * 3
+    matrix = Confusion.of([[500, 300, 150], [16, 9, 5], [11, 6, 3]])  # as by chance
+    assert not tells_apart(matrix)
+    assert not tells_apart(Confusion.of([[99, 0], [1, 0]]))
+
+
+def test_uneven_classes_are_compared_by_the_balanced_accuracy(tmp_path: Path) -> None:
+    study = with_matrices(
+        tmp_path, sgd=((940, 6, 4), (15, 14, 1), (9, 1, 10)), amp=((900, 30, 20), (4, 25, 1), (2, 1, 17))
+    )
+    assert study.uneven
+    assert study.headline.measure.id == "balanced_accuracy"
+    (contrast,) = study.contrasts
+    difference = (900 / 950 + 25 / 30 + 17 / 20 - 940 / 950 - 14 / 30 - 10 / 20) / 3
+    assert contrast.comparison.difference.mean == pytest.approx(difference)
+    assert "points of balanced accuracy above sgd" in contrast.sentence
+    assert advice(study).startswith("Take amp, the highest mean balanced test accuracy")
+
+
 def test_a_diverged_recipe_is_warned_of(tmp_path: Path) -> None:
     study = small_study(tmp_path)
     for seed in range(3):
@@ -145,6 +167,8 @@ def test_what_is_said_of_the_classes_is_scikit_learns() -> None:
     rows = Confusion.of([[30, 5, 0], [2, 6, 2], [1, 0, 4]])
     pairs = [(i, j) for i, row in enumerate(rows) for j, count in enumerate(row) for _ in range(count)]
     assert balanced_accuracy(rows) == pytest.approx(balanced_accuracy_score(*zip(*pairs, strict=True)))
+    assert f1_scores(rows) == pytest.approx(f1_score(*zip(*pairs, strict=True), average=None))
+    assert f1_scores(Confusion.of([[3, 1], [0, 0]])) == [pytest.approx(6 / 7), None]
     assert majority(rows) == (0, 0.7)
     assert is_uneven(rows)
     assert not is_uneven(Confusion.of([[10, 5], [2, 8]]))

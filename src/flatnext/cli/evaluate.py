@@ -9,6 +9,8 @@ from typing import Any
 
 from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, path, setting_overrides
 from flatnext.progress import printable
+from flatnext.runs.scores import Confusion
+from flatnext.study.class_balance import balanced_accuracy, f1_scores, is_uneven
 
 HELP = "compute loss and accuracy of trained weights"
 
@@ -78,9 +80,12 @@ def run(options: argparse.Namespace) -> int:
 def format_scores(scores: dict[str, Any]) -> str:
     """Return the scores as text, with the accuracy of each class."""
     loss = "not finite" if scores["loss"] is None else format(scores["loss"], ".4f")
+    confusion, balanced, f1 = Confusion.of(scores["confusion"]), "", None
+    if is_uneven(confusion):  # then a high accuracy may hide a class that is never found
+        balanced, f1 = f"balanced accuracy {balanced_accuracy(confusion):.2%}, ", f1_scores(confusion)
     lines = [
         f"{printable(scores['weights'])} on {scores['count']:,} {scores['split']} images ({scores['precision']})",
-        f"accuracy {scores['accuracy']:.2%}, loss {loss}",
+        f"{balanced}accuracy {scores['accuracy']:.2%}, loss {loss}",
     ]
     if scores["not_finite"]:
         lines.append(
@@ -88,7 +93,8 @@ def format_scores(scores: dict[str, Any]) -> str:
             "diverged; choose another --checkpoint, or train again with a lower --lr"
         )
     for index, (name, row) in enumerate(zip(scores["classes"], scores["confusion"], strict=True)):
-        lines.append(f"  {printable(name):<16} {row[index] / max(sum(row), 1):8.2%} of {sum(row):,}")
+        score = f", F1 {f1[index]:.2%}" if f1 and f1[index] is not None else ""
+        lines.append(f"  {printable(name):<16} {row[index] / max(sum(row), 1):8.2%} of {sum(row):,}{score}")
     return "\n".join(lines)
 
 

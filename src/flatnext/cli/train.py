@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -22,7 +23,7 @@ from flatnext.cli.flags import (
     trackers,
 )
 from flatnext.cli.parser import Parser
-from flatnext.config import METHODS, RECIPES, Config, Model, default_recipes, folder_name, from_partial, recipe
+from flatnext.config import METHODS, RECIPES, Config, Model, default_recipes, folder_name, recipe
 from flatnext.errors import InputError
 from flatnext.launch import is_first
 from flatnext.progress import printable
@@ -56,7 +57,13 @@ def add_arguments(parser: Parser) -> None:
         type=path,
         metavar="FILE",
         help="start from the config.json of another run, or from a file of yours with a recipe and what to change of "
-        'it: {"recipe": "amp", "epochs": 50, "method": {"epsilon": 0.1}}',
+        'it, in JSON, YAML or TOML: {"recipe": "amp", "epochs": 50, "method": {"epsilon": 0.1}}',
+    )
+    start.add_argument(
+        "--like",
+        type=path,
+        metavar="STUDY",
+        help="train the recipe that the study in this folder advises, on all of its images: none are held out",
     )
     start.add_argument(
         "--resume", type=path, metavar="DIR", help="continue the run in this folder; with --epochs N, beyond its end"
@@ -76,8 +83,8 @@ def add_arguments(parser: Parser) -> None:
 
 def _defaults(typed: Sequence[str]) -> dict[str, Config] | None:
     """Return the recipe that would run, by name; None for a run that has its settings already."""
-    options = peek(typed, recipe=None, dataset=None, config=None, resume=None, method=None)
-    if options.config or options.resume:
+    options = peek(typed, recipe=None, dataset=None, config=None, resume=None, method=None, like=None)
+    if options.config or options.resume or options.like:
         return None
     try:
         config = recipe(options.recipe or default_recipes(options.dataset)[0])
@@ -126,6 +133,8 @@ def config_and_folder(options: argparse.Namespace) -> tuple[Config, Path]:
         return _resumed(options, overrides), options.resume
     if options.config is not None:
         config = _config_of(options.config)
+    elif options.like is not None:
+        config = _like(options)
     else:
         config = recipe(options.recipe or default_recipes(overrides.get("dataset"))[0])
     config = config.override(overrides)
@@ -154,7 +163,7 @@ def _resumed(options: argparse.Namespace, overrides: Mapping[str, Any]) -> Confi
 
 def _config_of(file: Path) -> Config:
     """Return the config in a file: a run's as it is, any other with what it leaves out from the recipe it names."""
-    from flatnext.files import read_json
+    from flatnext.runs.config_file import read_config_file
     from flatnext.runs.folder import RunFolder
     from flatnext.runs.reading import CONFIG, read_config
 
@@ -162,11 +171,19 @@ def _config_of(file: Path) -> Config:
         return read_config(file)
     if not file.is_file():
         raise InputError(f"{file} is no file: give the config.json of a run, or a config of yours")
-    content = read_json(file)
-    try:
-        return from_partial(content)
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
+    return read_config_file(file)
+
+
+def _like(options: argparse.Namespace) -> Config:
+    """Return the config that a study advises, say why, and let the data lie where the study had them."""
+    from flatnext.study.final_run import final_run
+
+    found = final_run(options.like)
+    if is_first():
+        print(found.why, file=sys.stderr)
+    if options.data_dir is None and "setting_dataset" not in options:
+        options.data_dir = found.data_dir
+    return found.config
 
 
 def _data_name(config: Config, options: argparse.Namespace) -> str:

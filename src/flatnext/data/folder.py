@@ -14,9 +14,8 @@ from flatnext.data.layout import LabelledFiles, files_notes, list_labelled, read
 from flatnext.data.normalization import Normalization
 from flatnext.data.splits import divide, hold_out_by_name
 from flatnext.errors import InputError
-from flatnext.files import printable
 from flatnext.pictures import Resize, is_grey
-from flatnext.progress import Display
+from flatnext.progress import Display, printable
 
 IMAGE_SIZE = 32
 TEST_SHARE = 1 / 5
@@ -77,9 +76,8 @@ def load_folder(data_dir: Path, reading: Reading | None = None, display: Display
 def check_folder(data_dir: Path) -> None:
     """Raise `InputError` if there is no such folder."""
     if not data_dir.is_dir():
-        raise InputError(
-            f"{printable(data_dir)} is not a folder: give one with a subfolder of images for each class as data_dir"
-        )
+        place = printable(str(data_dir))
+        raise InputError(f"{place} is not a folder: give one with a subfolder of images for each class as data_dir")
 
 
 def read_labelled(folder: Path, classes: Sequence[str], reading: Reading) -> tuple[Split, tuple[str, ...]]:

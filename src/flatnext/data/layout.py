@@ -9,7 +9,7 @@ from pathlib import Path
 from flatnext.data.dataset import check_class_name
 from flatnext.data.listing import Listing, entries, hidden_entries, list_images, subfolders
 from flatnext.errors import InputError
-from flatnext.files import printable
+from flatnext.progress import printable
 
 ROLES = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 """The names of the folders of a divided data set, in lower case."""
@@ -117,13 +117,15 @@ def files_notes(
     folder: Path, parts: Sequence[LabelledFiles], left_over: Sequence[Path], hidden: Sequence[Path]
 ) -> list[str]:
     """Return lines on the images in nested folders and on the files that are not used, where there are any."""
-    notes = []
+    notes, place = [], printable(str(folder))
     if nested := sum(files.nested for files in parts):
         notes.append(f"{nested:,} images lie in folders of a class folder, and count for its class")
     if unused := list(dict.fromkeys(left_over)):
-        notes.append(f"not used in {printable(folder)}, being no image in a class folder: {_counted(folder, unused)}")
+        notes.append(
+            f"not used in {place}, being no image in a class folder: {_counted(folder, unused)}"
+        )
     if hidden := list(dict.fromkeys(hidden)):
-        notes.append(f"hidden and system files in {printable(folder)} are not used: {_counted(folder, hidden)}")
+        notes.append(f"hidden and system files in {place} are not used: {_counted(folder, hidden)}")
     return notes
 
 
@@ -182,4 +184,4 @@ def _counted(folder: Path, paths: Sequence[Path]) -> str:
 
 
 def _names(paths: Sequence[Path]) -> str:
-    return ", ".join(map(printable, paths[:NAMED])) + (", ..." if len(paths) > NAMED else "")
+    return ", ".join(printable(str(path)) for path in paths[:NAMED]) + (", ..." if len(paths) > NAMED else "")

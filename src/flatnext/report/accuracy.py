@@ -15,14 +15,14 @@ from flatnext.report.numbers import DASH, decimal, interval, probability
 from flatnext.report.svg import INK, PAPER, QUIET
 from flatnext.report.tables import BY_IMAGES, by_images, mean, quantity_table
 from flatnext.runs.scores import Confusion
-from flatnext.study.class_balance import class_sizes, is_uneven, majority
+from flatnext.study.class_balance import class_sizes, majority
 from flatnext.study.contrasts import Contrast, passes
 from flatnext.study.groups import Group
 from flatnext.study.quantities import Quantity
 from flatnext.study.statistics import ALPHA, FEWEST_FOR_SIGN_FLIPS, MOST_SEEDS, POWER, Comparison, points
 from flatnext.study.study import Study
 
-SCORES = ("accuracy", "balanced_accuracy", "loss", "accuracy.best", "loss.best")
+SCORES = ("balanced_accuracy", "accuracy", "loss", "accuracy.best", "loss.best")
 
 DEPLOY = (
     "Deploy a recipe's last epoch (last.safetensors), which all comparisons here are of; its best epoch "
@@ -32,7 +32,7 @@ DEPLOY = (
 
 def accuracy(study: Study) -> Section:
     """Return the comparison with the baseline, and accuracy and loss of the last and the best epoch."""
-    hidden = () if _uneven(study) else ("balanced_accuracy",)
+    hidden = () if study.uneven else ("balanced_accuracy",)
     scores = [q for split in ("test", "validation") for q in study.select(*SCORES, split=split)]
     scores = [quantity for quantity in scores if quantity.measure.id not in hidden]
     blocks = [
@@ -69,28 +69,30 @@ def _recipes(study: Study) -> Table:
     """Return accuracy and cost of each recipe, and below them the accuracy of always answering the largest class."""
     confusion, classes = _confusion(study), study.runs[0].environment.classes
     columns: dict[str, Callable[[Group], str]] = {
-        "n": lambda group: str(len(study.accuracy.values(group.label))),
+        "n": lambda group: str(len(study.headline.values(group.label))),
+        f"{accuracy_name(study)} (%)": lambda group: _with_images(study.headline, group.label),
+        "95 % interval": lambda group: _interval(study.headline, group.label),
         "test accuracy (%)": lambda group: _with_images(study.accuracy, group.label),
-        "95 % interval": lambda group: _interval(study.accuracy, group.label),
-        "balanced (%)": lambda group: mean(study.select("balanced_accuracy")[0], group.label),
         "passes": lambda group: f"{passes(group):g}",
         "training a run": lambda group: _training(study, group),
     }
     rows = [(group.label, *(cell(group) for cell in columns.values())) for group in study.groups]
     if confusion:
         largest, share = majority(confusion)
-        balanced = points(1 / sum(map(bool, class_sizes(confusion))))
-        rows.append((f"always “{classes[largest]}”", DASH, points(share), DASH, balanced, DASH, DASH))
-    if not _uneven(study):
-        place = 1 + list(columns).index("balanced (%)")
-        rows = [(*row[:place], *row[place + 1 :]) for row in rows]
-        del columns["balanced (%)"]
+        shares = [points(1 / sum(map(bool, class_sizes(confusion)))), DASH, points(share)]
+        always = shares if study.uneven else [points(share), DASH]
+        rows.append((f"always “{classes[largest]}”", DASH, *always, DASH, DASH))
     caption = (
-        "Each recipe's test accuracy, last epoch: mean ± standard deviation over seeds, and the 95 % interval of the "
-        "mean; what always answering the largest class would reach; and what a run costs: passes forward and backward "
-        "over the training images, and time"
+        f"Each recipe's {accuracy_name(study)}, last epoch: mean ± standard deviation over seeds, and the 95 % "
+        "interval of the mean; what always answering the largest class would reach; and what a run costs: passes "
+        "forward and backward over the training images, and time"
     )
     return Table(caption, ("recipe", *columns), tuple(rows), series=tuple(range(len(study.groups))))
+
+
+def accuracy_name(study: Study) -> str:
+    """Return what the headline of a study is called."""
+    return "balanced test accuracy" if study.uneven else "test accuracy"
 
 
 def _readings(study: Study) -> list[str]:
@@ -98,21 +100,16 @@ def _readings(study: Study) -> list[str]:
     texts = []
     if any(by_images(study.accuracy, label) for label in study.labels):
         texts.append(f"In brackets: {BY_IMAGES}.")
-    if _uneven(study):
+    if study.uneven:
         texts.append(
-            "The classes are uneven: the balanced accuracy, the mean over classes of the share that was recognised, "
-            "counts each class alike."
+            "The classes are uneven: recipes are compared by the balanced accuracy, the mean over classes of the share "
+            "that was recognised, which counts each class alike."
         )
     return [*texts, DEPLOY]
 
 
 def _confusion(study: Study) -> Confusion | None:
     return study.runs[0].result.last.test.confusion
-
-
-def _uneven(study: Study) -> bool:
-    confusion = _confusion(study)
-    return confusion is not None and is_uneven(confusion)
 
 
 def _with_images(quantity: Quantity, recipe: str) -> str:
@@ -131,7 +128,7 @@ def _training(study: Study, group: Group) -> str:
 
 
 def _by_seed(study: Study) -> Table:
-    values = {recipe: study.accuracy.values(recipe) for recipe in study.labels}
+    values = {recipe: study.headline.values(recipe) for recipe in study.labels}
 
     def gain(contrast: Contrast, seed: int) -> str:
         recipe, baseline = (values[label].get(seed) for label in contrast.recipes)
@@ -146,7 +143,8 @@ def _by_seed(study: Study) -> Table:
         for seed in sorted({seed for by_seed in values.values() for seed in by_seed})
     )
     header = ("", *study.labels, *(contrast.label for contrast in study.contrasts))
-    return Table("Test accuracy of each seed (%), last epoch; differences in points", header, rows)
+    name = accuracy_name(study).capitalize()
+    return Table(f"{name} of each seed (%), last epoch; differences in points", header, rows)
 
 
 def _comparison(study: Study) -> list[Block]:
@@ -161,8 +159,8 @@ def _comparison(study: Study) -> list[Block]:
     )
     header = ("recipes", "n", "difference (points)", "interval", "p, t-test", "p, Holm", "p, sign flips", "seeds")
     table = Table(
-        "Paired differences in test accuracy, last epoch; seeds: how many would show a difference of this size with "
-        f"this spread, by the t-test at the level of the interval (power {100 * POWER:.0f} %)",
+        f"Paired differences in {accuracy_name(study)}, last epoch; seeds: how many would show a difference of this "
+        f"size with this spread, by the t-test at the level of the interval (power {100 * POWER:.0f} %)",
         header,
         tuple(_test_row(contrast, comparison) for contrast, comparison in pairs),
         series=tuple(study.groups.index(contrast.group) for contrast, _ in pairs),
@@ -202,9 +200,9 @@ def _seeds_needed(comparison: Comparison) -> str:
 
 
 def _seeds_panel(study: Study) -> Panel:
-    """Draw each recipe's test accuracies, the runs of a seed joined by a line."""
+    """Draw the accuracies of each recipe, the runs of a seed joined by a line."""
     labels = study.labels
-    accuracies = [study.accuracy.values(label) for label in labels]
+    accuracies, name = [study.headline.values(label) for label in labels], accuracy_name(study).capitalize()
 
     def draw(axes: Axes) -> None:
         for seed in sorted({seed for values in accuracies for seed in values}):
@@ -219,8 +217,8 @@ def _seeds_panel(study: Study) -> Panel:
         axes.grid(visible=False, axis="x")
         axes.margins(y=0.12)
 
-    alt = f"Test accuracy of each seed for {', '.join(labels)}; a line joins the runs of a seed, a bar is the mean"
-    return panel("seeds", alt, "Test accuracy (%), one dot a seed", draw)
+    alt = f"{name} of each seed for {', '.join(labels)}; a line joins the runs of a seed, a bar is the mean"
+    return panel("seeds", alt, f"{name} (%), one dot a seed", draw)
 
 
 def _differences_panel(study: Study, pairs: list[tuple[Contrast, Comparison]]) -> Panel:
@@ -247,7 +245,7 @@ def _differences_panel(study: Study, pairs: list[tuple[Contrast, Comparison]]) -
 
     to = f" to {pairs[0][0].baseline.label}" if alike else ""
     texts = [f"{contrast.label} {points(c.difference.mean, sign=True)}" for contrast, c in pairs]
-    alt = f"Difference in test accuracy{to}, in points: {', '.join(texts)}, with intervals"
+    alt = f"Difference in {accuracy_name(study)}{to}, in points: {', '.join(texts)}, with intervals"
     return panel("differences", alt, f"Difference{to}: seeds, mean, interval", draw)
 
 

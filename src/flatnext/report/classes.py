@@ -26,14 +26,18 @@ LISTED = 20
 
 
 def classes(study: Study) -> Section:
-    """Return accuracy by class, with paired differences, and the confusion matrices, all of the last epoch."""
+    """Return accuracy by class, with paired differences, and the confusion matrices, all of the last epoch.
+
+    Of uneven classes F1 comes first.
+    """
     names = study.runs[0].environment.classes
-    recalls = study.select("recall.*")
+    recalls, scores = study.select("recall.*"), study.select("f1.*") if study.uneven else []
     title = f"Accuracy of each of the {len(names)} classes"
     if len(names) > MANY:
-        recalls = sorted(recalls, key=_mean_over_recipes)[:LISTED]
+        recalls, scores = (sorted(each, key=_mean_over_recipes)[:LISTED] for each in (recalls, scores))
         title = f"Accuracy of the {LISTED} of {len(names):,} classes that are recognised least (all: measurements.csv)"
-    blocks = quantity_table(study, "Accuracy by class", "class", recalls)
+    blocks = quantity_table(study, "F1 by class, of recall and precision", "class", scores)
+    blocks += quantity_table(study, "Accuracy by class", "class", recalls)
     if study.contrasts:
         blocks.append(Text("Each class is corrected by itself: with many, some intervals miss zero by chance."))
     counts = {group.label: _confusion(group) for group in study.groups}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from shlex import quote
 
 from flatnext.report import calibration, flatness, robustness
-from flatnext.report.accuracy import accuracy, cost
+from flatnext.report.accuracy import accuracy, accuracy_name, cost
 from flatnext.report.blocks import Block, Code, Key, Report, Section, Text
 from flatnext.report.claims import claims
 from flatnext.report.classes import classes
@@ -61,8 +61,8 @@ def _keys(study: Study) -> tuple[Key, ...]:
     return tuple(
         Key(
             recipe,
-            f"{mean(study.accuracy, recipe)} %",
-            f"test accuracy, last epoch, {counted(len(study.accuracy.values(recipe)), 'seed')}",
+            f"{mean(study.headline, recipe)} %",
+            f"{accuracy_name(study)}, last epoch, {counted(len(study.headline.values(recipe)), 'seed')}",
             number,
         )
         for number, recipe in enumerate(study.labels)

@@ -1,4 +1,7 @@
-"""Which recipe of a study to take, and why: by its mean test accuracy, and by what it costs."""
+"""Which recipe of a study to take, and why: by its mean test accuracy, and by what it costs.
+
+Of uneven classes that is the balanced accuracy.
+"""
 
 from __future__ import annotations
 
@@ -25,25 +28,33 @@ def advice(study: Study) -> str:
     if not study.groups:
         return "No run has finished: there is nothing to compare yet."
     sound = [group for group in study.groups if is_sound(group)]
-    if not sound:
+    best = recommended(study)
+    if best is None:
         return "Take none of these recipes: none has learned to tell the classes apart."
-    best = max(sound, key=lambda group: estimate(study.accuracy.values(group.label).values()).mean)
+    of = ", balanced over classes" if study.uneven else ""
     if len(study.groups) == 1:
         return (
-            f"{best.label} reaches {_accuracy(study, best)}. No other recipe has a finished run: there is nothing to "
-            "compare it with."
+            f"{best.label} reaches {_accuracy(study, best)}{of}. No other recipe has a finished run: there is nothing "
+            "to compare it with."
         )
     left = len(study.groups) - len(sound)
     among = f" of the {len(sound)} recipes that trained" if left and len(sound) > 1 else ""
-    why = "the highest mean test accuracy" if len(sound) > 1 else "the only recipe that trained"
+    balanced = "balanced " if study.uneven else ""
+    why = f"the highest mean {balanced}test accuracy" if len(sound) > 1 else "the only recipe that trained"
     return " ".join(
         [f"Take {best.label}, {why}{among}: {_accuracy(study, best)}{_cost(study, best)}.", *_doubts(study, best)]
     )
 
 
+def recommended(study: Study) -> Group | None:
+    """Return the group to take: of those that trained, the one with the highest mean test accuracy; None: none did."""
+    sound = [group for group in study.groups if is_sound(group)]
+    return max(sound, key=lambda group: estimate(study.headline.values(group.label).values()).mean, default=None)
+
+
 def _accuracy(study: Study, group: Group) -> str:
     """Return `94.90 % (95 % interval 94.70 to 95.10, 5 seeds)`."""
-    accuracy = estimate(study.accuracy.values(group.label).values())
+    accuracy = estimate(study.headline.values(group.label).values())
     seeds = f"{accuracy.n} seed{'s' if accuracy.n > 1 else ''}"
     if accuracy.low is None or accuracy.high is None:
         return f"{points(accuracy.mean)} % ({seeds})"
@@ -66,7 +77,7 @@ def _cost(study: Study, group: Group) -> str:
 def _doubts(study: Study, best: Group) -> list[str]:
     """Return what speaks against taking the best: a cheaper recipe that is not shown to be worse, or too few seeds."""
     texts = []
-    seeds = len(study.accuracy.values(best.label))
+    seeds = len(study.headline.values(best.label))
     if seeds < FEWEST_SEEDS:
         texts.append(f"With fewer than {FEWEST_SEEDS} seeds this may be chance: run at least {FEWEST_SEEDS}.")
     for contrast in _contrasts(study, best):

@@ -14,11 +14,15 @@ Pair = tuple[Group, Group]
 
 @dataclass(frozen=True)
 class Contrast:
-    """A group against its baseline. `comparison` (test accuracy, last epoch) is None without a seed in common."""
+    """A group against its baseline. `comparison` (of the study's headline) is None without a seed in common.
+
+    `balanced`: it is of the balanced test accuracy.
+    """
 
     group: Group
     baseline: Group
     comparison: Comparison | None
+    balanced: bool = False
 
     @property
     def recipes(self) -> tuple[str, str]:
@@ -36,7 +40,8 @@ class Contrast:
         if self.comparison is None:
             names = " and ".join(self.recipes)
             return f"{names} have no seed in common: run both with the same seeds to compare them."
-        return sentence(self.comparison, *self.recipes)
+        unit = "points of balanced accuracy" if self.balanced else "points"
+        return sentence(self.comparison, *self.recipes, unit)
 
 
 def planned_pairs(groups: Sequence[Group], planned: Sequence[tuple[str, str]]) -> list[Pair]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from flatnext.config import Config, Sgd
 from flatnext.runs.records import RunRecord, UnfinishedRun
-from flatnext.study.class_balance import majority, predicted_sizes
+from flatnext.study.class_balance import majority, predicted_sizes, tells_apart
 from flatnext.study.groups import Group
 from flatnext.study.statistics import points, wilson
 from flatnext.study.study import Study
@@ -52,7 +52,7 @@ def _collapse(run: RunRecord) -> str:
     if max(predicted) >= max(NEARLY_ALL, (1 + share) / 2) * scores.count:
         most = predicted.index(max(predicted))
         return f"it predicts “{classes[most]}” for {predicted[most]:,} of {scores.count:,} test images"
-    if wilson(scores.accuracy, scores.count)[0] <= share:
+    if wilson(scores.accuracy, scores.count)[0] <= share and not tells_apart(scores.confusion):
         accuracy = f"{points(scores.accuracy)} % accuracy"
         return f"{accuracy} is within chance of always answering “{classes[largest]}” ({points(share)} %)"
     return ""

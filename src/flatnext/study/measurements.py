@@ -14,7 +14,7 @@ from typing import Any
 
 from flatnext.runs.evidence import Attacks, Calibration, Corruptions, Flatness, TestSets
 from flatnext.runs.records import CheckpointScores, RunRecord
-from flatnext.study.class_balance import balanced_accuracy
+from flatnext.study.class_balance import balanced_accuracy, f1_scores, is_uneven
 from flatnext.study.groups import Group
 
 PUBLISHED = "cifar10-c"
@@ -107,7 +107,10 @@ def _checkpoint(row: _Row, checkpoint: CheckpointScores, suffix: str) -> Rows:
 
 
 def _by_class(row: _Row, run: RunRecord) -> Rows:
-    """Yield the share of each class's test images that was recognised in the last epoch, and their mean."""
+    """Yield the share of each class's test images that was recognised in the last epoch, their mean, and F1.
+
+    F1 only of uneven classes: of even ones it says little that the share does not.
+    """
     confusion = run.result.last.test.confusion
     if confusion is None:
         return
@@ -115,6 +118,10 @@ def _by_class(row: _Row, run: RunRecord) -> Rows:
     for index, counts in enumerate(confusion):
         if total := sum(counts):
             yield row(f"recall.{run.environment.classes[index]}", counts[index] / total, total)
+    if is_uneven(confusion):
+        for name, score in zip(run.environment.classes, f1_scores(confusion), strict=True):
+            if score is not None:
+                yield row(f"f1.{name}", score, run.result.last.test.count)
 
 
 def _training(row: _Row, run: RunRecord) -> Rows:

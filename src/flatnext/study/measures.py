@@ -111,9 +111,10 @@ MEASURES = {
 
 FAMILIES = {
     "recall": _share("recall", ""),
+    "f1": _percent("f1", ""),
     "corruption": _percent("corruption", "", SEVERITY),
     "attack": _share("attack", "", BUDGET),
     "lost": _percent("lost", "accuracy lost to ", BUDGET, "lower"),
 }
-"""Measures that there is one of for each class, corruption or attack: `recall.cat`, `corruption.snow`, `attack.pgd.l2`,
-`lost.pgd.l2`."""
+"""Measures that there is one of for each class, corruption or attack: `recall.cat`, `f1.cat`, `corruption.snow`,
+`attack.pgd.l2`, `lost.pgd.l2`."""

@@ -233,29 +233,29 @@ def interval_digits(low: float, high: float, scale: float = 100.0, digits: int =
     return digits
 
 
-def sentence(comparison: Comparison, name: str, baseline: str) -> str:
+def sentence(comparison: Comparison, name: str, baseline: str, unit: str = "points") -> str:
     """Return in words what a comparison of accuracies (fractions, higher is better), `name` − `baseline`, shows."""
     difference = comparison.difference
     if comparison.n < FEWEST_SEEDS:
         seeds = "one seed" if comparison.n == 1 else f"{comparison.n} seeds"
         return (
-            f"{_plain(difference.mean, name, baseline)} with {seeds}: no statement about chance below "
+            f"{_plain(difference.mean, name, baseline, unit)} with {seeds}: no statement about chance below "
             f"{FEWEST_SEEDS} seeds."
         )
     if comparison.p_adjusted is None or difference.low is None or difference.high is None:
         return (
-            f"{_plain(difference.mean, name, baseline)} in each of {comparison.n} seeds: without spread there is no "
-            "t-test and no interval."
+            f"{_plain(difference.mean, name, baseline, unit)} in each of {comparison.n} seeds: without spread there is "
+            "no t-test and no interval."
         )
     verdict = comparison.verdict
     mean = points(-difference.mean if verdict == "lower" else difference.mean)
     if verdict == "open":
         return (
-            f"No difference shown between {name} and {baseline}: {name} − {baseline} is {mean} points "
+            f"No difference shown between {name} and {baseline}: {name} − {baseline} is {mean} {unit} "
             f"({_evidence(comparison)}). {needed(comparison)}"
         ).rstrip()
     better = "worse" if verdict == "lower" else "better"
-    return f"{name} is {better} than {baseline} by {mean} points ({_evidence(comparison)})."
+    return f"{name} is {better} than {baseline} by {mean} {unit} ({_evidence(comparison)})."
 
 
 def needed(comparison: Comparison) -> str:
@@ -284,7 +284,7 @@ def _evidence(comparison: Comparison) -> str:
     return f"{text}, paired t-test"
 
 
-def _plain(mean: float, name: str, baseline: str) -> str:
+def _plain(mean: float, name: str, baseline: str, unit: str) -> str:
     if mean == 0:
         return f"{name} and {baseline} are equal"
-    return f"{name} is {points(abs(mean))} points {'above' if mean > 0 else 'below'} {baseline}"
+    return f"{name} is {points(abs(mean))} {unit} {'above' if mean > 0 else 'below'} {baseline}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flatnext.runs.records import RunRecord, Session, UnfinishedRun
+from flatnext.study.class_balance import is_uneven
 from flatnext.study.contrasts import Contrast, default_pairs, is_plain, planned_pairs
 from flatnext.study.groups import Group, settings
 from flatnext.study.measurements import Measurement, measurements
@@ -78,6 +79,17 @@ class Study:
         return self.select("accuracy", split="test")[0]
 
     @cached_property
+    def uneven(self) -> bool:
+        """Whether the classes of the test images are uneven, as far as all runs say how theirs were classified."""
+        matrices = [run.result.last.test.confusion for run in self.runs]
+        return None not in matrices and any(map(is_uneven, filter(None, matrices)))
+
+    @cached_property
+    def headline(self) -> Quantity:
+        """What recipes are compared by: the test accuracy of the last epoch, balanced over uneven classes."""
+        return self.select("balanced_accuracy", split="test")[0] if self.uneven else self.accuracy
+
+    @cached_property
     def baseline(self) -> Group | None:
         """The first group that trains with plain SGD, else the first."""
         return next(iter((*filter(is_plain, self.groups), *self.groups)), None)
@@ -87,8 +99,11 @@ class Study:
         """The planned contrasts, else those with plain SGD, with Holm's correction for their number."""
         pairs = planned_pairs(self.groups, self.planned) or default_pairs(self.groups, self.baseline)
         open_contrasts = [Contrast(group, baseline, None) for group, baseline in pairs]
-        comparisons = self.compare(self.accuracy, open_contrasts) if pairs else []
-        return tuple(Contrast(*pair, comparison) for pair, comparison in zip(pairs, comparisons, strict=True))
+        comparisons = self.compare(self.headline, open_contrasts) if pairs else []
+        return tuple(
+            Contrast(*pair, comparison, balanced=self.uneven)
+            for pair, comparison in zip(pairs, comparisons, strict=True)
+        )
 
     def compare(self, quantity: Quantity, contrasts: Sequence[Contrast]) -> list[Comparison | None]:
         """Compare a quantity in each contrast, with Holm's correction for their number; None where it cannot be."""
