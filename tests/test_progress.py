@@ -75,3 +75,18 @@ def test_nothing_is_shown_by_default(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr() == ("", "")
     assert not Display.speaks
     assert ConsoleDisplay.speaks
+
+
+def test_tasks_that_are_open_at_the_same_time_have_a_bar_each(clock: Clock) -> None:
+    shown, terminal = display(terminal=True)
+    with shown.task("first") as first:
+        with shown.task("second") as second:
+            clock.now = 30
+            first.show(0.5, "first: half")
+            second.show(0.25, "second: a quarter")
+            shown.say("a line")
+        terminal.truncate(0)
+        clock.now = 60
+        first.show(0.75, "first: more")
+    assert "first: more" in terminal.getvalue()
+    assert "second" not in terminal.getvalue().replace("\x00", "").splitlines()[-1]

@@ -53,6 +53,9 @@ class Task:
     def __call__(self, done: float, total: float, text: str = "") -> None:
         """Show how much is done, with a text in place of the percentage."""
 
+    def show(self, part: float, text: str) -> None:
+        """Show the fraction that is done and a text, now if it is time to show something."""
+
     def left(self, done: float) -> str:
         """Return the time left as text, by the pace so far."""
         return "time left unknown"
@@ -86,6 +89,8 @@ class ConsoleDisplay(Display):
         from rich.console import Console  # slow to import, and not needed by what shows nothing
 
         self.console: Console = console or Console(stderr=True, soft_wrap=True, highlight=False)
+        self.bars: Any = None
+        self.open = 0
 
     def say(self, text: str) -> None:
         """See `Display`."""
@@ -97,22 +102,33 @@ class ConsoleDisplay(Display):
         if not self.console.is_terminal:
             yield ShownTask(title, total, done, LINE_SECONDS, lambda _, text: self.say(text))
             return
-
-        from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as Bars
-
-        # The text comes first, so that a narrow terminal cuts the bar and not the time left.
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=12))
-        with Bars(*columns, console=self.console, transient=True) as bars:
-            bar = bars.add_task(printable(title), total=1.0)
-            bars.update(bar, completed=done / total)
+        if not self.open:
+            self._start()
+        self.open += 1
+        bar = self.bars.add_task(printable(title), total=1.0, completed=done / total)
+        try:
             yield ShownTask(
                 title,
                 total,
                 done,
                 BAR_SECONDS,
-                lambda part, text: bars.update(bar, completed=part, description=printable(text)),
+                lambda part, text: self.bars.update(bar, completed=part, description=printable(text)),
             )
+        finally:
+            self.open -= 1
+            if self.open:
+                self.bars.remove_task(bar)
+            else:
+                self.bars.stop()
+
+    def _start(self) -> None:
+        """Begin to show bars: one for each task that is open at a time."""
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        # The text comes first, so that a narrow terminal cuts the bar and not the time left.
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=12))
+        self.bars = Progress(*columns, console=self.console, transient=True)
+        self.bars.start()
 
 
 class ShownTask(Task):
@@ -121,7 +137,7 @@ class ShownTask(Task):
     def __init__(
         self, title: str, total: float, done: float, interval: float, show: Callable[[float, str], object]
     ) -> None:
-        self.title, self.total, self.first, self.interval, self.show = title, total, done, interval, show
+        self.title, self.total, self.first, self.interval, self.output = title, total, done, interval, show
         self.began = self.shown = time.monotonic()
 
     def due(self) -> bool:
@@ -132,8 +148,13 @@ class ShownTask(Task):
         """See `Task`."""
         self.total = total
         if self.due() and done < total:
-            self.shown = time.monotonic()
             self.show(done / total, f"{self.title}: {text or format(done / total, '.0%')}, {self.left(done)}")
+
+    def show(self, part: float, text: str) -> None:
+        """See `Task`."""
+        if self.due():
+            self.shown = time.monotonic()
+            self.output(part, text)
 
     def left(self, done: float) -> str:
         """See `Task`."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Literal
 
 from flatnext.cli.flags import (
     add_place_flags,
@@ -66,6 +67,16 @@ def add_arguments(parser: Parser) -> None:
         action="store_true",
         help="also train plain SGD with as many passes as the dearest method, as recipe sgd-2x",
     )
+    parser.add_argument(
+        "--jobs",
+        type=_jobs,
+        default="auto",
+        metavar="N",
+        help="so many runs at a time; auto measures once how many make the most images a second (default auto)",
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="threads of each run (default: its share of the cores)"
+    )
     parser.add_argument("--output", type=path, metavar="DIR", help="study folder (default studies/DATASET)")
     parser.add_argument("--overwrite", action="store_true", help="train everything again, also finished runs")
     add_place_flags(parser)
@@ -104,11 +115,21 @@ def run(options: argparse.Namespace) -> int:
         display=ConsoleDisplay(),
         command=options.command_line,
         track=trackers(options),
+        jobs=options.jobs,
+        threads=options.threads,
     )
     write([output], output)
     for failure in failures:
         print(f"flatnext: error: {failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _jobs(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of runs: give auto, or at least 1")
+    return int(text)
 
 
 def _configs(options: argparse.Namespace) -> list[Config]:

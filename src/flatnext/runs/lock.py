@@ -29,6 +29,10 @@ HELD = (errno.EWOULDBLOCK, errno.EAGAIN)
 """What the system answers where another process has the lock. Anything else says that it cannot lock here."""
 
 
+class HeldError(InputError):
+    """Another process has the lock."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Holder:
     """Who holds a lock. `owner` is a name that survives the process, such as that of torchrun's start."""
@@ -65,7 +69,7 @@ def _acquire(file: int, folder: Path) -> None:
     except OSError as error:
         if error.errno in HELD:
             held = f"another process is running this{_described(_holder(folder))}"
-            raise InputError(f"{folder}: {held}: wait for it, or stop it") from error
+            raise HeldError(f"{folder}: {held}: wait for it, or stop it") from error
         warn_of_fallback(f"{folder} cannot be locked ({error.strerror}): start no second run in it")
 
 

@@ -14,6 +14,7 @@ from flatnext.files import write_json
 from flatnext.runs.reading import STUDY
 from flatnext.runs.records import StudyPlan
 from flatnext.schema import dump
+from flatnext.study.division import Division
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,12 @@ class RunPlan:
             for config in self.configs
         ]
 
-    def write(self, output: Path, command: str) -> None:
-        """Write `study.json`: what was planned, and by which command."""
-        write_json(output / STUDY, dump(self.record(command)))
+    def write(self, output: Path, command: str, division: Division | None = None) -> None:
+        """Write `study.json`: what was planned, by which command, and how the machine is divided."""
+        record = self.record(command)
+        if division:
+            record = replace(record, jobs=division.jobs, threads=division.threads)
+        write_json(output / STUDY, dump(record))
 
 
 def override_each(configs: Sequence[Config], settings: Mapping[str, Any]) -> list[Config]:
