@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
-from torch import Tensor, nn
 
 from flatnext import models
 from flatnext.config import Config
 from flatnext.data import Normalization
+from flatnext.deploy.hub_network import TrainedNetwork
 from flatnext.errors import InputError
 from flatnext.models.weights import Origin, assign_weights, read_weights
 from flatnext.schema import dump
@@ -28,7 +28,7 @@ CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
 
 
 class HubModel(
-    nn.Module,
+    TrainedNetwork,
     PyTorchModelHubMixin,
     library_name="flatnext",
     pipeline_tag="image-classification",
@@ -65,14 +65,8 @@ class HubModel(
         image_size: int,
         conformal: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
-        self.classes, self.image_size = tuple(classes), image_size
-        self.normalization = Normalization(tuple(mean), tuple(std))
-        self.network = models.build(Config.from_json(dict(config)).model, len(classes), len(mean))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map uint8 images (N x C x H x W) to logits (N x classes)."""
-        return self.network(self.normalization(images))
+        network = models.build(Config.from_json(dict(config)).model, len(classes), len(mean))
+        super().__init__(network, Normalization(tuple(mean), tuple(std)), tuple(classes), image_size)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         settings = self._hub_mixin_config
