@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 
 import pytest
 from killing import Killed, kill_at_write
-from same_run import assert_same_run
+from same_run import assert_same_run, measured
 from tiny import AtStep, tiny
 
 from flatnext.errors import InputError
@@ -50,11 +51,12 @@ def test_an_unfinished_run_goes_on_too(tmp_path):
 
 @pytest.mark.parametrize("config", [CONSTANT[1], tiny("quick-amp", ema=0.9)], ids=["kept", "not kept"])
 def test_killed_at_any_write_and_repeated_ends_the_same(tmp_path, config):
-    train(config, tmp_path / "whole")
+    train(config, tmp_path / "short")
+    shutil.copytree(tmp_path / "short", tmp_path / "whole")
     go_on(tmp_path / "whole", NEW)
     for write in range(5):  # state, last, environment, config, metrics
         folder = tmp_path / f"run{write}"
-        train(config, folder)
+        shutil.copytree(tmp_path / "short", folder)
         with pytest.MonkeyPatch.context() as patch:
             kill_at_write(patch, write)
             with pytest.raises(Killed):
@@ -81,7 +83,7 @@ def test_a_schedule_that_falls_is_not_stretched(tmp_path):
     assert {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.*")} == before
     result = go_on(tmp_path / "run", NEW)
     assert result.last.epoch == 3
-    rates = [json.loads(line)["learning_rate"] for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    rates = [line["learning_rate"] for line in measured(tmp_path / "run")]
     assert 0 < rates[2] < 0.01
     assert not list((tmp_path / "run").glob("state-*.pt"))
 
