@@ -17,6 +17,8 @@ from typing import Any
 
 from flatnext.cli import (
     bench,
+    calibrate,
+    compare,
     completion,
     data,
     evaluate,
@@ -42,6 +44,8 @@ COMMANDS: dict[str, ModuleType] = {
     "study": study,
     "train": train,
     "predict": predict,
+    "calibrate": calibrate,
+    "compare": compare,
     "evaluate": evaluate,
     "evidence": evidence,
     "report": report,

@@ -124,7 +124,10 @@ class Key:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole report: what to take, what went wrong, a sentence for each comparison, and what to know in reading."""
+    """The whole report: what to take, what went wrong, a sentence for each comparison, and what to know in reading.
+
+    `kicker` stands above the title and says what kind of report it is.
+    """
 
     title: str
     advice: str
@@ -133,3 +136,4 @@ class Report:
     remarks: tuple[str, ...]
     keys: tuple[Key, ...]
     sections: tuple[Section, ...]
+    kicker: str = "FlatNeXt study"
