@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -54,6 +54,12 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="number of seeds (default 5)")
     parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="first seed (default 0)")
+    parser.add_argument(
+        "--until-decided",
+        action="store_true",
+        help="add seeds until every comparison has a verdict, by a sequential test that allows for a look after each",
+    )
+    parser.add_argument("--max-seeds", type=int, metavar="N", help="with --until-decided: the most seeds (default 20)")
     parser.add_argument(
         "--contrasts",
         nargs="+",
@@ -104,9 +110,15 @@ def run(options: argparse.Namespace) -> int:
     from flatnext.progress import ConsoleDisplay
     from flatnext.study.plan import make_plan, parse_contrasts
     from flatnext.study.runner import run_study
+    from flatnext.study.until_decided import run_until_decided
 
-    failures = run_study(
-        make_plan(configs, options.seeds, options.first_seed, parse_contrasts(options.contrasts or ())),
+    plan = make_plan(configs, options.seeds, options.first_seed, parse_contrasts(options.contrasts or ()))
+    if options.max_seeds is not None and not options.until_decided:
+        raise InputError("--max-seeds belongs to --until-decided: give both, or --seeds alone")
+    if options.until_decided:
+        plan = replace(plan, max_seeds=20 if options.max_seeds is None else options.max_seeds)
+    failures = (run_until_decided if options.until_decided else run_study)(
+        plan,
         output,
         data_dir=data_dir(options),
         device=options.device,

@@ -28,6 +28,12 @@ GENERAL = {
     "measurements.csv": "The file beside this page with every number: a row for each run, measure, split and place.",
 }
 
+SEQUENTIAL = {
+    "sequential t-test": "Seeds were added until the comparisons were decided. All intervals and p are of a t-test "
+    "that allows for a look after every seed: the Bayes factor of a difference against none, at whose inverse p stands "
+    "(arXiv 1807.09077, 2310.03722). They are wider than those of a number of seeds that was fixed beforehand.",
+}
+
 CLAIMS = {
     "shown": "The t-test shows a difference in the claim's direction for at least one of its measures, and in the "
     "other direction for none; the opposite the other way round. Not shown does not mean that there is no difference. "
@@ -59,7 +65,7 @@ MEASURES = {
 
 def notes(study: Study) -> Section:
     """Return what to know in reading the report."""
-    terms = GENERAL | (CLAIMS if can_answer(study) else {})
+    terms = GENERAL | (SEQUENTIAL if study.sequential else {}) | (CLAIMS if can_answer(study) else {})
     for name, more in MEASURES.items():
         if any(getattr(run.evidence, name, None) for run in study.runs):
             terms |= more

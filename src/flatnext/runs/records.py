@@ -134,7 +134,8 @@ class StudyPlan:
     """`study.json`: the recipes and seeds of a study, whose runs are in `RECIPE/seed-SEED`, and its command.
 
     `contrasts` are the pairs of recipes to compare, the baseline last; none: each method with plain SGD. `jobs` runs
-    were made at a time with `threads` threads each; None where that was not noted.
+    were made at a time with `threads` threads each; None where that was not noted. With `max_seeds` seeds were added
+    until the contrasts were decided, up to so many.
     """
 
     recipes: tuple[str, ...]
@@ -143,6 +144,7 @@ class StudyPlan:
     contrasts: tuple[tuple[str, str], ...] = ()
     jobs: int | None = None
     threads: int | None = None
+    max_seeds: int | None = None
 
     def __post_init__(self) -> None:
         """Check that the contrasts are of two recipes of the study, each once."""

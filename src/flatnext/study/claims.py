@@ -131,7 +131,9 @@ def answers(study: Study) -> tuple[Answer, ...]:
     """
     contrasts = _contrasts(study)
     by_claim = (
-        [_each_epoch(contrast) for contrast in contrasts] if claim is EACH_EPOCH else _answers(study, claim, contrasts)
+        [_each_epoch(contrast, study.sequential) for contrast in contrasts]
+        if claim is EACH_EPOCH
+        else _answers(study, claim, contrasts)
         for claim in CLAIMS
     )
     return tuple(answer for answers in by_claim for answer in answers)
@@ -266,11 +268,11 @@ def _same_epochs(contrast: Contrast) -> bool:
     return contrast.group.config.epochs == contrast.baseline.config.epochs
 
 
-def _each_epoch(contrast: Contrast) -> Answer:
+def _each_epoch(contrast: Contrast, sequential: bool) -> Answer:
     if not _same_epochs(contrast):
         problem = "the recipes differ in their epochs"
         return Answer(claim=EACH_EPOCH, contrast=contrast, verdict="not comparable", problem=problem)
-    epochs = compare_epochs(contrast.group, contrast.baseline)
+    epochs = compare_epochs(contrast.group, contrast.baseline, sequential=sequential)
     answer = Answer(claim=EACH_EPOCH, contrast=contrast, verdict="not comparable", epochs=epochs)
     if epochs is not None:
         return replace(answer, verdict=_epochs_verdict(epochs))

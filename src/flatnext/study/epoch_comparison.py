@@ -25,10 +25,11 @@ class EpochComparison:
     tested: bool
 
 
-def compare_epochs(group: Group, baseline: Group) -> EpochComparison | None:
+def compare_epochs(group: Group, baseline: Group, *, sequential: bool = False) -> EpochComparison | None:
     """Compare the accuracy of two groups at each epoch, on the test set, else on the validation split.
 
-    None where they have no seed or no epoch with such an accuracy in common.
+    None where they have no seed or no epoch with such an accuracy in common. `sequential`: the number of seeds follows
+    from what they showed.
     """
     for split in ("test", "validation"):
         first, second = (_curves(item, f"{split}_accuracy") for item in (group, baseline))
@@ -37,7 +38,7 @@ def compare_epochs(group: Group, baseline: Group) -> EpochComparison | None:
             sorted(set.intersection(*(set(curves[s]) for curves in (first, second) for s in seeds))) if seeds else []
         )
         if epochs:
-            return _compare(split, [{s: (first[s][e], second[s][e]) for s in seeds} for e in epochs])
+            return _compare(split, [{s: (first[s][e], second[s][e]) for s in seeds} for e in epochs], sequential)
     return None
 
 
@@ -50,10 +51,13 @@ def _curves(group: Group, field: str) -> dict[int, dict[int, float]]:
     return {seed: curve for seed, curve in curves.items() if curve}
 
 
-def _compare(split: str, epochs: list[Mapping[int, tuple[float, float]]]) -> EpochComparison:
+def _compare(split: str, epochs: list[Mapping[int, tuple[float, float]]], sequential: bool) -> EpochComparison:
     """Compare the pairs of accuracies by seed of each epoch."""
     comparisons = [
-        compare_paired({s: a for s, (a, _) in pairs.items()}, {s: b for s, (_, b) in pairs.items()}) for pairs in epochs
+        compare_paired(
+            {s: a for s, (a, _) in pairs.items()}, {s: b for s, (_, b) in pairs.items()}, sequential=sequential
+        )
+        for pairs in epochs
     ]
     # For "at each epoch" each test must hold by itself; a single epoch that contradicts is picked out of all.
     return EpochComparison(

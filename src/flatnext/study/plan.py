@@ -29,12 +29,14 @@ class PlannedRun:
 class RunPlan:
     """Recipes x seeds, in the order in which they run: all recipes with the first seed, then with the next.
 
-    `contrasts` are the pairs of recipes to compare, the baseline last; none: each method with plain SGD.
+    `contrasts` are the pairs of recipes to compare, the baseline last; none: each method with plain SGD. `max_seeds`:
+    seeds are added until the contrasts are decided, up to so many.
     """
 
     configs: tuple[Config, ...]
     seeds: tuple[int, ...]
     contrasts: tuple[tuple[str, str], ...] = ()
+    max_seeds: int | None = None
 
     def __post_init__(self) -> None:
         """Check that there is something to run, once each."""
@@ -61,7 +63,13 @@ class RunPlan:
     def record(self, command: str = "") -> StudyPlan:
         """Return what is kept of the plan in `study.json`."""
         recipes = tuple(config.recipe for config in self.configs)
-        return StudyPlan(recipes=recipes, seeds=self.seeds, command=command, contrasts=self.contrasts)
+        return StudyPlan(
+            recipes=recipes,
+            seeds=self.seeds,
+            command=command,
+            contrasts=self.contrasts,
+            max_seeds=self.max_seeds,
+        )
 
     def runs(self, output: Path) -> list[PlannedRun]:
         """Return the runs; a study that is cut short has complete pairs of the seeds that it reached."""

@@ -14,12 +14,16 @@ from flatnext.study.statistics import Comparison, Estimate, compare_paired, esti
 
 @dataclass(frozen=True, kw_only=True)
 class Quantity:
-    """The measurements of one measure on one split at one place, by recipe; every recipe of the study is a key."""
+    """The measurements of one measure on one split at one place, by recipe; every recipe of the study is a key.
+
+    `sequential`: the number of seeds follows from what they showed.
+    """
 
     measure: Measure
     split: str
     at: float | None
     rows: Mapping[str, tuple[Measurement, ...]]
+    sequential: bool = False
 
     @property
     def label(self) -> str:
@@ -58,13 +62,15 @@ class Quantity:
         values, others = self.values(recipe), self.values(baseline)
         if self.problem(recipe, baseline) or not values.keys() & others.keys():
             return None
-        return compare_paired(values, others)
+        return compare_paired(values, others, sequential=self.sequential)
 
     def _of(self, recipes: tuple[str, ...]) -> Iterator[Measurement]:
         return (row for recipe in recipes or self.rows for row in self.rows[recipe])
 
 
-def quantities(table: Iterable[Measurement], recipes: Iterable[str]) -> tuple[Quantity, ...]:
+def quantities(
+    table: Iterable[Measurement], recipes: Iterable[str], *, sequential: bool = False
+) -> tuple[Quantity, ...]:
     """Return what the table holds, in the order in which it first comes."""
     recipes = tuple(recipes)
     rows: dict[tuple[str, str, float | None], dict[str, list[Measurement]]] = {}
@@ -73,7 +79,11 @@ def quantities(table: Iterable[Measurement], recipes: Iterable[str]) -> tuple[Qu
         by_recipe[row.recipe].append(row)
     return tuple(
         Quantity(
-            measure=measure(identifier), split=split, at=at, rows={r: tuple(items) for r, items in by_recipe.items()}
+            measure=measure(identifier),
+            split=split,
+            at=at,
+            rows={r: tuple(items) for r, items in by_recipe.items()},
+            sequential=sequential,
         )
         for (identifier, split, at), by_recipe in rows.items()
     )

@@ -45,7 +45,8 @@ def read_study(paths: Iterable[Path]) -> Study:
     recipes = [recipe for plan in plans.values() for recipe in plan.recipes]
     contrasts = tuple(dict.fromkeys(pair for plan in plans.values() for pair in plan.contrasts))
     finished = [record for record in records if isinstance(record, RunRecord)]
-    return Study(_groups(finished, recipes), tuple(left_out), contrasts, paths)
+    sequential = any(plan.max_seeds for plan in plans.values())
+    return Study(_groups(finished, recipes), tuple(left_out), contrasts, paths, sequential)
 
 
 def _name(folder: Path, root: Path) -> str:

@@ -9,6 +9,9 @@ Several comparisons that answer one question are corrected by Holm's procedure, 
 interval of the k-th smallest p of m has the level 1 - ALPHA / (m - k + 1), and from the first that is not rejected on
 all have the level of that one. So an interval leaves zero out exactly where Holm's p is below ALPHA, and any of them
 does so by chance in at most 5 % of studies.
+
+Where a study adds seeds until it has decided, p and intervals are those of a sequential t-test, which allow for every
+look: see `flatnext.study.sequential`.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import numpy as np
 from scipy.special import nctdtr, ndtri, stdtr, stdtrit
 
 from flatnext.errors import InputError
+from flatnext.study.sequential import anytime_p, critical_t
 
 ALPHA = 0.05
 """Level of the tests; the intervals cover 1 - ALPHA, that is 95 %."""
@@ -68,7 +72,8 @@ class Comparison:
 
     `t`, `p` and the interval are None where the paired t-test is not defined: with one seed, or where the difference
     is the same in all seeds. `p_adjusted` is Holm's, over `family` comparisons, and the interval of `difference` has
-    the level 1 - `alpha` that goes with it; with a single comparison they are `p` and 0.95.
+    the level 1 - `alpha` that goes with it; with a single comparison they are `p` and 0.95. With `sequential` p and
+    interval are those of the sequential t-test.
     """
 
     seeds: tuple[int, ...]
@@ -80,6 +85,7 @@ class Comparison:
     p_adjusted: float | None
     family: int = 1
     alpha: float = ALPHA
+    sequential: bool = False
 
     @property
     def n(self) -> int:
@@ -109,8 +115,11 @@ class Comparison:
         return seeds_needed(mean / sd, self.alpha) if mean and sd else None
 
 
-def estimate(values: Iterable[float], alpha: float = ALPHA) -> Estimate:
-    """Return mean, standard deviation (n - 1) and t interval of finite values. Raises `ValueError` without any."""
+def estimate(values: Iterable[float], alpha: float = ALPHA, *, sequential: bool = False) -> Estimate:
+    """Return mean, standard deviation (n - 1) and t interval of finite values. Raises `ValueError` without any.
+
+    With `sequential` the interval holds at every number of values at once; of too few there is none.
+    """
     sample = np.asarray(list(values), dtype=np.float64)
     if sample.size == 0:
         raise ValueError("an estimate needs at least one value")
@@ -120,24 +129,30 @@ def estimate(values: Iterable[float], alpha: float = ALPHA) -> Estimate:
     sd = float(sample.std(ddof=1))
     if sd <= ROUNDING * np.abs(sample).max():
         return Estimate(n, mean, 0.0, None, None)
-    half = float(stdtrit(n - 1, 1 - alpha / 2)) * sd / math.sqrt(n)
+    critical = critical_t(n, alpha) if sequential else float(stdtrit(n - 1, 1 - alpha / 2))
+    if critical == math.inf:
+        return Estimate(n, mean, sd, None, None)
+    half = critical * sd / math.sqrt(n)
     return Estimate(n, mean, sd, mean - half, mean + half)
 
 
-def compare_paired(a: Mapping[int, float], b: Mapping[int, float]) -> Comparison:
-    """Compare `a` minus `b`, fractions by seed, over the seeds that are in both; `InputError` where there is none."""
+def compare_paired(a: Mapping[int, float], b: Mapping[int, float], *, sequential: bool = False) -> Comparison:
+    """Compare `a` minus `b`, fractions by seed, over the seeds that are in both; `InputError` where there is none.
+
+    `sequential`: the number of seeds was not fixed beforehand, but follows from what they showed.
+    """
     seeds = tuple(sorted(a.keys() & b.keys()))
     if not seeds:
         raise InputError("the recipes have no seed in common: run both with the same seeds")
     # Rounded far below the weight of a single image, so that equal differences are equal whatever was subtracted.
     differences = tuple(round(a[seed] - b[seed], 12) for seed in seeds)
-    difference = estimate(differences)
+    difference = estimate(differences, sequential=sequential)
     t = p = None
-    if difference.low is not None and difference.sd is not None:
-        t = difference.mean / (difference.sd / math.sqrt(difference.n))
-        p = 2 * float(stdtr(difference.n - 1, -abs(t)))
+    if difference.sd:
+        t, n = difference.mean / (difference.sd / math.sqrt(difference.n)), difference.n
+        p = anytime_p(t, n) if sequential else 2 * float(stdtr(n - 1, -abs(t)))
     permutation = sign_flip_p(differences) if len(seeds) > 1 else None
-    return Comparison(seeds, differences, difference, t, p, permutation, p_adjusted=p)
+    return Comparison(seeds, differences, difference, t, p, permutation, p_adjusted=p, sequential=sequential)
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
@@ -189,7 +204,7 @@ def adjust(comparisons: Sequence[Comparison]) -> list[Comparison]:
 
 
 def _corrected(comparison: Comparison, family: int, p: float, alpha: float) -> Comparison:
-    interval = estimate(comparison.differences, alpha)
+    interval = estimate(comparison.differences, alpha, sequential=comparison.sequential)
     return replace(comparison, p_adjusted=p, family=family, alpha=alpha, difference=interval)
 
 
@@ -242,6 +257,11 @@ def sentence(comparison: Comparison, name: str, baseline: str, unit: str = "poin
             f"{_plain(difference.mean, name, baseline, unit)} with {seeds}: no statement about chance below "
             f"{FEWEST_SEEDS} seeds."
         )
+    if comparison.p_adjusted is not None and difference.low is None:
+        return (
+            f"{_plain(difference.mean, name, baseline, unit)} in {comparison.n} seeds: too few for the sequential "
+            "t-test to have an interval."
+        )
     if comparison.p_adjusted is None or difference.low is None or difference.high is None:
         return (
             f"{_plain(difference.mean, name, baseline, unit)} in each of {comparison.n} seeds: without spread there is "
@@ -281,7 +301,7 @@ def _evidence(comparison: Comparison) -> str:
     text = f"{level}, {comparison.n} seeds, p {p_text(comparison.p_adjusted)}"
     if comparison.family > 1:
         text += f", both by Holm's procedure for {comparison.family} comparisons"
-    return f"{text}, paired t-test"
+    return f"{text}, {'sequential' if comparison.sequential else 'paired'} t-test"
 
 
 def _plain(mean: float, name: str, baseline: str, unit: str) -> str:

@@ -23,12 +23,14 @@ class Study:
     """Everything that a report needs. `groups` may be empty: then no run has finished.
 
     `planned` names the recipes of the contrasts that were planned, `paths` are the folders that the runs come from.
+    `sequential`: seeds were added until the contrasts were decided.
     """
 
     groups: tuple[Group, ...]
     left_out: tuple[UnfinishedRun, ...]
     planned: tuple[tuple[str, str], ...] = ()
     paths: tuple[Path, ...] = ()
+    sequential: bool = False
 
     @property
     def runs(self) -> tuple[RunRecord, ...]:
@@ -58,7 +60,7 @@ class Study:
     @cached_property
     def quantities(self) -> tuple[Quantity, ...]:
         """The same table by measure, split and place."""
-        return quantities(self.measurements, self.labels)
+        return quantities(self.measurements, self.labels, sequential=self.sequential)
 
     def select(self, *measures: str, split: str = "*", at: bool | None = None) -> list[Quantity]:
         """Return the quantities of these measures in their order; an id may be a pattern (`attack.*`).

@@ -1,0 +1,44 @@
+"""A study that adds seeds until its comparisons are decided."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from flatnext.errors import InputError
+from flatnext.progress import Display
+from flatnext.study.plan import RunPlan
+from flatnext.study.reading import read_study
+from flatnext.study.runner import run_study
+from flatnext.study.statistics import FEWEST_SEEDS
+
+
+def run_until_decided(plan: RunPlan, output: Path, *, display: Display | None = None, **arguments: Any) -> list[str]:
+    """Run the plan with its seeds, at least 3, then with one more at a time, until every contrast has a verdict.
+
+    It ends with `plan.max_seeds` seeds in any case. The arguments, result and errors are those of `run_study`. A study
+    that was stopped goes on; its verdicts come from the sequential t-test, which allows for a look after every seed.
+    """
+    display, most = display or Display(), plan.max_seeds
+    if most is None or most < max(len(plan.seeds), FEWEST_SEEDS):
+        raise InputError(f"max_seeds is {most}: give at least {max(len(plan.seeds), FEWEST_SEEDS)}")
+    count = max(len(plan.seeds), FEWEST_SEEDS)
+    while True:
+        plan = replace(plan, seeds=tuple(range(plan.seeds[0], plan.seeds[0] + count)))
+        failures = run_study(plan, output, display=display, **arguments)
+        if failures:
+            return failures
+        undecided = [
+            c for c in read_study([output]).contrasts if c.comparison is None or c.comparison.verdict == "open"
+        ]
+        names = ", ".join(contrast.label for contrast in undecided)
+        if not undecided:
+            display.say(f"decided with {count} seeds")
+            return []
+        if count == most:
+            display.say(f"not decided with {count} seeds, the most allowed: {names}")
+            return []
+        count += 1
+        arguments["overwrite"] = False  # what was made in this session stays
+        display.say(f"not decided yet: {names}; seed {plan.seeds[0] + count - 1} is next")

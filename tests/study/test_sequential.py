@@ -1,0 +1,131 @@
+"""The sequential t-test: its numbers against an integral, and its error under repeated looks by simulation."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_study import write_run
+from scipy import integrate, stats
+from tiny import tiny
+
+from flatnext.config import recipe
+from flatnext.errors import InputError
+from flatnext.progress import Display
+from flatnext.study import until_decided
+from flatnext.study.plan import make_plan
+from flatnext.study.reading import read_study
+from flatnext.study.sequential import VARIANCE, anytime_p, critical_t, log_evidence
+from flatnext.study.statistics import adjust, compare_paired, estimate, sentence
+
+
+@pytest.mark.parametrize(("t", "n"), [(0.3, 3), (2.5, 3), (-4.0, 5), (6.0, 8), (1.0, 20)])
+def test_evidence_is_the_ratio_of_the_densities_of_t(t: float, n: int) -> None:
+    def weighted(delta: float) -> float:
+        return stats.nct.pdf(t, n - 1, delta * math.sqrt(n)) * stats.norm.pdf(delta, scale=math.sqrt(VARIANCE))
+
+    marginal, _ = integrate.quad(weighted, -8, 8, limit=200)
+    assert math.exp(log_evidence(t, n)) == pytest.approx(marginal / stats.t.pdf(t, n - 1), rel=1e-4)
+
+
+@pytest.mark.parametrize("n", [4, 6, 12, 20])
+@pytest.mark.parametrize("alpha", [0.05, 0.025])
+def test_the_critical_t_has_the_p_alpha(n: int, alpha: float) -> None:
+    critical = critical_t(n, alpha)
+    if critical == math.inf:
+        assert anytime_p(1e6, n) > alpha
+    else:
+        assert anytime_p(critical, n) == pytest.approx(alpha)
+        assert anytime_p(1.01 * critical, n) < alpha < anytime_p(0.99 * critical, n)
+
+
+def looked_at(delta: float, studies: int = 4000, most: int = 20) -> tuple[float, float]:
+    """Return the share of studies that decide at any look from 3 seeds on, and their mean number of seeds."""
+    values = np.random.default_rng(0).normal(delta, 1.0, (studies, most))
+    decided, seeds = np.zeros(studies, dtype=bool), np.full(studies, most)
+    for n in range(3, most + 1):
+        means, sds = values[:, :n].mean(axis=1), values[:, :n].std(axis=1, ddof=1)
+        hits = (np.abs(means) > critical_t(n, 0.05) * sds / math.sqrt(n)) & ~decided
+        seeds[hits] = n
+        decided |= hits
+    return float(decided.mean()), float(seeds.mean())
+
+
+def test_five_per_cent_stay_five_per_cent_under_a_look_after_every_seed() -> None:
+    errors, _ = looked_at(0.0)
+    limit = 0.05 + 3 * math.sqrt(0.05 * 0.95 / 4000)
+    assert errors < limit
+    # The ordinary t-test, looked at as often, errs three times as often as it says.
+    values = np.random.default_rng(1).normal(0.0, 1.0, (4000, 20))
+    ordinary = np.zeros(4000, dtype=bool)
+    for n in range(3, 21):
+        ordinary |= stats.ttest_1samp(values[:, :n], 0.0, axis=1).pvalue < 0.05
+    assert ordinary.mean() > 0.12
+
+
+def test_clear_differences_are_found_with_few_seeds() -> None:
+    power, seeds = looked_at(2.0)
+    assert power > 0.99
+    assert seeds < 8
+
+
+def test_p_and_interval_agree_and_are_wider_than_those_of_a_fixed_number(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    for size in (0.5, 1.0, 2.0):
+        a = dict(enumerate(0.9 + 0.001 * random.normal(size, 1, 8)))
+        b = dict.fromkeys(a, 0.9)
+        (ours,) = adjust([compare_paired(a, b, sequential=True)])
+        (fixed,) = adjust([compare_paired(a, b)])
+        assert (ours.p_adjusted < 0.05) == (ours.verdict != "open")
+        assert ours.difference.low < fixed.difference.low < fixed.difference.high < ours.difference.high
+    assert "sequential t-test" in sentence(ours, "amp", "sgd")
+
+
+def test_three_seeds_have_no_interval() -> None:
+    few = compare_paired({0: 0.91, 1: 0.92, 2: 0.911}, dict.fromkeys(range(3), 0.9), sequential=True)
+    assert (few.difference.low, few.verdict) == (None, "open")
+    assert few.p is not None
+    assert "too few for the sequential t-test to have an interval" in sentence(few, "amp", "sgd")
+    assert estimate([0.1, 0.2, 0.4], sequential=True).high is None
+
+
+class Said(Display):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.mark.parametrize(("gain", "seeds", "text"), [(0.03, 6, "decided with"), (0.0, 7, "not decided with 7 seeds")])
+def test_seeds_are_added_until_it_is_decided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gain: float, seeds: int, text: str
+) -> None:
+    def made_up(plan, output: Path, **arguments: object) -> list[str]:
+        for run in plan.runs(output):
+            if not run.folder.exists():
+                seed = run.config.seed
+                value = 0.9 + 0.002 * (-1) ** seed + (gain + 0.002 * (seed % 3 - 1)) * (run.config.recipe == "amp")
+                write_run(run.folder, run.config, epochs=2, accuracy=value)
+        plan.write(output, "")
+        return []
+
+    monkeypatch.setattr(until_decided, "run_study", made_up)
+    plan, said = make_plan([recipe("sgd"), recipe("amp")], 1), Said()
+    plan = type(plan)(plan.configs, plan.seeds, max_seeds=7)
+    assert until_decided.run_until_decided(plan, tmp_path, display=said) == []
+    assert said.lines[-1].startswith(text)
+    study = read_study([tmp_path])
+    assert study.sequential
+    (contrast,) = study.contrasts
+    assert contrast.comparison.sequential
+    assert contrast.comparison.n <= seeds
+    assert (contrast.comparison.verdict != "open") == (gain > 0)
+
+
+def test_too_few_seeds_at_most_are_refused(tmp_path: Path) -> None:
+    plan = make_plan([tiny("quick"), tiny("quick-amp")], 1)
+    with pytest.raises(InputError, match="max_seeds is 2: give at least 3"):
+        until_decided.run_until_decided(type(plan)(plan.configs, plan.seeds, max_seeds=2), tmp_path)
