@@ -37,6 +37,21 @@ class Cut(Quiet):
         outputfile.write(source.read()[:-1000])
 
 
+class CutChunks(Quiet):
+    """Announces a chunk and sends a part of it, without saying how much there is in all."""
+
+    protocol_version = "HTTP/1.1"
+
+    def end_headers(self):
+        self._headers_buffer = [line for line in self._headers_buffer if not line.startswith(b"Content-Length")]
+        self.send_header("Transfer-Encoding", "chunked")
+        super().end_headers()
+
+    def copyfile(self, source, outputfile):
+        outputfile.write(b"ffff\r\n" + source.read()[:100])
+        self.close_connection = True
+
+
 @pytest.fixture
 def serve(monkeypatch):
     """Return a function that serves a folder and makes it the place to download from."""
@@ -142,10 +157,11 @@ def test_a_download_of_another_hash(monkeypatch, tmp_path, serve):
     refused(tmp_path / "data", url + path.name, found, layout.archive.md5, "data_dir")
 
 
-def test_a_download_that_breaks_off(monkeypatch, tmp_path, serve):
-    path, _, _ = publish_archive(monkeypatch, tmp_path / "server")
-    url = serve(path.parent, Cut)
-    refused(tmp_path / "data", url + path.name, "data_dir")
+@pytest.mark.parametrize(("handler", "words"), [(Cut, "of"), (CutChunks, "bytes")])
+def test_a_download_that_breaks_off(monkeypatch, tmp_path, serve, handler, words):
+    path, *_ = publish_archive(monkeypatch, tmp_path / "server")
+    url = serve(path.parent, handler)
+    refused(tmp_path / "data", f"the download of {url}{path.name} broke off after", words, "try again")
 
 
 def test_a_truncated_archive(monkeypatch, tmp_path):

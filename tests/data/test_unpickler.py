@@ -1,5 +1,6 @@
 """Pickles that call something are refused and not run; damaged ones are refused in one line."""
 
+import io
 import os
 import pickle
 from contextlib import suppress
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flatnext.data import load
+from flatnext.data.bounded_pickle import BoundedUnpickler
 from flatnext.data.unpickler import read_pickle
 from flatnext.errors import InputError
 
@@ -117,3 +119,38 @@ def test_a_flipped_byte_gives_a_result_or_an_input_error(tmp_path_factory, data)
     path.write_bytes(content)
     with suppress(InputError):  # any other exception, a warning too, fails the test
         assert isinstance(read_pickle(path), dict)
+
+
+def nested(depth=200):
+    """Return a tuple that takes for ever to be hashed, and a hundred bytes or so."""
+    key = ()
+    for _ in range(depth):
+        key = (key, key)
+    return key
+
+
+def pickled_with_key(kind):
+    """Return a pickle of a dict or set that has such a tuple in it, made without hashing it."""
+    bomb = pickle.dumps(nested(), protocol=2)[2:-1]  # without protocol and stop
+    return {
+        "item": b"\x80\x02}" + bomb + b"N" + b"s.",
+        "items": b"\x80\x02}(" + bomb + b"Nu.",
+        "dict": b"\x80\x02(" + bomb + b"Nd.",
+        "set": b"\x80\x04\x8f(" + bomb + b"\x90.",
+        "frozen set": b"\x80\x04(" + bomb + b"\x91.",
+        "number": b"\x80\x02}\x8b" + (9).to_bytes(4, "little") + b"\xff" * 8 + b"\x01" + b"Ns.",
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["item", "items", "dict", "set", "frozen set", "number"])
+def test_keys_that_take_for_ever_are_refused_at_once(tmp_path, kind):
+    path = tmp_path / "batch"
+    path.write_bytes(pickled_with_key(kind))
+    with pytest.raises(InputError) as caught:
+        read_pickle(path)
+    one_line(caught, path, "damaged or not a CIFAR file")
+
+
+def test_short_tuples_may_be_keys():
+    content = {("a", 1): 1, b"b": 2, "c": {3, 4}, 5: frozenset({6})}
+    assert BoundedUnpickler(io.BytesIO(pickle.dumps(content))).load() == content

@@ -68,6 +68,10 @@ class _WrongContentError(Exception):
     """What is wrong with an archive that could be read."""
 
 
+class _BrokenOffError(Exception):
+    """How far a download came that ended early."""
+
+
 def _unpack(path: Path, archive: Archive, workspace: Path, data_dir: Path) -> Path:
     if (digest := md5(path)) != archive.md5:
         raise _WrongContentError(f"has MD5 {digest}, not the published {archive.md5}")
@@ -91,6 +95,8 @@ def _input_errors(source: str, remedy: str) -> Iterator[None]:
         yield
     except _WrongContentError as error:
         raise InputError(f"{source} {error}: {remedy}") from None
+    except _BrokenOffError as error:
+        raise InputError(f"the download of {source} broke off {error}: try again, or {remedy}") from None
     except (tarfile.TarError, zlib.error, EOFError, http.client.HTTPException) as error:
         raise InputError(f"{source} is damaged ({type(error).__name__}): {remedy}") from None
     except OSError as error:  # of the disk, of the network, or an answer of the server, which is an open file
@@ -134,7 +140,12 @@ def _download(url: str, path: Path, *, progress: bool) -> None:
         path.open("wb") as file,
         display.task(path.name) as task,
     ):
-        total = response.length or 1
-        while block := response.read(BLOCK):
-            file.write(block)
-            task(file.tell(), total)
+        total = response.length
+        try:
+            while block := response.read(BLOCK):
+                file.write(block)
+                task(file.tell(), total or 1)
+        except http.client.IncompleteRead:
+            raise _BrokenOffError(f"after {file.tell():,} bytes") from None
+        if total and file.tell() < total:  # which reading in blocks does not notice
+            raise _BrokenOffError(f"after {file.tell():,} of {total:,} bytes")

@@ -7,12 +7,12 @@ below, so that not even NumPy sees the file's content before it is checked.
 from __future__ import annotations
 
 import math
-import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from flatnext.data.bounded_pickle import BoundedUnpickler
 from flatnext.errors import InputError
 from flatnext.files import open_regular
 
@@ -65,7 +65,7 @@ _ALLOWED: dict[tuple[str, str], type] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(BoundedUnpickler):
     def find_class(self, module: str, name: str) -> type:
         if (module, name) not in _ALLOWED:
             raise _WrongContentError(f"a call of {f'{module}.{name}'[:SHOWN]!r}")

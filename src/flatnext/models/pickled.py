@@ -7,16 +7,23 @@ NumPy and a parsed command line: they are read by the few lines here, whatever a
 from __future__ import annotations
 
 import argparse
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from flatnext.data.bounded_pickle import BoundedUnpickler, check_keys
 from flatnext.errors import InputError
+from flatnext.files import open_regular
 
 NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 """The types of NumPy's numbers, as a pickle names them."""
+
+
+LEGACY_PICKLES = 5
+"""The pickles one after another in a file that is no archive, the last with the names of the tensors."""
 
 
 class NumberType:
@@ -48,10 +55,65 @@ ALLOWED: list[Any] = [
 def read_pickled(path: Path) -> Any:
     """Return what a file of `torch.save` holds, tensors on the CPU. `InputError`: it is damaged, or more than data."""
     try:
+        _check_keys(path)
         with torch.serialization.safe_globals(ALLOWED):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load lets through whatever a damaged file makes zipfile or pickle raise.
         raise InputError(f"{path}: {_refusal(path)}") from error
+
+
+class _Anything:
+    """Stands for whatever a pickle names, and keeps nothing."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Take anything."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Take any state."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Take any item."""
+
+    def append(self, item: Any) -> None:
+        """Take any item."""
+
+    def extend(self, items: Any) -> None:
+        """Take any items."""
+
+
+class _Hashing(_Anything):
+    """Stands for what hashes its arguments when it is made."""
+
+    def __init__(self, items: Any = (), *_: Any) -> None:
+        if isinstance(items, (list, tuple)):
+            check_keys(items)
+            check_keys(key for item in items if isinstance(item, (list, tuple)) for key in item[:1])
+
+
+class _Keys(BoundedUnpickler):
+    """Reads a pickle for its keys alone: nothing that it names is called."""
+
+    def find_class(self, module: str, name: str) -> type:
+        hashing = module in ("builtins", "__builtin__", "collections")
+        return type(name, (_Hashing if hashing else _Anything,), {})
+
+    def persistent_load(self, identity: Any) -> _Anything:
+        check_keys(identity if isinstance(identity, tuple) else (identity,))
+        return _Anything()
+
+
+def _check_keys(path: Path) -> None:
+    """Raise an error for a file with a key that would take long to hash."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith(".pkl"):
+                    with archive.open(name) as file:
+                        _Keys(file, encoding="utf-8").load()
+        return
+    with open_regular(path) as file:  # as before torch 1.6: a number, a version, the system, and what was saved
+        for _ in range(LEGACY_PICKLES):
+            _Keys(file, encoding="utf-8").load()
 
 
 def _refusal(path: Path) -> str:
