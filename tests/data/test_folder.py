@@ -129,6 +129,28 @@ def test_images_that_are_added_move_none(tmp_path):
     assert len(after) == 180
 
 
+def test_a_number_for_validation_moves_images_at_its_threshold_alone(tmp_path):
+    paint_classes(tmp_path / "train", 60)
+    paint_classes(tmp_path / "test", 1)
+
+    def held_out():
+        return set(partition(load("folder", tmp_path), config.Data(validation=24)).validation.names)
+
+    before = held_out()
+    for number in range(5):
+        paint(tmp_path / "train" / "red" / f"new-{number}.png")
+    after = held_out()
+    assert len(before) == len(after) == 24
+    moved = {name for name in before ^ after if "new" not in name}
+    assert len(moved) <= 3  # the share of each class changes by one at most, and few of the new ones come before
+
+    def share(names, label):
+        return [name for name in names if name.startswith(label)]
+
+    blue = share(before, "blue"), share(after, "blue")
+    assert set(blue[1]) <= set(blue[0])  # of a class without new images some go back to training at most
+
+
 def test_each_class_is_on_both_sides(tmp_path):
     for number in range(20):
         paint(tmp_path / f"class {number}" / "a.png")
@@ -294,10 +316,10 @@ def test_damaged_files_are_left_out_when_asked(tmp_path):
     bad = [tmp_path / "train" / "blue" / "00.png", tmp_path / "test" / "red" / "zz.png"]
     for path in bad:
         path.write_text("no image")
-    refused(tmp_path, "2 files", *bad, "skip_damaged")
+    refused(tmp_path, "2 files", *bad, "--skip-damaged")
     dataset = load("folder", tmp_path, skip_damaged=True)
     reason = "(no image, or of an unknown format)"
-    assert dataset.notes == (f"2 files that cannot be read were skipped: {bad[0]} {reason}, {bad[1]} {reason}",)
+    assert dataset.notes == (f"2 files were left out and cannot be read: {bad[0]} {reason}, {bad[1]} {reason}",)
     for part in ("train", "test"):
         found, expected = getattr(dataset, part), getattr(clean, part)
         assert found.names == expected.names

@@ -113,8 +113,9 @@ def _read(
         piece, images = images.tensor_split([int(kept.sum())])
         names = tuple(name for name, used in zip(files.names, kept.tolist(), strict=True) if used)
         splits[name] = Split(piece, torch.tensor(files.labels)[kept], names)
-    count = f"{len(failures):,} files that cannot be read were skipped: {named(failures)}"
-    return splits, (count,) if failures else ()
+    count = "1 file was" if len(failures) == 1 else f"{len(failures):,} files were"
+    note = f"{count} left out and cannot be read: {named(failures)}"
+    return splits, (note,) if failures else ()
 
 
 def _check_classes(data_dir: Path, classes: Sequence[str], train: Split) -> None:

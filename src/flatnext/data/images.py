@@ -42,8 +42,8 @@ def read_images(
     if failures and not skip_damaged:
         count = "" if len(failures) == 1 else f"{len(failures)} files: "
         raise InputError(
-            f"{count}{named(failures)} cannot be read as an image: repair or remove it, or leave such files out by "
-            "skip_damaged"
+            f"{count}{named(failures)} cannot be read as an image: repair or remove it, or leave such files out "
+            "(--skip-damaged)"
         )
     return torch.from_numpy(images[: len(read)]).permute(0, 3, 1, 2), read, failures
 

@@ -26,8 +26,10 @@ def partition(dataset: Dataset, settings: config.Data, *, overwrite: bool = Fals
     Between these, `settings.calibration` images are held out of the rest for the calibration of the model's answers.
     The draws are seeded by `settings.split_seed` alone, so all seeds of a study share them; the images held out are
     the same whatever `train_images` is. A number is drawn exactly, every class in proportion (`stratified`). The tenth
-    too, but where images have names it is that of `hold_out_by_name`, so that images may be added. A data set with
-    validation images of its own keeps them, unless `settings.validation` is 0: then it has none.
+    too, but where images have names it is that of `hold_out_by_name`, so that images may be added. (A number cannot
+    depend on each image alone: of each class the images with the least hashes are held out, as many as its share of the
+    number. When images are added, only those at that threshold change sides.) A data set with validation images of its
+    own keeps them, unless `settings.validation` is 0: then it has none.
 
     With `overwrite` the images to train on take the place of all in memory, so that there is no second copy of them;
     `dataset` is of no use after that.
