@@ -50,7 +50,7 @@ class PerturbedOptimizer(torch.optim.Optimizer):
             for name, value in settings.items():
                 group.setdefault(name, value)
             check(**{name: group[name] for name in settings})
-        self.base_optimizer = base_optimizer(groups, **kwargs)  # type: ignore[call-arg]
+        self.base_optimizer = base_optimizer(groups, **kwargs)
         super().__init__(self.base_optimizer.param_groups, self.base_optimizer.defaults)
         self._share()
         self.buffers = None if buffers is None else list(buffers)

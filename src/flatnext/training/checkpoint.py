@@ -22,6 +22,9 @@ from flatnext.errors import InputError
 from flatnext.files import open_regular, write_atomically
 from flatnext.models import read_origin, read_weights
 from flatnext.runs.comparison import edited
+from flatnext.runs.folder import RunFolder
+from flatnext.runs.reading import ENVIRONMENT, read_environment
+from flatnext.schema import dump
 
 
 def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, str]) -> None:
@@ -85,6 +88,26 @@ def read_checkpoint(folder: Path, *, finished: bool = False) -> Checkpoint | Non
     except Exception as error:  # torch.load raises many kinds on a damaged file
         raise InputError(f"cannot read {file}: it is damaged or missing; start the run anew") from error
     return Checkpoint(path=path, weights=weights, metadata=metadata, state=state)
+
+
+def state_of_finished(folder: RunFolder, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what is known of a finished run's state from its other files: all but momentum and unaveraged weights.
+
+    The optimizer begins anew, and with `ema` so do the weights, from their average.
+    """
+    result, environment = folder.result(), read_environment(folder.path / ENVIRONMENT)
+    best = result.best
+    return {
+        "optimizer": None,
+        "weights": checkpoint.weights,
+        "precision": environment.precision,
+        "epoch": result.last.epoch,
+        "step_in_epoch": 0,
+        "best": {"epoch": best.epoch, "validation": dump(best.validation)} if best and best.validation else None,
+        "train_seconds": result.train_seconds,
+        "metric_sums": None,
+        "data": dump(environment.data),
+    }
 
 
 def remove_states(folder: Path, keep: str = "") -> None:

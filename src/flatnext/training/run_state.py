@@ -22,12 +22,11 @@ from flatnext.processes import ALONE, Processes
 from flatnext.runs.conformal import Conformal
 from flatnext.runs.fingerprint import DataFingerprint, change
 from flatnext.runs.folder import RunFolder
-from flatnext.runs.reading import ENVIRONMENT, read_environment
 from flatnext.runs.records import StartingWeights
 from flatnext.runs.scores import Scores
 from flatnext.schema import dump, parse
 from flatnext.training.average import WeightAverage
-from flatnext.training.checkpoint import Checkpoint, read_checkpoint, save_checkpoint, save_weights
+from flatnext.training.checkpoint import read_checkpoint, save_checkpoint, save_weights, state_of_finished
 from flatnext.training.inputs import check_fit
 from flatnext.training.metric_sums import MetricSums, NonFiniteLossError
 from flatnext.training.optimizer import learning_rate, make_optimizer, set_learning_rate
@@ -178,7 +177,7 @@ class RunState:
                 self.average.update(0)
             return
         checkpoint.require_config(*filter(None, (before, self.config)))
-        state = checkpoint.state or self._state_of_finished(checkpoint)
+        state = checkpoint.state or state_of_finished(self.folder, checkpoint)
         self.has_optimizer_state = checkpoint.state is not None
         self.processes.on_first(lambda: self._require_same_data(state))
         assign_weights(self.evaluated, checkpoint.weights, checkpoint.path)
@@ -198,26 +197,6 @@ class RunState:
             raise InputError(f"the state of the run in {self.folder.path} is damaged: start the run anew") from error
         if self.best is not None and self.best.epoch == self.epoch and self.step_in_epoch == 0:
             self.save_best()  # a kill may have come between the checkpoint and this file
-
-    def _state_of_finished(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        """Return what is known of a finished run's state from its other files: all but momentum and unaveraged weights.
-
-        The optimizer begins anew, and with `ema` so do the weights from their average.
-        """
-        folder = self.folder
-        result, environment = folder.result(), read_environment(folder.path / ENVIRONMENT)
-        best = result.best
-        return {
-            "optimizer": None,
-            "weights": checkpoint.weights,
-            "precision": environment.precision,
-            "epoch": result.last.epoch,
-            "step_in_epoch": 0,
-            "best": dump(BestEpoch(epoch=best.epoch, validation=best.validation)) if best and best.validation else None,
-            "train_seconds": result.train_seconds,
-            "metric_sums": None,
-            "data": dump(environment.data),
-        }
 
     def _require_same_data(self, state: dict[str, Any]) -> None:
         """Raise `InputError` if the run began with other images, labels, classes or another division than it has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def read_start(config: Config) -> TrainedWeights | None:
     start = config.start
     if start.weights is None:
         return None
-    path = models.find_weights(Path(start.weights).expanduser())
+    path = models.find_weights(os.path.expanduser(start.weights))
     state, metadata = models.read_weights(path)
     digest = sha256(path)
     if start.weights_sha256 not in (None, digest):
@@ -93,7 +94,7 @@ def normalized(config: Config, partition: Partition, folder: Path) -> Partition:
         origin = models.read_origin(models.read_weights(last)[1], last)
     else:
         weights = read_start(config)
-        origin = weights and weights.origin
+        origin = weights.origin if weights else None
     if origin is None:
         return partition
     return replace(partition, normalization=_for_channels(origin.normalization, partition.train.images.shape[1]))
