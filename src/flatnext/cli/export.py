@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--test-set", type=path, metavar="PATH", help="prove it on other images of the same classes: CLASS/* or arrays"
     )
-    group.add_argument("--images", type=int, metavar="N", help="test images (default 1000; onnx-int8: 5000)")
+    group.add_argument("--images", type=int, metavar="N", help="test images (default 1000; onnx-int8: 2000)")
     group.add_argument(
         "--max-loss", type=float, metavar="X", help="points of accuracy that onnx-int8 may lose (default 0.3)"
     )

@@ -24,7 +24,7 @@ from flatnext.progress import printable
 IMAGES = 1000
 """Test images that prove an export in float32: logits are compared, so that few are enough."""
 
-IMAGES_INT8 = 5000
+IMAGES_INT8 = 2000
 """Those of an export in eight bits: accuracies are compared."""
 
 CALIBRATION = 256
@@ -67,7 +67,7 @@ def export(
         data_dir: where the data set of the weights lies, or is downloaded to.
         test_set: other images of the same classes to prove it on, as `flatnext.data.read_test_set` reads them. Half of
             them calibrate `onnx-int8`, and the other half proves it.
-        images: how many test images to prove it on (default: 1,000, for `onnx-int8` 5,000).
+        images: how many test images to prove it on (default: 1,000, for `onnx-int8` 2,000).
         max_loss: percentage points of accuracy that `onnx-int8` may lose (default: 0.3).
         download: whether a missing data set may be fetched.
         progress: whether to show a download's progress.

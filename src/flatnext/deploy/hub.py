@@ -41,7 +41,8 @@ class HubModel(
     others take it.
 
     Args:
-        config: of the run, as `Config.to_json` gives it. Its model is built, with new weights.
+        run_config: the config of the run, as `Config.to_json` gives it. Its model is built, with new weights. (A name
+            of `config` alone has a meaning of its own to the mixin.)
         classes: `classes[i]` is the name of logit i.
         mean: by which images are normalised, of pixels in [0, 1], a value a channel.
         std: the same.
@@ -58,20 +59,21 @@ class HubModel(
     def __init__(
         self,
         *,
-        config: Mapping[str, Any],
+        run_config: Mapping[str, Any],
         classes: Sequence[str],
         mean: Sequence[float],
         std: Sequence[float],
         image_size: int,
         conformal: Mapping[str, Any] | None = None,
     ) -> None:
-        network = models.build(Config.from_json(dict(config)).model, len(classes), len(mean))
+        network = models.build(Config.from_json(dict(run_config)).model, len(classes), len(mean))
         super().__init__(network, Normalization(tuple(mean), tuple(std)), tuple(classes), image_size)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         settings = self._hub_mixin_config
         assert isinstance(settings, dict)
         metadata = {key: json.dumps(value) for key, value in settings.items() if value is not None}
+        metadata["config"] = metadata.pop("run_config")
         tensors = {name: value.contiguous() for name, value in self.network.state_dict().items()}
         safetensors.torch.save_file(tensors, save_directory / WEIGHTS, metadata)
 
@@ -85,7 +87,7 @@ class HubModel(
 def settings_of(origin: Origin, image_size: int) -> dict[str, Any]:
     """Return the arguments of `HubModel` for a trained model: the content of its `config.json`."""
     return {
-        "config": origin.config.to_json(),
+        "run_config": origin.config.to_json(),
         "classes": list(origin.classes),
         "mean": list(origin.normalization.mean),
         "std": list(origin.normalization.std),

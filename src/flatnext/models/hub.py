@@ -13,7 +13,7 @@ FILE = "model.safetensors"
 
 def is_address(path: Path | str) -> bool:
     """Return whether a path is an address on the Hub. `Path` makes one slash of the two."""
-    return str(path).startswith(("hf://", "hf:/"))
+    return str(path).startswith("hf:")
 
 
 def download(address: Path | str) -> Path:

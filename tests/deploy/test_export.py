@@ -1,0 +1,237 @@
+"""Exports prove themselves, or are not left on disk."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from packed import one_line
+from PIL import Image
+
+import flatnext
+from flatnext.cli import main
+from flatnext.data import Split
+from flatnext.deploy import export_forms
+from flatnext.deploy.export import export
+from flatnext.deploy.export_forms import MANIFEST
+from flatnext.deploy.export_int8 import quantized
+from flatnext.deploy.export_proof import golden_images, prove, require_accurate, require_faithful
+from flatnext.deploy.manifest import read_manifest
+from flatnext.deploy.onnx_model import OnnxModel
+from flatnext.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return flatnext.load_data("digits").test
+
+
+@pytest.fixture(scope="module")
+def trained_logits(run, digits):
+    return flatnext.load_predictor(run)(digits.images).numpy()
+
+
+@pytest.fixture(scope="module")
+def onnx_file(run, tmp_path_factory):
+    return export(run, "onnx", tmp_path_factory.mktemp("onnx") / "model.onnx")
+
+
+def test_the_file_answers_as_the_run_does(run, onnx_file, digits, trained_logits):
+    model = OnnxModel(onnx_file.path)
+    np.testing.assert_allclose(model.predict(digits.images.numpy()).logits, trained_logits, atol=1e-5)
+    assert model.check_golden() == 0
+    manifest = model.manifest
+    assert manifest == onnx_file.manifest
+    assert (manifest.name, manifest.image_size, manifest.channels, manifest.quantized) == ("tiny", 8, 3, False)
+    origin = flatnext.pretrained_info(run)
+    assert (manifest.classes, manifest.conformal) == (origin.classes, origin.conformal)
+    assert manifest.temperature == origin.conformal.temperature != 1
+    labels = {image.logits for image in manifest.golden}
+    assert len(labels) == len(manifest.golden) == 3
+    proof = onnx_file.proof
+    assert proof.images == proof.agreement == len(digits)
+    assert proof.before == proof.after == pytest.approx(flatnext.evaluate(run)["accuracy"])
+    assert "# tiny" in manifest.card
+    assert "largest difference" in manifest.card
+
+
+def test_a_classifier_answers_from_the_file(run, onnx_file, digits):
+    pixels = digits.images[:5].permute(0, 2, 3, 1).numpy()
+    wanted, answers = flatnext.load(run).predict(pixels), flatnext.load(onnx_file.path).predict(pixels)
+    assert [answer.label for answer in answers] == [answer.label for answer in wanted]
+    probabilities = [[answer.probability for answer in each] for each in (answers, wanted)]
+    np.testing.assert_allclose(*probabilities, atol=1e-6)
+
+
+def broken(source, calibration):
+    """Return an export with one weight changed."""
+    form = export_forms.Onnx(source, calibration)
+    network = source.network()
+    with torch.no_grad():
+        network.net.linear.bias[0] += 0.01
+    form.logits = lambda images: network(torch.from_numpy(images))[0].detach().numpy()
+    return form
+
+
+def test_a_wrong_export_is_refused_and_leaves_nothing(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(export_forms.FORMS, "onnx", broken)
+    target = tmp_path / "new" / "model.onnx"
+    with pytest.raises(
+        InputError, match=r"is refused: on 360 test images of digits a logit differs by 0\.01"
+    ) as caught:
+        export(run, "onnx", target)
+    assert one_line(caught)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_exists_is_kept(run, tmp_path, capsys):
+    path = tmp_path / "model.onnx"
+    path.write_text("mine")
+    with pytest.raises(InputError, match="--overwrite"):
+        export(run, "onnx", path)
+    assert path.read_text() == "mine"
+    assert main(["export", str(run), "--to", "onnx", "--output", str(path), "--overwrite"]) == 0
+    assert "the same class for 360 of 360" in capsys.readouterr().out
+    assert OnnxModel(path).check_golden() == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"to": "coreml"}, "choose one of onnx"),
+        ({"to": "onnx", "output": "model.bin"}, "ends in .onnx"),
+        ({"to": "onnx", "max_loss": 1.0}, "for onnx-int8 alone"),
+        ({"to": "onnx", "images": 0}, "give at least 1"),
+        ({"to": "onnx", "images": 2}, "give at least 3"),
+        ({"to": "hub", "output": "file.txt"}, "no folder"),
+        ({"to": "onnx", "test_set": "nowhere"}, "does not exist"),
+    ],
+)
+def test_bad_input_is_one_line(run, settings, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file.txt").write_text("")
+    with pytest.raises(InputError, match=message) as caught:
+        export(run, **settings)
+    assert one_line(caught)
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_weights_that_say_nothing_are_refused(tmp_path):
+    torch.save({"x": torch.zeros(1)}, tmp_path / "plain.pt")
+    with pytest.raises(InputError, match="does not say its classes"):
+        export(tmp_path / "plain.pt", "onnx")
+
+
+def test_other_images_prove_it_and_calibrate_it(run, digits, tmp_path):
+    for index in range(40):
+        folder = tmp_path / "set" / str(int(digits.labels[index]))
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digits.images[index].permute(1, 2, 0).numpy()).save(folder / f"{index}.png")
+    proof = export(run, "onnx", tmp_path / "a.onnx", test_set=tmp_path / "set").proof
+    assert (proof.images, proof.agreement, proof.source) == (40, 40, "images of set")
+    proof = export(run, "onnx-int8", tmp_path / "b.onnx", test_set=tmp_path / "set", max_loss=100.0).proof
+    assert proof.images == 20
+    assert OnnxModel(tmp_path / "b.onnx").check_golden() == 0
+
+
+def test_eight_bits_answer_about_the_same(run, digits, trained_logits, tmp_path):
+    exported = export(run, "onnx-int8", tmp_path / "model.onnx", max_loss=5.0)
+    model = OnnxModel(exported.path)
+    assert model.manifest.quantized
+    logits = model.predict(digits.images.numpy()).logits
+    error, spread = np.abs(logits - trained_logits).mean(), trained_logits.std()
+    assert 0 < error < 0.1 * spread
+    kinds = [node.op_type for node in exported_graph(exported.path).graph.node]
+    assert kinds.count("QuantizeLinear") > 4
+    with pytest.raises(InputError, match=r"points less: export in float32, or allow more by max_loss \(now -100\)"):
+        export(run, "onnx-int8", tmp_path / "other.onnx", max_loss=-100.0)
+    assert not (tmp_path / "other.onnx").exists()
+
+
+def exported_graph(path):
+    import onnx
+
+    return onnx.load(path)
+
+
+def test_quantized_weights_are_the_weights_to_half_a_step(onnx_file, digits):
+    from onnx import numpy_helper
+
+    graph = exported_graph(onnx_file.path)
+    eight = quantized(graph, digits.images[:20].numpy())
+    plain, whole = (
+        {each.name: numpy_helper.to_array(each) for each in model.graph.initializer} for model in (graph, eight)
+    )
+    names = [name.removesuffix(".weight.q") for name in whole if name.endswith(".weight.q")]
+    assert len(names) == 8  # three and a shortcut in each of two blocks
+    for name in names:
+        scale = whole[f"{name}.weight.scale"]
+        error = np.abs(whole[f"{name}.weight.q"] * scale[:, None, None, None] - plain[f"{name}.weight"])
+        assert (error <= 0.5001 * scale[:, None, None, None]).all()
+        assert whole[f"{name}.weight.q"].dtype == np.int8
+        assert whole[f"{name}.bias.q"].dtype == np.int32
+
+
+def test_the_file_of_torch_export(run, digits, trained_logits, tmp_path):
+    exported = export(run, "torch-export", tmp_path / "model.pt2", images=30)
+    files = {MANIFEST: ""}
+    module = torch.export.load(exported.path, extra_files=files).module()
+    assert read_manifest(files[MANIFEST], "file") == exported.manifest
+    for count in (1, 2, 9):
+        logits, probabilities, activation = module(digits.images[:count])
+        np.testing.assert_allclose(logits.detach().numpy(), trained_logits[:count], atol=1e-5)
+        assert probabilities.sum().item() == pytest.approx(count)
+        assert activation.shape == (count, 4, 4)
+
+
+# The proof itself
+
+
+def logits_of(change):
+    rng = np.random.default_rng(0)
+    trained = rng.normal(size=(50, 4)).astype(np.float32)
+    images = Split(torch.zeros(50, 3, 2, 2, dtype=torch.uint8), torch.from_numpy(trained.argmax(1)))
+    changed = trained.copy()
+    change(changed)
+    places = iter(range(0, 50))
+
+    def exported(pixels):
+        return np.stack([changed[next(places)] for _ in pixels])
+
+    return prove(trained, exported, images, "made images")
+
+
+def test_a_proof_counts_what_changed():
+    def swap(logits):
+        logits[3] = logits[3][::-1]
+
+    proof = logits_of(swap)
+    assert (proof.images, proof.agreement, proof.changed) == (50, 49, 1)
+    assert proof.loss == pytest.approx(2)
+    with pytest.raises(InputError, match="1 get another class"):
+        require_faithful(proof, "it")
+    with pytest.raises(InputError, match="instead of"):
+        require_accurate(proof, 1.9, "it")
+    require_accurate(proof, 2.1, "it")
+    require_faithful(logits_of(lambda logits: None), "it")
+
+
+def test_outputs_that_are_not_finite_are_refused():
+    def spoil(logits):
+        logits[7, 1] = np.nan
+
+    proof = logits_of(spoil)
+    for require in (lambda: require_faithful(proof, "it"), lambda: require_accurate(proof, 100, "it")):
+        with pytest.raises(InputError, match="is refused"):
+            require()
+
+
+def test_a_tie_may_be_won_by_either():
+    trained = np.array([[1.0, 1.00005, 0]] * 3, np.float32)
+    images = Split(torch.zeros(3, 3, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 2]))
+    proof = prove(trained, lambda pixels: trained[:, [1, 0, 2]][: len(pixels)], images, "ties")
+    assert (proof.agreement, proof.changed) == (0, 0)
+    golden = golden_images(lambda pixels: trained[: len(pixels)], images)
+    assert json.dumps([image.logits for image in golden]) == json.dumps(trained.astype(float).tolist())
