@@ -80,6 +80,8 @@ def calibrate(
     path = Path(path)
     if (test_set is None) == (split is None):
         raise InputError("test_set and split say which images to calibrate on: give one of them")
+    if split not in (None, "test", "validation"):
+        raise InputError(f"split is {split!r}: choose test or validation, which the model was not trained on")
     if path.suffix.lower() == ".onnx":
         raise InputError(f"{path} was exported: calibrate the weights that it is of, and export them again")
     if path.is_dir() and not RunFolder(path).finished():
