@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -368,3 +370,27 @@ def test_they_can_be_turned_off_in_the_environment(monkeypatch: pytest.MonkeyPat
         assert ops.library() is None
     finally:
         build.library.cache_clear()
+
+
+def test_code_that_others_could_have_written_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the compiler counts its calls: each writes a file as g++ does."""
+    compiler = tmp_path / "compiler"
+    script = f'for last; do :; done\n[ "$1" = --version ] || (echo x >> {tmp_path}/calls; : > "$last")\n'
+    compiler.write_text(f"#!/bin/sh\n{script}")
+    compiler.chmod(0o700)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = build._compiled()
+    assert first == build._compiled()
+    assert (tmp_path / "calls").read_text().count("x") == 1
+    for path in (first, first.parent):
+        assert path.stat().st_mode & 0o077 == 0
+    first.chmod(0o770)
+    build._compiled()
+    assert (tmp_path / "calls").read_text().count("x") == 2
+    first.parent.chmod(0o777)
+    build._compiled()
+    assert first.parent.stat().st_mode & 0o022 == 0
+    monkeypatch.setattr(build.os, "getuid", lambda: os.geteuid() + 1)
+    with pytest.raises(RuntimeError, match="belongs to another user"):
+        build._compiled()

@@ -8,6 +8,7 @@ import hashlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 from ctypes import c_float, c_int, c_long, c_void_p
@@ -104,16 +105,27 @@ def _compiled() -> Path:
     key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), " ".join(FLAGS).encode(), version, _processor()]))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flatnext"
     path = cache / f"kernels-{key.hexdigest()[:16]}.so"
-    if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _writable_by_us_alone(cache):
+        if cache.stat().st_uid != os.getuid():
+            raise RuntimeError(f"{cache} belongs to another user: set XDG_CACHE_HOME to a folder of your own")
+        cache.chmod(0o700)
+    if not path.exists() or not _writable_by_us_alone(path):  # what others could have put there is not loaded
         # Several processes may compile at once: each writes its own file and renames it to the same name.
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             output = Path(folder) / "kernels.so"
             subprocess.run(
                 [command, *FLAGS, str(SOURCE), "-o", output], capture_output=True, check=True, timeout=COMPILER_TIMEOUT
             )
+            output.chmod(0o700)
             output.replace(path)
     return path
+
+
+def _writable_by_us_alone(path: Path) -> bool:
+    """Return whether no other user can have put code there."""
+    status = path.stat()
+    return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _processor() -> bytes:
