@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from flatnext import pictures
 from flatnext.errors import InputError
-from flatnext.pictures import PictureError, convert, is_grey, is_picture, read_picture
+from flatnext.pictures import PictureError, convert, holds_pictures, is_grey, is_picture, read_picture
 
 RANDOM = np.random.default_rng(0)
 COLOUR = RANDOM.integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -221,6 +221,17 @@ def test_kinds_by_header(tmp_path):
     assert not is_picture(tmp_path / "notes")
     assert not is_picture(tmp_path)
     assert is_picture(tmp_path / "missing.PNG")
+
+
+def test_folders_that_hold_pictures(tmp_path):
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").touch()
+    Image.new("1", (2, 2)).save(tmp_path / "loose.png")
+    assert not holds_pictures(tmp_path)
+    assert not holds_pictures(tmp_path / "missing")
+    (tmp_path / "train" / "cats" / "old").mkdir(parents=True)
+    Image.new("1", (2, 2)).save(tmp_path / "train" / "cats" / "old" / "x.JPG", "JPEG")
+    assert holds_pictures(tmp_path)
 
 
 def test_threads_leave_the_filters_of_warnings_alone():

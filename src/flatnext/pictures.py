@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -23,6 +24,9 @@ SUFFIXES = (
     *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
 """A file with one of these is meant as an image: where it cannot be read, that is an error."""
+
+MOST_LOOKED_AT = 1000
+"""Files of a folder that are looked at to learn whether it holds images."""
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit: an image of so many pixels takes a quarter of a gigabyte."""
@@ -123,6 +127,16 @@ def is_picture(path: Path) -> bool:
     if path.is_dir():
         return False
     return path.suffix.lower() in SUFFIXES or not path.is_file() or _mode(path) is not None
+
+
+def holds_pictures(folder: Path) -> bool:
+    """Return whether a folder has folders with images in them, by the names of the first thousand files in each."""
+    try:
+        inside = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+        files = chain.from_iterable(islice(path.rglob("*"), MOST_LOOKED_AT) for path in inside)
+        return any(file.suffix.lower() in SUFFIXES for file in files)
+    except OSError:
+        return False
 
 
 def is_grey(path: Path) -> bool:

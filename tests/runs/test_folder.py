@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from same_run import assert_same_run, measured
 from tiny import AtStep, tiny
 
+from flatnext.config import Config
 from flatnext.errors import InputError
 from flatnext.runs.folder import RunFolder
 from flatnext.training import train
@@ -34,6 +36,12 @@ def test_a_run_folder_is_not_overwritten_unasked(tmp_path):
     with pytest.raises(InputError, match="not a run folder"):
         train(config, tmp_path, overwrite=True)
     assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+def test_a_name_that_is_not_utf8_is_refused_in_one_line(tmp_path):
+    folder = RunFolder(tmp_path / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(InputError, match=r"caf\\udce9 is not UTF-8: choose another --output"):
+        folder.check(Config(), resume=False, overwrite=False)
 
 
 def test_overwrite_deletes_nothing_that_is_not_a_runs(tmp_path):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, path, setting_overrides
+from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, data_overrides, path
 from flatnext.config import Config
 
 HELP = "download, check and describe a data set"
 
 # What a picture of samples does not show.
-NOT_SHOWN = ("early_sizes", "mixup", "cutmix", "train_images", "validation", "calibration", "split_seed")
+NOT_SHOWN = ("early_sizes", "mixup", "cutmix", "train_images", "validation", "calibration", "split_seed", "sampler")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the description, and write the samples."""
-    settings = Config().override(setting_overrides(vars(options))).data
+    settings = Config().override(data_overrides(options)).data
     folder = data_dir(options)
 
     from flatnext import data

@@ -137,6 +137,17 @@ def setting_overrides(options: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
+def data_overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """Return `setting_overrides`, and dataset=folder where none was named and --data-dir is a folder of pictures."""
+    overrides = setting_overrides(vars(options))
+    if options.data_dir is not None and "dataset" not in overrides:
+        from flatnext.pictures import holds_pictures
+
+        if holds_pictures(options.data_dir):
+            return {**overrides, "dataset": "folder"}
+    return overrides
+
+
 def add_place_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags for the folder of the data, downloading, and the device."""
     group = parser.add_argument_group("data folder and device")

@@ -14,10 +14,10 @@ from flatnext.cli.flags import (
     add_setting_flags,
     add_track_flag,
     data_dir,
+    data_overrides,
     known,
     path,
     peek,
-    setting_overrides,
     trackers,
 )
 from flatnext.cli.parser import Parser
@@ -147,7 +147,7 @@ def _jobs(text: str) -> int | Literal["auto"]:
 def _configs(options: argparse.Namespace) -> list[Config]:
     from flatnext.study.plan import override_each, with_equal_compute, with_models
 
-    overrides = setting_overrides(vars(options))
+    overrides = data_overrides(options)
     names = options.recipes or default_recipes(overrides.get("dataset"))
     configs = override_each([recipe(name) for name in names], overrides)
     if options.equal_compute:

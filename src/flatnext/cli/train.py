@@ -16,6 +16,7 @@ from flatnext.cli.flags import (
     add_setting_flags,
     add_track_flag,
     data_dir,
+    data_overrides,
     known,
     path,
     peek,
@@ -131,6 +132,8 @@ def config_and_folder(options: argparse.Namespace) -> tuple[Config, Path]:
     overrides = setting_overrides(vars(options))
     if options.resume is not None:
         return _resumed(options, overrides), options.resume
+    if options.config is None and options.like is None:
+        overrides = data_overrides(options)
     if options.config is not None:
         config = _config_of(options.config)
     elif options.like is not None:

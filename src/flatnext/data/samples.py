@@ -35,7 +35,7 @@ def sample_grid(dataset: Dataset, settings: config.Data, path: Path, seed: int =
     `InputError`, and leaves no file, where `path` cannot be written.
     """
     samples = _draw_samples(dataset, seed)
-    settings = replace(settings, early_sizes=None, mixup=0.0, cutmix=0.0)
+    settings = replace(settings, early_sizes=None, mixup=0.0, cutmix=0.0, sampler="shuffle")
     halves = [_by_class(dataset, samples, half, seed) for half in (NO_AUGMENTATION, settings)]
     write_atomically(Path(path), _plot(dataset, halves, ["as they are", _caption(settings)]))
 

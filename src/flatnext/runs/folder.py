@@ -14,6 +14,7 @@ from pathlib import Path
 from flatnext.config import Config
 from flatnext.errors import InputError
 from flatnext.files import read_json, remove_temporaries, write_atomically, write_json
+from flatnext.progress import printable
 from flatnext.runs.comparison import differences
 from flatnext.runs.lock import LOCK, lock, lock_owner
 from flatnext.runs.reading import (
@@ -88,6 +89,10 @@ class RunFolder:
         `overwrite` says what to do with it, or if the run to resume has another config.
         """
         path = self.path
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:  # TensorBoard cannot write there, and a report cannot name it
+            raise InputError(f"{printable(str(path))} is not UTF-8: choose another --output") from None
         if not path.exists() or (path.is_dir() and all(p.match(".*") for p in path.iterdir())):
             return
         if not self.is_run():
