@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Collection, Sequence
 from types import ModuleType
@@ -68,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser(arguments[:1], arguments[1:]).parse_args(arguments)
     options.command_line = shlex.join(["flatnext", *arguments])
     warnings.showwarning = _show_warning  # type: ignore[assignment]
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what is half done is cleared away
     try:
         return COMMANDS[options.command].run(options)
     except InputError as error:

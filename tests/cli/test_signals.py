@@ -1,0 +1,35 @@
+"""A termination signal before the first step ends a command cleanly."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny import TINY_FLAGS
+
+from flatnext.cli import main
+from flatnext.training import loop
+
+
+@pytest.fixture
+def default_signals() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("default_signals")
+def test_sigterm_while_data_load_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slow(*arguments: object, **options: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    monkeypatch.setattr(loop, "load_data", slow)
+    output = tmp_path / "runs" / "one"
+    assert main(["train", "--recipe", "quick", *TINY_FLAGS, "--output", str(output)]) == 130
+    assert "flatnext: interrupted" in capsys.readouterr().err
+    assert not output.exists()
