@@ -48,7 +48,11 @@ def test_the_same_again_changes_nothing():
 
 
 def test_a_new_schedule_is_counted_from_where_it_begins():
-    config = longer(PLAIN, {"epochs": 30, "schedule": "cosine", "learning_rate": 0.02, "warmup_epochs": 2.0}, 10)
+    config = longer(
+        PLAIN.override({"epochs": 10}),
+        {"epochs": 30, "schedule": "cosine", "learning_rate": 0.02, "warmup_epochs": 2.0},
+        10,
+    )
     short = Schedule(warmup_epochs=2.0)
     assert [learning_rate(0.02, config.schedule, 50 + step, 5, 30) for step in range(100)] == [
         learning_rate(0.02, short, step, 5, 20) for step in range(100)
