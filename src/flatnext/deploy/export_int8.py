@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from flatnext.deploy.export_proof import batch_size
 from flatnext.deploy.onnx_model import INPUT, session
 from flatnext.models.quantized import Scale
 from flatnext.versions import import_extra
 
-BATCH = 64
 LARGEST = 127  # of a weight
 
 
@@ -57,7 +57,8 @@ def _ranges(model: Any, names: list[str], images: np.ndarray) -> dict[str, Scale
             probe.graph.node.append(onnx.helper.make_node(kind, [name], [f"{name}.{kind}"], keepdims=0))
             probe.graph.output.append(onnx.helper.make_tensor_value_info(f"{name}.{kind}", onnx.TensorProto.FLOAT, []))
     running = session(probe.SerializeToString(), "the graph")
-    batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+    size = batch_size(images)
+    batches = [images[start : start + size] for start in range(0, len(images), size)]
     ranges = np.array([running.run(None, {INPUT: batch}) for batch in batches]).reshape(len(batches), len(names), 2)
     lows, highs = ranges[:, :, 0].min(axis=0), ranges[:, :, 1].max(axis=0)
     return {name: Scale.of_range(float(low), float(high)) for name, low, high in zip(names, lows, highs, strict=True)}

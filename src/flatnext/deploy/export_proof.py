@@ -26,7 +26,9 @@ MAX_LOSS = 0.3
 """Percentage points of accuracy that an export in eight bits may lose."""
 
 GOLDEN = 3
-BATCH = 100
+
+PIXELS = 100 * 32 * 32
+"""Pixels of images that the network gets at a time: of CIFAR's 100 images, of large ones fewer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,12 @@ def require_accurate(proof: Proof, max_loss: float, what: str) -> None:
 
 def in_batches(logits: Logits, images: Tensor) -> np.ndarray:
     """Return the logits of uint8 images, some at a time."""
-    return np.concatenate([logits(batch.contiguous().numpy()) for batch in images.cpu().split(BATCH)])
+    return np.concatenate([logits(batch.contiguous().numpy()) for batch in images.cpu().split(batch_size(images))])
+
+
+def batch_size(images: Tensor | np.ndarray) -> int:
+    """Return how many of the images (N x C x H x W) a network gets at a time."""
+    return max(1, min(100, PIXELS // (images.shape[2] * images.shape[3])))
 
 
 def evenly(images: Split, count: int) -> Split:

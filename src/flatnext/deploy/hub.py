@@ -112,7 +112,7 @@ def push(folder: Path, repository: str, *, private: bool = False) -> str:
             allow_patterns=[CONFIG, WEIGHTS, CARD],
             commit_message=f"Upload of {folder.name} by flatnext",
         )
-    except (OSError, ValueError, hub.errors.HfHubHTTPError) as error:
+    except Exception as error:  # those of its HTTP library among them
         reason = str(error).strip().partition("\n")[0]
         raise InputError(
             f"{repository} cannot be pushed ({reason}): the files are in {folder}; log in with hf auth login, or set "

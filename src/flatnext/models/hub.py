@@ -27,6 +27,6 @@ def download(address: Path | str) -> Path:
     hub = import_extra("huggingface_hub", "hub")
     try:
         return Path(hub.hf_hub_download(match[1], FILE, revision=match[2]))
-    except (OSError, ValueError, hub.errors.HfHubHTTPError) as error:
+    except Exception as error:  # those of its HTTP library among them
         reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"{address} cannot be fetched ({reason}): check the name, the network and HF_TOKEN") from error
+        raise InputError(f"hf://{match[1]} cannot be fetched ({reason}): check the name, the network and HF_TOKEN") from error
