@@ -33,13 +33,14 @@ from PIL import Image
 
 from flatnext.deploy.onnx_model import OnnxModel
 
-BATCHES = (1, 8, 16, 32, 64)
+BATCHES = (1, 8, 32)
 IMAGES = 256
-WARM = 1.0
-"""Seconds of a turn that are not counted."""
+WARM = 2
+"""Answers a client at the start of a turn, that are not counted."""
 
 
 def main() -> None:
+    """Measure, and print a line of JSON for each part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--clients", type=int, default=64)
@@ -76,6 +77,7 @@ class Turn(NamedTuple):
     latencies: tuple[float, ...] = ()
 
     def rates(self) -> tuple[float, float]:
+        """Return the images a second, by the clock and by the processor."""
         return self.images / self.clock, self.images / self.processor
 
 
@@ -90,6 +92,7 @@ def round_(bare: Connection, service: int, port: int, bodies: list[bytes], optio
 
 
 def summary(rounds: list[list[Turn]], batch: int, options: argparse.Namespace) -> dict[str, object]:
+    """Return the medians over the rounds, and the times of all answers together."""
     seconds = sorted(value for _, service in rounds for value in service.latencies)
     by = {}
     for place, name in enumerate(("clock", "processor")):
@@ -125,6 +128,7 @@ def run_bare(path: Path, core: int, pipe: Connection) -> None:
 
 
 def repeat(model: OnnxModel, images: np.ndarray, seconds: float) -> Turn:
+    """Ask the model about the same batch for some seconds."""
     model.predict(images)
     done, began, used = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - began < seconds:
@@ -134,6 +138,7 @@ def repeat(model: OnnxModel, images: np.ndarray, seconds: float) -> Turn:
 
 
 def processor_seconds(process: int) -> float:
+    """Return the processor time that a process has used, all of its threads together."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -163,6 +168,7 @@ def first_answer(path: Path) -> dict[str, float]:
 
 
 def image(seed: int, size: int) -> bytes:
+    """Return an image of noise as PNG."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
@@ -177,31 +183,36 @@ def requests(size: int) -> list[bytes]:
 
 
 async def drive(service: int, port: int, bodies: list[bytes], clients: int, seconds: float) -> Turn:
-    """Ask with many clients, and count the answers after `WARM`."""
-    began = time.perf_counter() + WARM
-    latencies: list[float] = []
+    """Ask with many clients, and count the answers after the first `WARM` of each."""
+    answers, latencies = 0, []
+    warm, over = asyncio.Event(), asyncio.Event()
 
     async def client(place: int) -> None:
+        nonlocal answers
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        while (sent := time.perf_counter()) < began + seconds:
+        while not over.is_set():
+            sent = time.perf_counter()
             writer.write(bodies[place % len(bodies)])
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200"), head
             await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
-            now = time.perf_counter()
-            if began <= now < began + seconds:
-                latencies.append(now - sent)
+            answers += 1
+            if answers == WARM * clients:
+                warm.set()
+            elif warm.is_set() and not over.is_set():
+                latencies.append(time.perf_counter() - sent)
             place += clients
         writer.close()
 
-    async def used() -> float:
-        await asyncio.sleep(WARM)
-        before = processor_seconds(service)
-        await asyncio.sleep(began + seconds - time.perf_counter())
-        return processor_seconds(service) - before
+    async def measure() -> Turn:
+        await warm.wait()
+        began, used = time.perf_counter(), processor_seconds(service)
+        await asyncio.sleep(seconds)
+        over.set()
+        return Turn(len(latencies), time.perf_counter() - began, processor_seconds(service) - used, tuple(latencies))
 
-    used_seconds, *_ = await asyncio.gather(used(), *map(client, range(clients)))
-    return Turn(len(latencies), seconds, used_seconds, tuple(latencies))
+    turn, *_ = await asyncio.gather(measure(), *map(client, range(clients)))
+    return turn
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import pytest
 from asking import ask
 from served import CLASSES, SIZE, colour, conformal, encoded, logits, write_model
 
+from flatnext import deploy
 from flatnext.deploy.onnx_model import OnnxModel
 from flatnext.errors import InputError
 from flatnext.serve import app as application
@@ -332,3 +333,21 @@ def test_unknown_paths_are_one_series_of_the_metrics(request_):
     text = request_("GET", "/metrics").text
     assert 'path="other",status="404"}' in text
     assert 'path="/a"' not in text
+
+
+def test_answers_are_those_of_the_classifier(request_, model_file, tmp_path):
+    turned = colour(200, 90, 30, (30, 20))
+    turned.paste((0, 0, 255), (0, 0, 30, 9))
+    kinds = {"a.png": {}, "b.jpg": {"quality": 70}, "c.webp": {}, "d.gif": {}}
+    paths = [tmp_path / name for name in kinds]
+    for path, options in zip(paths, kinds.values(), strict=True):
+        turned.save(path, **options)
+    expected = deploy.load(model_file).predict(paths, top=3, coverage=0.9)
+    files = [("image", (path.name, path.read_bytes())) for path in paths]
+    images = request_("POST", "/predict?coverage=0.9&top=3", files=files).json()["images"]
+    for path, image, prediction in zip(paths, images, expected, strict=True):
+        assert image["file"] == path.name
+        assert [(each["label"], each["probability"]) for each in image["top"]] == [
+            (label, pytest.approx(probability, abs=1e-6)) for label, probability in prediction.top
+        ]
+        assert (image["set"], image["none"]) == (list(prediction.set), prediction.none)

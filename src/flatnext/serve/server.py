@@ -43,8 +43,8 @@ def serve(path: Path, settings: ServeSettings) -> None:
 def check_exported(path: Path) -> None:
     """Raise `InputError` for what is no file in ONNX by its name."""
     if path.suffix.lower() != ".onnx":
-        example = path.with_suffix(".onnx").name if path.suffix else f"{path.name or 'model'}.onnx"
-        raise InputError(f"{path} is no .onnx file: make one with flatnext export {path} --to onnx (say, {example})")
+        output = f"{path.stem or 'model'}.onnx"
+        raise InputError(f"{path} is no .onnx file: make one with flatnext export {path} --to onnx --output {output}")
 
 
 def listen(host: str, port: int) -> socket.socket:
