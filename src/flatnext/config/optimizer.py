@@ -23,13 +23,17 @@ class Optimizer(Settings):
 
     optimizer: Literal["sgd", "adamw"] = setting("sgd", "optimizer; another than the recipe's has settings of its own")
     learning_rate: float = setting(None, "learning rate at its peak", flag="lr", above=0)
-    momentum: float = setting(None, "momentum; of adamw its first beta", at_least=0, below=1)
+    momentum: float = setting(None, "momentum; for adamw its first beta", at_least=0, below=1)
     beta2: float | None = setting(
-        None, "adamw: decay of the mean of squared gradients", at_least=0, below=1, belongs_to=("optimizer", "adamw")
+        None,
+        "decay of the mean of squared gradients, for adamw",
+        at_least=0,
+        below=1,
+        belongs_to=("optimizer", "adamw"),
     )
-    nesterov: bool = setting(None, "sgd: Nesterov momentum")
+    nesterov: bool = setting(None, "Nesterov momentum, for sgd")
     weight_decay: float = setting(
-        None, "weight decay (sgd: L2, as in torch.optim.SGD; adamw: apart from the gradient)", at_least=0
+        None, "weight decay: for sgd in the gradient (L2), as in torch.optim.SGD; for adamw apart from it", at_least=0
     )
     decay_all: bool = setting(False, "apply weight decay to batch norm's parameters and to biases as well")
     clip_norm: float | None = setting(None, "clip the gradient of every pass to this norm (default: no)", above=0)
