@@ -319,7 +319,7 @@ def test_damaged_files_are_left_out_when_asked(tmp_path):
     refused(tmp_path, "2 files", *bad, "--skip-damaged")
     dataset = load("folder", tmp_path, skip_damaged=True)
     reason = "(no image, or of an unknown format)"
-    assert dataset.notes == (f"2 files were left out and cannot be read: {bad[0]} {reason}, {bad[1]} {reason}",)
+    assert dataset.notes == (f"2 files that cannot be read were left out: {bad[0]} {reason}, {bad[1]} {reason}",)
     for part in ("train", "test"):
         found, expected = getattr(dataset, part), getattr(clean, part)
         assert found.names == expected.names

@@ -108,7 +108,7 @@ def test_a_collapsed_recipe_is_warned_of_before_all_figures(tmp_path: Path) -> N
     keys = [f"{100 * balanced[0]:.2f} ± 0.00 %", "balanced test accuracy, last epoch, 3 seeds"]
     assert all(key in page.text for key in keys)
     scores = {name: f1_score(*pairs_of(matrices[name]), average=None) for name in matrices}
-    assert page.row("cat")[1:3] == [f"{100 * scores[name][0]:.2f} ± 0.00" for name in matrices]
+    assert page.table("class")[1][:3] == ["cat", *(f"{100 * scores[name][0]:.2f} ± 0.00" for name in matrices)]
     interval = stats.binomtest(172, 180).proportion_ci(0.95, method="wilson")
     assert sgd[4] == f"95.56 ± 0.00 ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
@@ -363,6 +363,19 @@ def test_mistakes_name_their_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.usefixtures("undrawn")
+def test_a_path_that_is_not_utf8_is_written_with_escapes(tmp_path: Path) -> None:
+    folder = small_study(tmp_path, seeds=1)
+    for file in folder.glob("*/*/environment.json"):
+        content = json.loads(file.read_text())
+        content["data_dir"] = "/data/caf\udce9"
+        content["sessions"][0]["command"] = "flatnext study --data-dir 'caf\udce9'"
+        write_json(file, content)
+    page, markdown = report(folder)
+    assert "--data-dir 'caf\\udce9'" in page.text
+    assert "--data-dir 'caf\\udce9'" in markdown
+
+
 def test_control_characters_reach_no_output(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "a\x1b[2Jb\u202ec", seeds=(0,), epochs=2)
     write_run(folder / "x\x1b\x07y", replace(recipe("sgd"), seed=7), finished=False)

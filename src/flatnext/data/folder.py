@@ -113,8 +113,9 @@ def _read(
         piece, images = images.tensor_split([int(kept.sum())])
         names = tuple(name for name, used in zip(files.names, kept.tolist(), strict=True) if used)
         splits[name] = Split(piece, torch.tensor(files.labels)[kept], names)
-    count = "1 file was" if len(failures) == 1 else f"{len(failures):,} files were"
-    note = f"{count} left out and cannot be read: {named(failures)}"
+    one = len(failures) == 1
+    count = "1 file that cannot be read was" if one else f"{len(failures):,} files that cannot be read were"
+    note = f"{count} left out: {named(failures)}"
     return splits, (note,) if failures else ()
 
 

@@ -9,8 +9,19 @@ from dataclasses import dataclass
 
 
 def plain(text: str) -> str:
-    """Return text without characters that control the output, such as escapes; line breaks and tabs become spaces."""
-    return "".join(c if c.isprintable() or c == "\u00a0" else " " if c.isspace() else "" for c in text)
+    """Return text without characters that control the output, such as escapes; line breaks and tabs become spaces.
+
+    A byte of a path that is not UTF-8 is written as the escape that Python has for it.
+    """
+    return "".join(map(_plain, text))
+
+
+def _plain(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":
+        return character.encode("unicode_escape").decode()
+    if character.isprintable() or character == "\u00a0":
+        return character
+    return " " if character.isspace() else ""
 
 
 @dataclass(frozen=True)
