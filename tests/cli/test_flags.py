@@ -106,7 +106,7 @@ def test_every_path_expands_the_home_folder(monkeypatch):
 def test_a_recipe_can_be_typed_as_flags(name):
     config = recipe(name)
     values = {"method": config.method.name}
-    for part in (config, config.data, config.model, config.optimizer, config.schedule, config.method):
+    for part in (config, config.data, config.model, config.start, config.optimizer, config.schedule, config.method):
         for item in fields(part):
             if item.metadata:
                 values[item.metadata["info"].flag or item.name] = getattr(part, item.name)
