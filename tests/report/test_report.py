@@ -108,7 +108,7 @@ def test_a_collapsed_recipe_is_warned_of_before_all_figures(tmp_path: Path) -> N
     keys = [f"{100 * balanced[0]:.2f} ± 0.00 %", "balanced test accuracy, last epoch, 3 seeds"]
     assert all(key in page.text for key in keys)
     scores = {name: f1_score(*pairs_of(matrices[name]), average=None) for name in matrices}
-    assert page.table("class")[1][:3] == ["cat", *(f"{100 * scores[name][0]:.2f} ± 0.00" for name in matrices)]
+    assert page.table("class")[1][:3] == ["cat (%)", *(f"{100 * scores[name][0]:.2f} ± 0.00" for name in matrices)]
     interval = stats.binomtest(172, 180).proportion_ci(0.95, method="wilson")
     assert sgd[4] == f"95.56 ± 0.00 ({100 * interval.low:.1f} to {100 * interval.high:.1f})"
 
