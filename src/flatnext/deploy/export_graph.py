@@ -124,7 +124,7 @@ def _resized(graph: _Graph, manifest: Manifest) -> str:
     sizes = graph.node("Concat", graph.node("Gather", shape, graph.constant([0, 1])), size, axis=0)
     pixels = graph.node("Cast", images, to=graph.onnx.TensorProto.FLOAT)
     # As torch and Pillow do, the filter leaves out what lies beyond the edges; ONNX's default repeats the edge pixels.
-    filtering = {"mode": "linear", "antialias": 1, "exclude_outside": 1}
+    filtering: dict[str, Any] = {"mode": "linear", "antialias": 1, "exclude_outside": 1}
     resized = graph.node("Resize", pixels, "", "", sizes, name="resize", **filtering)
     # ONNX rounds half to even, as torch does.
     return graph.node("Clip", graph.node("Round", resized), graph.constant(0.0), graph.constant(255.0))

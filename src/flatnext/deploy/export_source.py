@@ -41,7 +41,7 @@ class Source:
             name=self.name,
             classes=self.origin.classes,
             image_size=prepared.image_size,
-            channels=prepared.channels,
+            channels=1 if prepared.channels == 1 else 3,
             resize=prepared.resize,
             temperature=conformal.temperature if conformal else 1.0,
             conformal=conformal,

@@ -78,7 +78,7 @@ class HubModel(
         safetensors.torch.save_file(tensors, save_directory / WEIGHTS, metadata)
 
     @classmethod
-    def _load_as_safetensor(cls, model: HubModel, model_file: str, map_location: str, strict: bool) -> HubModel:
+    def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
         """Load weights under the network's own names; they always have to fit."""
         assign_weights(model.network, read_weights(model_file)[0], model_file)
         return model.to(map_location).eval()
