@@ -171,9 +171,10 @@ class _UnfitError(Exception):
 
 
 def _reason(error: Exception) -> str:
-    reasons = {UnidentifiedImageError: "no image, or of an unknown format", FileNotFoundError: "missing"}
-    if type(error) in reasons:
-        return reasons[type(error)]
+    if isinstance(error, UnidentifiedImageError):
+        return "no image, or of an unknown format"
+    if isinstance(error, FileNotFoundError):
+        return "missing"
     return error.strerror if isinstance(error, OSError) and error.strerror else f"damaged: {type(error).__name__}"
 
 

@@ -31,10 +31,14 @@ def check_keys(keys: Iterable[Any]) -> None:
             raise UnboundedKeyError("a key that is no number, string or short tuple")
 
 
-class BoundedUnpickler(pickle._Unpickler):  # type: ignore[name-defined]  # Python's own, whose steps can be extended
+_PythonUnpickler: Any = pickle._Unpickler
+"""Python's own, whose steps can be extended; that in C has none to extend."""
+
+
+class BoundedUnpickler(_PythonUnpickler):
     """An unpickler that checks each key of a dict and member of a set before it is hashed."""
 
-    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    dispatch: ClassVar[dict[int, Any]] = dict(_PythonUnpickler.dispatch)
 
     def load_setitem(self) -> None:
         """Set one item of a dict."""
