@@ -12,7 +12,7 @@ from fake_classifier import classifier, picture
 
 from flatnext.runs.conformal import Conformal
 
-MODEL = "flatnext.deploy.classifier.load"
+MODEL = "flatnext.deploy.loading.load"
 
 
 @pytest.fixture(autouse=True)

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the answers, and on standard error what could not be read."""
     from flatnext.deploy.answers import write_answers
-    from flatnext.deploy.classifier import load
+    from flatnext.deploy.loading import load
     from flatnext.deploy.picture_paths import find_pictures
 
     pictures = find_pictures(options.pictures, sys.stdin.buffer if "-" in options.pictures else None)

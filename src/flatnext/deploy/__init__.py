@@ -9,14 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flatnext.deploy.classifier import Classifier, load
+    from flatnext.deploy.classifier import Classifier
+    from flatnext.deploy.loading import load
     from flatnext.deploy.prediction import Prediction
     from flatnext.deploy.pretrained import PretrainedInfo, from_pretrained, pretrained_info
 
 __all__ = ["Classifier", "Prediction", "PretrainedInfo", "from_pretrained", "load", "pretrained_info"]
 
 _MODULES = {
-    "classifier": ("Classifier", "load"),
+    "classifier": ("Classifier",),
+    "loading": ("load",),
     "prediction": ("Prediction",),
     "pretrained": ("PretrainedInfo", "from_pretrained", "pretrained_info"),
 }

@@ -10,8 +10,9 @@ import torch
 
 from flatnext import data, models
 from flatnext.config import Data
-from flatnext.deploy.classifier import BATCH_SIZE, Classifier, chunks, load
+from flatnext.deploy.classifier import BATCH_SIZE, Classifier, chunks
 from flatnext.deploy.comparison import Comparison
+from flatnext.deploy.loading import load
 from flatnext.errors import InputError
 from flatnext.progress import Display, Progress
 

@@ -89,11 +89,11 @@ def comparison_page(compared: Compared) -> str:
         Key(comparison.old_name, _percent(changes.old_accuracy), f"{changes.old_correct:,} images right", 5),
         Key(comparison.new_name, _percent(changes.new_accuracy), f"{changes.new_correct:,} images right", 0),
     )
-    galleries = [
+    galleries: tuple[tuple[str, str, np.ndarray, str], ...] = (
         ("went-wrong", "Went wrong", comparison.lost(), "right before, wrong now"),
         ("became-right", "Became right", comparison.gained(), "wrong before, right now"),
         ("otherwise-wrong", "Wrong in another way", comparison.otherwise_wrong(), "wrong both times, as another class"),
-    ]
+    )
     report = Report(
         title=f"{comparison.new_name}, compared with {comparison.old_name}",
         advice=second,
@@ -103,7 +103,7 @@ def comparison_page(compared: Compared) -> str:
         keys=keys,
         sections=(
             Section("classes", "Classes", (_classes(comparison),)),
-            *(Section(name, title, _gallery(compared, *rest)) for name, title, *rest in galleries),
+            *(Section(name, title, _gallery(compared, indices, what)) for name, title, indices, what in galleries),
         ),
         kicker="FlatNeXt comparison of two models",
     )
