@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from flatnext.config import Optimizer, Schedule, recipe
+from flatnext.errors import InputError
 from flatnext.training import learning_rate, make_optimizer
 
 
@@ -70,3 +71,29 @@ def test_batch_norm_and_biases_are_not_decayed_unless_asked():
     assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(2, 5e-4), (3, 0.0)]
     groups = make_optimizer(model, Optimizer(decay_all=True)).param_groups
     assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [(5, 5e-4)]
+
+
+def test_adamw_is_torchs_and_has_defaults_of_its_own():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    settings = recipe("sgd").override({"optimizer": "adamw"}).optimizer
+    assert settings == Optimizer(optimizer="adamw")
+    optimizer = make_optimizer(model, settings)
+    assert type(optimizer) is torch.optim.AdamW
+    theirs = torch.optim.AdamW(model.parameters()).param_groups[0]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [theirs["weight_decay"], 0.0]
+    assert all(group["betas"] == theirs["betas"] and group["lr"] == theirs["lr"] for group in optimizer.param_groups)
+    given = recipe("sgd").override({"optimizer": "adamw", "learning_rate": 0.01, "momentum": 0.8}).optimizer
+    assert (given.learning_rate, given.momentum, given.weight_decay) == (0.01, 0.8, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer": "adamw", "nesterov": True}, "nesterov belongs to optimizer=sgd"),
+        ({"beta2": 0.99}, "beta2 belongs to optimizer=adamw, not to sgd"),
+        ({"optimizer": "adamw", "momentum": 0.0, "method": "momentum-amp"}, "momentum-amp needs momentum above 0"),
+    ],
+)
+def test_settings_of_the_other_optimizer_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        recipe("sgd").override(settings)
