@@ -92,6 +92,17 @@ def test_it_resumes_to_the_bit(run, digits, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_run_that_began_in_colour_goes_on_so(digits, tmp_path):
+    def stop():
+        raise KeyboardInterrupt
+
+    config = Config().override({**SETTINGS, "epochs": 2})
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", data_dir=digits / "RGB", display=AtStep(7, stop))
+    train(config, tmp_path / "run", data_dir=digits / "L", resume=True)
+    assert models.input_channels(models.read_weights(tmp_path / "run" / "last.safetensors")[0]) == 3
+
+
 def test_evaluation_of_grey_and_colour_images(run, digits):
     folder, result = run
     on_test = evaluate(folder, data_dir=digits / "L")
