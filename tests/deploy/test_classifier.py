@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -215,3 +216,26 @@ def test_the_names_come_without_torch():
 def test_the_loader_of_data_has_a_name_of_its_own():
     assert flatnext.load_data is flatnext.data.load
     assert set(flatnext.__all__) <= set(dir(flatnext))
+
+
+def test_a_model_in_onnx_answers_with_what_its_manifest_says(monkeypatch):
+    from flatnext.deploy.manifest import Manifest
+
+    conformal = Conformal.of([0.3] * 99, temperature=2.0, source="a test")
+
+    class Exported:
+        def __init__(self, path):
+            self.manifest = Manifest(
+                name="x", classes=CLASSES, image_size=4, channels=1, resize="pad", temperature=2.0, conformal=conformal
+            )
+
+        def predict(self, images):
+            assert images.shape[1:] == (1, 4, 4)
+            return types.SimpleNamespace(logits=classifier().logits(images))
+
+    monkeypatch.setattr("flatnext.deploy.onnx_model.OnnxModel", Exported)
+    model = flatnext.load("model.onnx")
+    assert (model.temperature, model.preprocessing.resize) == (2.0, "pad")
+    [prediction] = model.predict(picture(250, size=(4, 4)), coverage=0.9)
+    assert prediction.set == ("bright",)
+    assert prediction == classifier(temperature=2.0, conformal=conformal).predict(picture(250), coverage=0.9)[0]
