@@ -121,9 +121,7 @@ def files_notes(
     if nested := sum(files.nested for files in parts):
         notes.append(f"{nested:,} images lie in folders of a class folder, and count for its class")
     if unused := list(dict.fromkeys(left_over)):
-        notes.append(
-            f"not used in {place}, being no image in a class folder: {_counted(folder, unused)}"
-        )
+        notes.append(f"not used in {place}, being no image in a class folder: {_counted(folder, unused)}")
     if hidden := list(dict.fromkeys(hidden)):
         notes.append(f"hidden and system files in {place} are not used: {_counted(folder, hidden)}")
     return notes
