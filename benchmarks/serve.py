@@ -65,6 +65,8 @@ def main() -> None:
     finally:
         service.terminate()
         service.wait()
+        bare.terminate()
+        bare.join()
     print(json.dumps(summary(rounds, batch, options)))
 
 

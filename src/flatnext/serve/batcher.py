@@ -14,6 +14,9 @@ from flatnext.deploy.onnx_model import Answer
 MOST = 16
 """Images in a batch. More are not faster on a CPU, and all of them wait for the last."""
 
+MOST_ALONE = 4
+"""The same where one thread computes it: of larger ones its cache holds less."""
+
 Job = tuple[np.ndarray, "Future[Answer]"]
 
 
@@ -24,13 +27,18 @@ class Batcher:
 
     Args:
         predict: maps a batch (uint8, N x C x H x W) to its answer. Only this object's thread calls it.
+        most: images in a batch.
         observe: called with the size of each batch.
     """
 
     def __init__(
-        self, predict: Callable[[np.ndarray], Answer], observe: Callable[[int], object] = lambda images: None
+        self,
+        predict: Callable[[np.ndarray], Answer],
+        *,
+        most: int = MOST,
+        observe: Callable[[int], object] = lambda images: None,
     ) -> None:
-        self._predict, self._observe = predict, observe
+        self._predict, self._most, self._observe = predict, most, observe
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="model")
         self._thread.start()
@@ -64,7 +72,7 @@ class Batcher:
         job = self._jobs.get()
         while job is not None:
             jobs.append(job)
-            if len(jobs) == MOST:
+            if len(jobs) == self._most:
                 return jobs, True
             try:
                 job = self._jobs.get_nowait()

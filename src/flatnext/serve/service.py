@@ -15,7 +15,7 @@ from flatnext.deploy.onnx_model import Answer, OnnxModel
 from flatnext.deploy.prediction import Prediction, Question
 from flatnext.errors import InputError
 from flatnext.pictures import PictureError, read_picture
-from flatnext.serve.batcher import Batcher
+from flatnext.serve.batcher import MOST, MOST_ALONE, Batcher
 from flatnext.serve.metrics import Metrics
 from flatnext.serve.settings import COVERAGE, ServeSettings
 
@@ -40,8 +40,10 @@ class Service:
         self.coverage = self._coverage(settings.coverage)
         self.samples = tuple(base64.b64decode(golden.png) for golden in self.manifest.golden)
         self.metrics = Metrics()
+        self._decode(self.samples[0])  # the first picture of a process loads Pillow's readers
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decoder")
-        self._batcher = Batcher(model.predict, self.metrics.batch.observe)
+        most = MOST if (settings.threads or cores()) > 1 else MOST_ALONE
+        self._batcher = Batcher(model.predict, most=most, observe=self.metrics.batch.observe)
 
     async def answer(self, pictures: Sequence[bytes], question: Question) -> list[Outcome]:
         """Return what becomes of each picture (the content of a file). `question` has been checked by `question`."""
