@@ -30,9 +30,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the script."""
     import shtab
 
-    from flatnext.cli.main import make_parser
-
-    parser = make_parser()
+    parser = options.make_parser()
     for command in _commands(parser):
         for action in command._actions:
             if action.type is path:

@@ -1,8 +1,8 @@
 """The command `flatnext`: the table of its commands, and what its exit status says.
 
 A command is a module of this folder with `HELP` (a line of help), `add_arguments(parser)` and `run(options)`, which
-returns the exit status; `options.command_line` is what was typed. What is slow to import is imported inside `run`, so
-that `--help` comes at once.
+returns the exit status; `options.command_line` is what was typed, and `options.make_parser` makes the parser of all
+commands. What is slow to import is imported inside `run`, so that `--help` comes at once.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = make_parser(arguments[:1], arguments[1:]).parse_args(arguments)
     options.command_line = shlex.join(["flatnext", *arguments])
+    options.make_parser = make_parser
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what is half done is cleared away
