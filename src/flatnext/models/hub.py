@@ -29,4 +29,6 @@ def download(address: Path | str) -> Path:
         return Path(hub.hf_hub_download(match[1], FILE, revision=match[2]))
     except Exception as error:  # those of its HTTP library among them
         reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"hf://{match[1]} cannot be fetched ({reason}): check the name, the network and HF_TOKEN") from error
+        raise InputError(
+            f"hf://{match[1]} cannot be fetched ({reason}): check the name, the network and HF_TOKEN"
+        ) from error
