@@ -34,7 +34,7 @@ def test_what_the_study_left_out_is_said(tmp_path):
             write_run(tmp_path / f"{name}-{seed}", replace(config, seed=seed), epochs=2)
     found = final_run(tmp_path)
     assert (found.config.data.train_images, found.config.data.calibration) == (None, 50)
-    assert found.why.endswith("so the last epoch is kept; the study had 500 to train on; 50 stay apart for calibration.")
+    assert found.why.endswith("the last epoch is kept; the study had 500 to train on; 50 stay apart for calibration.")
 
 
 def test_a_study_that_does_not_say_what_to_take_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 
 from flatnext.cli.flags import path
 from flatnext.cli.parser import Parser
@@ -15,7 +16,12 @@ bash: flatnext completion bash > ~/.local/share/bash-completion/completions/flat
 zsh:  flatnext completion zsh > FOLDER/_flatnext, with a folder of your fpath
 """
 
-NAMES = {"--recipe": RECIPES, "--recipes": RECIPES, "--model": MODELS, "--models": MODELS}
+NAMES: dict[str, Mapping[str, object]] = {
+    "--recipe": RECIPES,
+    "--recipes": RECIPES,
+    "--model": MODELS,
+    "--models": MODELS,
+}
 """The names that a flag takes, where the parser does not list them as all that there are."""
 
 
@@ -36,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
             if action.type is path:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
             elif action.option_strings:
-                action.choices = NAMES.get(action.option_strings[-1], action.choices)
+                action.choices = NAMES.get(action.option_strings[-1]) or action.choices
     print(shtab.complete(parser, shell=options.shell))
     return 0
 

@@ -100,8 +100,8 @@ def add_track_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--track",
         nargs="+",
+        action="extend",
         choices=("tensorboard", "wandb", "mlflow", "none"),
-        default=["tensorboard"],
         help="where the metrics go as well: event files in the run folder, Weights & Biases (offline unless "
         "WANDB_MODE says otherwise), MLflow (mlflow.db beside the runs, or MLFLOW_TRACKING_URI) (default tensorboard)",
     )
@@ -109,7 +109,7 @@ def add_track_flag(parser: argparse.ArgumentParser) -> None:
 
 def trackers(options: argparse.Namespace) -> list[str]:
     """Return the trackers that were asked for, each once."""
-    return [name for name in dict.fromkeys(options.track) if name != "none"]
+    return [name for name in dict.fromkeys(options.track or ["tensorboard"]) if name != "none"]
 
 
 def add_flags_of(kind: Any, parser: argparse._ActionsContainer) -> None:

@@ -99,7 +99,7 @@ def make_parser(names: Collection[str] = tuple(COMMANDS), typed: Sequence[str] =
     defaults with what is `typed` after the command.
     """
     description = "Train small image classifiers, plainly or with perturbed weights or inputs, and compare the results."
-    parser = Parser(prog="flatnext", description=description)
+    parser = Parser(prog="flatnext", description=description, formatter_class=_wide)
     parser.add_argument("--version", action=VersionAction)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
     for name, command in COMMANDS.items():
@@ -110,6 +110,11 @@ def make_parser(names: Collection[str] = tuple(COMMANDS), typed: Sequence[str] =
         if name in names:
             command.add_arguments(subparser)
     return parser
+
+
+def _wide(prog: str) -> argparse.HelpFormatter:
+    """Return a formatter that has room for the longest name of a command beside its help."""
+    return argparse.HelpFormatter(prog, max_help_position=max(map(len, COMMANDS)) + 8)
 
 
 _show_by_python = warnings.showwarning

@@ -30,6 +30,7 @@ SYNONYMS = {
     "--data-path": "--data-dir",
     "--data-root": "--data-dir",
     "--root": "--data-dir",
+    "--opt": "--optimizer",
     "--arch": "--model",
     "--network": "--model",
     "--backbone": "--model",
@@ -51,8 +52,6 @@ SYNONYMS = {
 
 HINTS = {
     "--amp": "AMP is adversarial model perturbation here: --method amp; mixed precision is --precision bf16",
-    "--optimizer": "the optimizer is SGD, with --lr, --momentum and --weight-decay; --method says how it perturbs",
-    "--opt": "the optimizer is SGD, with --lr, --momentum and --weight-decay; --method says how it perturbs",
     "--workers": "leave it out: the data are kept on the device",
     "--num-workers": "leave it out: the data are kept on the device",
     **dict.fromkeys(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -80,7 +80,7 @@ def rerun(
     before = torch.get_num_threads()
     torch.set_num_threads(was.threads)
     try:
-        config = replace(record.config, precision=was.precision)  # what "auto" was there
+        config = record.config.override({"precision": was.precision})  # what "auto" was there
         train(
             config,
             folder,

@@ -92,8 +92,10 @@ class Step:
         """Return the mean loss of some images."""
         if self.class_weights is None:
             return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        weighted = {"weight": self.class_weights, "label_smoothing": self.label_smoothing}
-        return F.cross_entropy(logits, labels, reduction="sum", **weighted) / len(labels)
+        total = F.cross_entropy(
+            logits, labels, weight=self.class_weights, reduction="sum", label_smoothing=self.label_smoothing
+        )
+        return total / len(labels)
 
     def _passes(self, images: Tensor, labels: Tensor, weight: float, trained: int) -> StepStats:
         """Run forward and backward over the micro-batches; the gradient is `weight` times that of the mean loss."""
