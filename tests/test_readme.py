@@ -19,6 +19,13 @@ EXAMPLES = [
     for page in PAGES
     for number, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
 ]
+SKETCHES = [
+    pytest.param(code, id=f"{page.stem}-{number}")
+    for page in PAGES
+    for number, code in enumerate(re.findall(r"```py\n(.*?)```", page.read_text(), re.DOTALL))
+]
+"""Examples that need a model or a service of the reader's."""
+
 COMMANDS = sorted(
     {
         command
@@ -39,6 +46,11 @@ def test_example_runs(code, tmp_path, monkeypatch):
         assert names["loss"].item() < 1.2
     if "result" in names:
         assert names["result"].last.test.accuracy > 0.9
+
+
+@pytest.mark.parametrize("code", SKETCHES)
+def test_sketch_is_python(code):
+    compile(code, "sketch", "exec")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

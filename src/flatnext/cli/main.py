@@ -113,8 +113,10 @@ def make_parser(names: Collection[str] = tuple(COMMANDS), typed: Sequence[str] =
 
 
 def _wide(prog: str) -> argparse.HelpFormatter:
-    """Return a formatter that has room for the longest name of a command beside its help."""
-    return argparse.HelpFormatter(prog, max_help_position=max(map(len, COMMANDS)) + 8)
+    """Return a formatter that has room for the longest name of a command beside its help, which argparse forgets."""
+    formatter = argparse.HelpFormatter(prog)
+    formatter._action_max_length = max(map(len, COMMANDS)) + 4
+    return formatter
 
 
 _show_by_python = warnings.showwarning
