@@ -17,6 +17,7 @@ from flatnext import models
 from flatnext.deploy import card as card_module
 from flatnext.deploy import pack as pack_module
 from flatnext.evaluation import load_predictor
+from flatnext.runs.records import StartingWeights
 
 
 def test_the_cards_figures_are_those_of_an_evaluation(packed, folder):
@@ -76,7 +77,8 @@ NAMES = ("<script>alert(1)</script>", "a|b", "*bold* [link](javascript:0)", "`ti
 def test_texts_of_users_are_shown_as_they_are(packed, run):
     record = pack_module._finished(run)
     session = dataclasses.replace(record.environment.sessions[0], command="train `x` | tee", device_name="<b>|")
-    environment = dataclasses.replace(record.environment, sessions=(session,))
+    start = StartingWeights(weights="my|`w`", sha256="ab" * 32, taken="stem <b>")
+    environment = dataclasses.replace(record.environment, sessions=(session,), started_from=start)
     record = dataclasses.replace(record, environment=environment)
     origin = models.read_origin(models.read_weights(packed.files[0])[1], packed.files[0])
     origin = dataclasses.replace(origin, classes=(*NAMES, *origin.classes[len(NAMES) :]))
@@ -89,6 +91,7 @@ def test_texts_of_users_are_shown_as_they_are(packed, run):
     assert "\x1b" not in card
     assert "ä é" in card
     assert r"`` train `x` \| tee ``" in card
+    assert r"- **Started from**: `` my\|`w` `` (SHA-256 " + "ab" * 32 + "); stem &lt;b&gt;" in card
     classes = card.split("| class | accuracy | images |")[1].strip().splitlines()[1:]
     assert len(classes) == len(origin.classes)
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 4 for row in classes)
