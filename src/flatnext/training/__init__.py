@@ -1,7 +1,7 @@
 """Training: the step, the trainer, and the state of a run."""
 
 from flatnext.training.inputs import load_data
-from flatnext.training.loop import train
+from flatnext.training.loop import train, train_epochs
 from flatnext.training.optimizer import learning_rate, make_optimizer
 from flatnext.training.run_state import RunState
 from flatnext.training.step import Step, StepStats
@@ -19,4 +19,5 @@ __all__ = [
     "make_optimizer",
     "make_step",
     "train",
+    "train_epochs",
 ]

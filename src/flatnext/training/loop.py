@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flatnext import data
 from flatnext.config import Config, described_change, longer
+from flatnext.config.setting import require
 from flatnext.device import keep_memory, resolve_device
 from flatnext.errors import InputError
 from flatnext.launch import attempt, ignored, launch
@@ -18,7 +19,7 @@ from flatnext.processes import join_processes
 from flatnext.progress import Display
 from flatnext.runs.comparison import require_as_trained
 from flatnext.runs.folder import RunFolder
-from flatnext.runs.records import Result
+from flatnext.runs.records import Epoch, Result
 from flatnext.training.checkpoint import read_checkpoint
 from flatnext.training.environment import environment
 from flatnext.training.inputs import load_data
@@ -26,6 +27,8 @@ from flatnext.training.run_state import RunState
 from flatnext.training.starting import normalized, settled
 from flatnext.training.trackers import check_trackers
 from flatnext.training.trainer import Trainer
+
+Outcome = TypeVar("Outcome")
 
 NO_STATE = "; momentum begins anew, as a finished run with such a schedule does not keep it"
 
@@ -73,6 +76,74 @@ def train(
         InputError: anything that the user can mend, among it a loss that is not finite.
         Stopped: Ctrl-C or a termination signal came; a checkpoint has been written.
     """
+    return _train(
+        config,
+        output,
+        Trainer.fit,
+        RunFolder.result,
+        data_dir=data_dir,
+        device=device,
+        download=download,
+        resume=resume,
+        changes=changes,
+        overwrite=overwrite,
+        display=display,
+        command=command,
+        track=track,
+    )
+
+
+def train_epochs(
+    config: Config,
+    output: Path | str,
+    *,
+    data_dir: Path | str = ".data",
+    device: str = "auto",
+    download: bool = True,
+    resume: bool = False,
+    display: Display | None = None,
+    command: str | None = None,
+) -> tuple[Epoch, ...]:
+    """Train to the last epoch without an evaluation on the test set, and return the metrics of the epochs.
+
+    For what chooses settings by the validation split. The config must have `test_curve` False. The run is left without
+    a result; `train` with `resume` gives it one. Arguments and errors are those of `train`.
+    """
+    require(not config.test_curve, "test_curve is True: set it to False, so that the test set is not evaluated")
+    return _train(
+        config,
+        output,
+        Trainer.train_epochs,
+        RunFolder.epochs,
+        data_dir=data_dir,
+        device=device,
+        download=download,
+        resume=resume,
+        changes=None,
+        overwrite=False,
+        display=display,
+        command=command,
+        track=(),
+    )
+
+
+def _train(
+    config: Config,
+    output: Path | str,
+    work: Callable[[Trainer], Outcome],
+    read: Callable[[RunFolder], Outcome],
+    *,
+    data_dir: Path | str,
+    device: str,
+    download: bool,
+    resume: bool,
+    changes: Mapping[str, Any] | None,
+    overwrite: bool,
+    display: Display | None,
+    command: str | None,
+    track: Sequence[str],
+) -> Outcome:
+    """Load or begin the run and return what `work` does with its trainer, or what `read` finds of a finished one."""
     check_trackers(track)
     folder, config = RunFolder(Path(output)), settled(config)
     with join_processes(device) as (processes, device):
@@ -91,7 +162,7 @@ def train(
             data.check_place(config.data.dataset, data_dir, download=download)
         processes.on_first(lambda: folder.check(before, resume=resume, overwrite=overwrite))
         done = folder.finished() and not overwrite and config == before
-        result = processes.on_first(lambda: folder.result() if done else None)
+        result = processes.on_first(lambda: read(folder) if done else None)
         if result is not None:
             require_as_trained(folder.path, config)
             return result
@@ -121,7 +192,7 @@ def train(
                 folder.add_environment(environment(run, typed, Path(data_dir), changed))
                 if changed:
                     folder.make_longer(config)
-            return Trainer(run, display, track).fit()
+            return work(Trainer(run, display, track))
 
 
 def with_more_epochs(folder: RunFolder, config: Config, changes: Mapping[str, Any]) -> Config:

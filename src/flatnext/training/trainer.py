@@ -59,6 +59,11 @@ class Trainer:
 
     def fit(self) -> Result:
         """Train to the last epoch, and return and write the result. Raises what ended the run before: see `train`."""
+        self.train_epochs()
+        return self._finish()
+
+    def train_epochs(self) -> tuple[Epoch, ...]:
+        """Train to the last epoch, and return the metrics of the epochs; the run has no result yet."""
         run = self.run
         if changed := differences(run.config):
             texts = [f"{name} {show(value)}" for name, value in changed.items()]
@@ -83,7 +88,7 @@ class Trainer:
                         raise self._stopped()
         except NonFiniteLossError as error:
             raise self._failed(error) from error
-        return self._finish()
+        return run.folder.epochs()
 
     def _train_epoch(self, task: Task, stop_requested: Callable[[], bool]) -> None:
         """Take the steps of the current epoch that are left."""
@@ -177,8 +182,8 @@ class Trainer:
         )
         if run.processes.first:
             run.folder.write_result(result)
-            if depends_on_length(run.config):  # else the run can be made longer as if it had been planned so
-                remove_states(run.folder.path)
+            # The last state is kept where the run can be made longer as if it had been planned so.
+            remove_states(run.folder.path, keep_last=not depends_on_length(run.config))
         return result
 
     def _stopped(self) -> Stopped:
