@@ -36,6 +36,7 @@ from flatnext.cli import (
     study,
     summary,
     train,
+    tune,
     weights,
 )
 from flatnext.cli.parser import Parser, VersionAction
@@ -46,6 +47,7 @@ from flatnext.progress import printable
 COMMANDS: dict[str, ModuleType] = {
     "study": study,
     "train": train,
+    "tune": tune,
     "predict": predict,
     "calibrate": calibrate,
     "compare": compare,

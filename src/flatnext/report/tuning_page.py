@@ -1,0 +1,140 @@
+"""A search for settings as an HTML page: the best settings, the value of each trial, and what each setting did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from flatnext.config import labelled, recipe_name
+from flatnext.config.setting import show
+from flatnext.report.blocks import Code, Figure, Key, Panel, Report, Section, Table, Text
+from flatnext.report.drawing import panel
+from flatnext.report.numbers import DASH, counted, listing
+from flatnext.report.page import page
+from flatnext.report.svg import QUIET, SERIES
+from flatnext.study.search_space import Varied
+from flatnext.study.statistics import points
+from flatnext.study.trials import Trial
+from flatnext.study.tuning import Found, Search, described
+
+BEST, OTHER = SERIES[0], SERIES[1]
+
+CAUTION = (
+    "The highest of several values is higher than what its settings reach again: some of it is luck. A study with "
+    "seeds that have chosen nothing says what they reach, on the test set."
+)
+
+
+def header(search: Search) -> tuple[str, ...]:
+    """Return the names of the columns of the table of trials."""
+    names = (item.name for item in search.space.varied)
+    return ("trial", *names, *(f"seed {seed}" for seed in search.seeds), "mean")
+
+
+def row(search: Search, trial: Trial) -> tuple[str, ...]:
+    """Return the cells of a trial; accuracies are in per cent."""
+    settings = (
+        show(trial.settings[item.name]) if item.name in trial.settings else DASH for item in search.space.varied
+    )
+    there = [points(accuracy) for accuracy in trial.accuracies]
+    missing = [DASH] * (len(search.seeds) - len(there))
+    mean = points(trial.mean) if trial.state == "finished" else trial.state
+    return (str(trial.number), *settings, *there, *missing, mean)
+
+
+def others(found: Found) -> str:
+    """Return a sentence on the trials that have no value; empty where there are none."""
+    counts = {state: sum(trial.state == state for trial in found.trials) for state in ("pruned", "failed", "running")}
+    texts = [f"{count} {state}" for state, count in counts.items() if count]
+    return f"Beside {counted(len(found.ranked), 'finished trial')}: {listing(texts)}." if texts else ""
+
+
+def tuning_page(found: Found, commands: Sequence[str]) -> str:
+    """Return the HTML page; `commands` are what to type to train and to study the best settings."""
+    search, best, config = found.search, found.ranked[0], found.config()
+    seeds = listing(map(str, search.seeds))
+    failed = [trial for trial in found.trials if trial.state == "failed"]
+    name = labelled(recipe_name(search.space.config), {})
+    trials = Section("trials", "Trials", (_table(found),))
+    report = Report(
+        title=f"Search for settings of {name}",
+        advice=f"Best of {counted(len(found.trials), 'trial')}: {described(best.settings)}, with a mean validation "
+        f"accuracy of {points(best.mean)} % over seeds {seeds}.",
+        warnings=tuple(f"Trial {trial.number} failed: {trial.failure}" for trial in failed[:3] if trial.failure),
+        verdict=tuple(filter(None, (CAUTION, others(found)))),
+        remarks=(
+            f"Data set {config.data.dataset}, {counted(config.epochs, 'epoch')}. The test set was not evaluated.",
+        ),
+        keys=tuple(
+            Key(f"trial {trial.number}", f"{points(trial.mean)} %", described(trial.settings), place)
+            for place, trial in enumerate(found.ranked[:3])
+        ),
+        sections=(
+            Section("figures", "Figures", (_history(found), _settings(found))),
+            trials,
+            Section("next", "Next", (Text("Train the best settings, or study them:"), Code(tuple(commands)))),
+        ),
+        kicker="FlatNeXt search for settings",
+    )
+    return page(report)
+
+
+def _table(found: Found) -> Table:
+    measured = [trial for trial in found.trials if trial.state != "finished"]
+    rows = tuple(row(found.search, trial) for trial in (*found.ranked, *measured))
+    caption = "Validation accuracy after the last epoch, in per cent, the best trial first."
+    return Table(caption, header(found.search), rows, bold_last=True)
+
+
+def _history(found: Found) -> Figure:
+    ended = sorted(found.ranked, key=lambda trial: trial.number)
+    numbers, means = [trial.number for trial in ended], [100 * trial.mean for trial in ended]
+    pruned = [trial for trial in found.trials if trial.state == "pruned"]
+
+    def draw(axes: Axes) -> None:
+        axes.plot(numbers, means, "o", color=OTHER, markersize=4, label="finished")
+        if pruned:
+            values = [100 * trial.mean for trial in pruned]
+            axes.plot([trial.number for trial in pruned], values, "x", color=QUIET, markersize=4, label="pruned")
+        best = [max(means[: place + 1]) for place in range(len(means))]
+        axes.step(numbers, best, where="post", color=BEST, label="best so far")
+        axes.set_xlabel("trial")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(loc="lower right")
+
+    alt = "Mean validation accuracy of each trial, and the best so far"
+    drawn = panel("history", alt, "Validation accuracy (%)", draw)
+    return Figure("Value of each trial, in the order in which they began; of a pruned one, that so far.", (drawn,))
+
+
+def _settings(found: Found) -> Figure:
+    panels = tuple(_setting(found, item) for item in found.search.space.varied)
+    return Figure("Validation accuracy against each setting, all others varying too; a ring marks the best.", panels)
+
+
+def _setting(found: Found, item: Varied) -> Panel:
+    def place(trial: Trial) -> Any:
+        value = trial.settings[item.name]
+        return item.choices.index(value) if item.choices else value
+
+    def draw(axes: Axes) -> None:
+        means = [100 * trial.mean for trial in found.ranked]
+        places = [place(trial) for trial in found.ranked]
+        axes.plot(places, means, "o", color=OTHER, markersize=4)
+        axes.plot(places[:1], means[:1], "o", color=BEST, markersize=9, fillstyle="none", markeredgewidth=1.6)
+        axes.set_xlabel(item.name)
+        _scale(item)(axes)
+
+    alt = f"Mean validation accuracy of the finished trials against {item.name}"
+    return panel(f"setting-{item.name.replace('_', '-')}", alt, "Validation accuracy (%)", draw)
+
+
+def _scale(item: Varied) -> Callable[[Axes], object]:
+    """Return what gives the axis of a setting its scale: names of choices, a logarithm, or whole numbers."""
+    if item.choices:
+        return lambda axes: axes.set_xticks(range(len(item.choices)), [show(choice) for choice in item.choices])
+    if item.scale == "log":
+        return lambda axes: axes.set_xscale("log")
+    return lambda axes: axes.xaxis.get_major_locator().set_params(integer=item.whole)

@@ -1,0 +1,186 @@
+"""The trials of a search in Optuna's storage: who has which, and going on with those that a worker has left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from flatnext.errors import InputError
+from flatnext.runs.comparison import differences
+from flatnext.runs.lock import HeldError, lock
+from flatnext.schema import dump
+from flatnext.study.search_space import Space
+from flatnext.versions import import_extra
+
+DATABASE = "tune.db"
+"""The storage in the folder of a search, where no other is named."""
+
+SECONDS = 60.0
+"""How long to wait for another worker that takes a trial, or for a database that is busy."""
+
+STARTUP = 5
+"""Trials that end without a comparison, before any is pruned."""
+
+State = Literal["finished", "pruned", "failed", "running"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A trial: its settings, and the validation accuracy of each seed that was trained, a fraction."""
+
+    number: int
+    state: State
+    settings: dict[str, Any]
+    accuracies: tuple[float, ...] = ()
+    failure: str = ""
+
+    @property
+    def mean(self) -> float:
+        """The mean over the seeds that were trained, of which there is at least one."""
+        return sum(self.accuracies) / len(self.accuracies)
+
+
+class Trials:
+    """The trials of one search. Several processes may have one each, on the same storage and output folder."""
+
+    def __init__(self, space: Space, seeds: Sequence[int], output: Path, storage: str | None) -> None:
+        self.optuna = import_extra("optuna", "tune")
+        self.optuna.logging.set_verbosity(self.optuna.logging.WARNING)
+        self.space, self.output, self.own = space, output, storage is None
+        url = storage or f"sqlite:///{(output / DATABASE).resolve()}"
+        with _one_at_a_time(output):
+            self.study = self._open(url, output.resolve().name)
+            self._check({"config": space.config.to_json(), "vary": dump(space.varied), "seeds": list(seeds)})
+
+    def _open(self, url: str, name: str) -> Any:
+        options = {"connect_args": {"timeout": SECONDS}} if url.startswith("sqlite") else {}
+        try:
+            storage = self.optuna.storages.RDBStorage(url, engine_kwargs=options)
+            pruner = self.optuna.pruners.MedianPruner(n_startup_trials=STARTUP)
+            return self.optuna.create_study(
+                storage=storage, study_name=name, direction="maximize", pruner=pruner, load_if_exists=True
+            )
+        except Exception as error:  # of SQLAlchemy, of a driver, or of one that is not installed
+            words = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"cannot open the storage {url.partition('://')[0]} ({words}): correct --storage"
+            ) from error
+
+    def _check(self, wanted: dict[str, Any]) -> None:
+        """Note what the search is; `InputError` where the storage has another one of this name."""
+        there = self.study.user_attrs.get("search")
+        if there is None:
+            self.study.set_user_attr("search", wanted)
+        elif different := differences(there, wanted):
+            raise InputError(
+                f"{self.output} holds a search with {different[0]}: give the same settings, or another --output"
+            )
+
+    @contextmanager
+    def take(self, count: int) -> Iterator[tuple[Any, Path] | None]:
+        """Give the next trial, of `count` in all, with its folder, held within the block; None: all are taken.
+
+        A trial whose worker has ended comes first, with its settings and its folder. It counts once.
+        """
+        with ExitStack() as held:
+            with _one_at_a_time(self.output):
+                self._put_back()
+                known = self._latest()
+                waiting = any(trial.state == self.optuna.trial.TrialState.WAITING for trial in known.values())
+                if len(known) >= count and not waiting:
+                    yield None
+                    return
+                # By the number of trials: neither a restart nor another worker draws the same numbers again.
+                seed = int(np.random.SeedSequence(len(known)).generate_state(1)[0])
+                self.study.sampler = self.optuna.samplers.TPESampler(seed=seed)
+                trial = self.study.ask({item.name: item.distribution() for item in self.space.varied})
+                folder = self.output / _folder(trial)
+                folder.mkdir(exist_ok=True)
+                held.enter_context(lock(folder))
+            yield trial, folder
+
+    def _put_back(self) -> None:
+        """Let the trials that ended with their worker be given again, with their settings and folder."""
+        states = self.optuna.trial.TrialState
+        again = {_folder(trial) for trial in self.study.get_trials(states=(states.WAITING,))}
+        for trial in self.study.get_trials(states=(states.RUNNING,)):
+            folder = self.output / _folder(trial)
+            if not folder.is_dir() and not self.own:
+                continue  # of another machine, with an output folder of its own
+            folder.mkdir(exist_ok=True)
+            try:
+                with lock(folder):
+                    if folder.name not in again:
+                        self.study.enqueue_trial(trial.params, user_attrs={"folder": folder.name})
+                    self.study.tell(trial.number, state=states.FAIL)
+            except HeldError:
+                continue
+
+    def _latest(self) -> dict[str, Any]:
+        """Return Optuna's trials by their folders; of one that was given again, the last."""
+        return {_folder(trial): trial for trial in self.study.get_trials(deepcopy=False)}
+
+    def read(self) -> tuple[Trial, ...]:
+        """Return the trials in the order of their numbers."""
+        states = self.optuna.trial.TrialState
+        names: dict[Any, State] = {states.COMPLETE: "finished", states.PRUNED: "pruned", states.FAIL: "failed"}
+        return tuple(
+            Trial(
+                number=int(folder.rpartition("-")[2]),
+                state=names.get(trial.state, "running"),
+                settings={
+                    item.name: trial.params[item.name] for item in self.space.varied if item.name in trial.params
+                },
+                accuracies=tuple(trial.user_attrs.get("accuracies", ())),
+                failure=trial.user_attrs.get("failure", ""),
+            )
+            for folder, trial in sorted(self._latest().items())
+        )
+
+    def finish(self, trial: Any, accuracies: Sequence[float]) -> None:
+        """Note the accuracy of each seed of a trial that has come to its end."""
+        trial.set_user_attr("accuracies", list(accuracies))
+        self.study.tell(trial, sum(accuracies) / len(accuracies))
+
+    def prune(self, trial: Any, accuracies: Sequence[float]) -> bool:
+        """Note the accuracies so far, and end the trial if its mean is below the median of others after as many seeds.
+
+        Returns whether it was ended.
+        """
+        trial.set_user_attr("accuracies", list(accuracies))
+        trial.report(sum(accuracies) / len(accuracies), step=len(accuracies))
+        if not trial.should_prune():
+            return False
+        self.study.tell(trial, state=self.optuna.trial.TrialState.PRUNED)
+        return True
+
+    def fail(self, trial: Any, reason: str) -> None:
+        """Note that a trial has no value, and why."""
+        trial.set_user_attr("failure", reason)
+        self.study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
+
+
+def _folder(trial: Any) -> str:
+    return str(trial.user_attrs.get("folder", f"trial-{trial.number:04d}"))
+
+
+@contextmanager
+def _one_at_a_time(output: Path) -> Iterator[None]:
+    """Let one worker after the other run the block; `InputError` where another takes longer than `SECONDS`."""
+    began = time.monotonic()
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(lock(output))
+                break
+            except HeldError:
+                if time.monotonic() - began > SECONDS:
+                    raise
+                time.sleep(0.05)
+        yield
