@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from flatnext.config import labelled, recipe_name
+from flatnext.config import recipe_name
 from flatnext.config.setting import show
 from flatnext.report.blocks import Code, Figure, Key, Panel, Report, Section, Table, Text
 from flatnext.report.drawing import panel
@@ -56,10 +56,8 @@ def tuning_page(found: Found, commands: Sequence[str]) -> str:
     search, best, config = found.search, found.ranked[0], found.config()
     seeds = listing(map(str, search.seeds))
     failed = [trial for trial in found.trials if trial.state == "failed"]
-    name = labelled(recipe_name(search.space.config), {})
-    trials = Section("trials", "Trials", (_table(found),))
     report = Report(
-        title=f"Search for settings of {name}",
+        title=f"Search for settings of {recipe_name(config)}",
         advice=f"Best of {counted(len(found.trials), 'trial')}: {described(best.settings)}, with a mean validation "
         f"accuracy of {points(best.mean)} % over seeds {seeds}.",
         warnings=tuple(f"Trial {trial.number} failed: {trial.failure}" for trial in failed[:3] if trial.failure),
@@ -73,7 +71,7 @@ def tuning_page(found: Found, commands: Sequence[str]) -> str:
         ),
         sections=(
             Section("figures", "Figures", (_history(found), _settings(found))),
-            trials,
+            Section("trials", "Trials", (_table(found),)),
             Section("next", "Next", (Text("Train the best settings, or study them:"), Code(tuple(commands)))),
         ),
         kicker="FlatNeXt search for settings",
@@ -102,7 +100,7 @@ def _history(found: Found) -> Figure:
         axes.step(numbers, best, where="post", color=BEST, label="best so far")
         axes.set_xlabel("trial")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(loc="lower right")
+        axes.legend(loc="best")
 
     alt = "Mean validation accuracy of each trial, and the best so far"
     drawn = panel("history", alt, "Validation accuracy (%)", draw)

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from flatnext.errors import InputError
 from flatnext.runs.comparison import differences
 from flatnext.runs.lock import HeldError, lock
 from flatnext.schema import dump
+from flatnext.seeds import mix
 from flatnext.study.search_space import Space
 from flatnext.versions import import_extra
 
@@ -52,7 +51,7 @@ class Trials:
     def __init__(self, space: Space, seeds: Sequence[int], output: Path, storage: str | None) -> None:
         self.optuna = import_extra("optuna", "tune")
         self.optuna.logging.set_verbosity(self.optuna.logging.WARNING)
-        self.space, self.output, self.own = space, output, storage is None
+        self.space, self.output, self.own, self.first_seed = space, output, storage is None, seeds[0]
         url = storage or f"sqlite:///{(output / DATABASE).resolve()}"
         with _one_at_a_time(output):
             self.study = self._open(url, output.resolve().name)
@@ -97,8 +96,8 @@ class Trials:
                     yield None
                     return
                 # By the number of trials: neither a restart nor another worker draws the same numbers again.
-                seed = int(np.random.SeedSequence(len(known)).generate_state(1)[0])
-                self.study.sampler = self.optuna.samplers.TPESampler(seed=seed)
+                sampler = self.optuna.samplers.TPESampler(seed=mix(self.first_seed, len(known)) % 2**32)
+                self.study.sampler = sampler
                 trial = self.study.ask({item.name: item.distribution() for item in self.space.varied})
                 folder = self.output / _folder(trial)
                 folder.mkdir(exist_ok=True)
