@@ -1,6 +1,7 @@
 """`flatnext tune`: what it prints and writes, and its exit status."""
 
 import json
+import sys
 
 import pytest
 from tiny import TINY_FLAGS
@@ -12,7 +13,7 @@ def test_a_search(run, tmp_path):
     flags = [flag for flag in TINY_FLAGS if flag not in ("--lr", "0.02")]
     output = tmp_path / "search"
     status, out, _ = run(
-        "tune", "quick-amp", *flags, "--vary", "lr=log:0.01..0.05", "--vary", "epsilon=0.1,0.2", "--trials", 2,
+        "tune", "quick-amp", *flags, "--vary", "lr=log:0.01..0.05", "--vary", "epsilon=0.1,0.2", "--trials", 1,
         "--output", output,
     )  # fmt: skip
     assert status == 0
@@ -40,4 +41,12 @@ def test_bad_input(run, tmp_path, flags, said):
     assert status == 2
     assert said in err
     assert err.count("\n") == 1
+    assert not (tmp_path / "search").exists()
+
+
+def test_without_optuna(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    status, _, err = run("tune", "quick", "--vary", "lr=1..2", "--output", tmp_path / "search")
+    assert status == 2
+    assert "pip install 'flatnext[tune]'" in err
     assert not (tmp_path / "search").exists()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from flatnext.config import recipe_name
 from flatnext.config.setting import show
@@ -99,7 +100,7 @@ def _history(found: Found) -> Figure:
         best = [max(means[: place + 1]) for place in range(len(means))]
         axes.step(numbers, best, where="post", color=BEST, label="best so far")
         axes.set_xlabel("trial")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="best")
 
     alt = "Mean validation accuracy of each trial, and the best so far"
@@ -135,4 +136,4 @@ def _scale(item: Varied) -> Callable[[Axes], object]:
         return lambda axes: axes.set_xticks(range(len(item.choices)), [show(choice) for choice in item.choices])
     if item.scale == "log":
         return lambda axes: axes.set_xscale("log")
-    return lambda axes: axes.xaxis.get_major_locator().set_params(integer=item.whole)
+    return lambda axes: axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=item.whole))

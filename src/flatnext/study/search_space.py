@@ -110,9 +110,12 @@ def parse_varied(config: Config, text: str) -> Varied:
 
 def settings_of(config: Config) -> dict[str, tuple[Any, SettingInfo | None]]:
     """Return the type of each setting of a config, and what is known of it, by name."""
-    parts = [config, *(value for item in fields(config) if isinstance(value := getattr(config, item.name), Settings))]
+    parts: list[Any] = [
+        config,
+        *(value for item in fields(config) if isinstance(value := getattr(config, item.name), Settings)),
+    ]
     found: dict[str, tuple[Any, SettingInfo | None]] = {
-        item.name: (type_hints(type(part))[item.name], info) for part in parts for item, info in described(part)
+        item.name: (type_hints(part.__class__)[item.name], info) for part in parts for item, info in described(part)
     }
     return found | {"method": (str, None)}
 

@@ -17,6 +17,7 @@ from flatnext.study.search_space import Space, flag_of, settings_of
 from flatnext.study.trials import Trial, Trials
 from flatnext.training import Stopped, train_epochs
 from flatnext.training.checkpoint import remove_states
+from flatnext.versions import import_extra
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,7 @@ def tune(
         Stopped: a signal came; a checkpoint has been written.
     """
     display = display or Display()
+    import_extra("optuna", "tune")  # what is not installed is said before there is a folder
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is a file: choose another --output")
     output.mkdir(parents=True, exist_ok=True)
