@@ -11,6 +11,7 @@ from tiny import AtStep, tiny
 
 from flatnext.config import Config
 from flatnext.errors import InputError
+from flatnext.runs import folder as folder_module
 from flatnext.runs.folder import RunFolder
 from flatnext.training import train
 
@@ -100,3 +101,15 @@ def test_an_interrupted_overwrite_can_be_repeated(tmp_path, monkeypatch):
     train(CONFIGS[0], folder, overwrite=True)
     train(CONFIGS[0], tmp_path / "whole")
     assert_same_run(folder, tmp_path / "whole")
+
+
+def test_the_images_of_a_run_are_no_test_set(tmp_path, monkeypatch):
+    images = tmp_path / "pets"
+    (images / "train").mkdir(parents=True)
+    (images / "test").mkdir()
+    monkeypatch.setattr(folder_module.RunFolder, "data_dir", lambda self: images if self.path.name == "run" else None)
+    for path in (images, images / "train"):
+        with pytest.raises(InputError, match=r"holds the images that .* was trained on"):
+            folder_module.require_other_images(tmp_path / "run" / "last.safetensors", path)
+    folder_module.require_other_images(tmp_path / "run" / "last.safetensors", images / "test")
+    folder_module.require_other_images(tmp_path / "elsewhere.safetensors", images)

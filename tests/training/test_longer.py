@@ -110,5 +110,5 @@ def test_a_pipe_for_a_state_is_not_waited_for(tmp_path):
     (state,) = (tmp_path / "run").glob("state-*.pt")
     state.unlink()
     os.mkfifo(state)
-    with pytest.raises(InputError, match=r"state-000000003.pt.*start the run anew"):
+    with pytest.raises(InputError, match=r"state-000000003-.*start the run anew"):
         go_on(tmp_path / "run", {})

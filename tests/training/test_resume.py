@@ -112,8 +112,8 @@ def test_a_restart_goes_on_with_its_own_run_alone(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("state-000000004.pt", b"half"),
-        ("state-000000004.pt", None),
+        ("state-000000004-*.pt", b"half"),
+        ("state-000000004-*.pt", None),
         ("environment.json", b"[]"),
         ("environment.json", b"{}"),
         ("metrics.jsonl", b"\xff"),
@@ -128,10 +128,11 @@ def test_a_damaged_folder_is_one_line(tmp_path, name, content):
 
     with pytest.raises(Killed):
         train(CONFIGS[0], tmp_path, display=AtStep(6, die))
+    (path,) = tmp_path.glob(name)
     if content is None:
-        (tmp_path / name).unlink()
+        path.unlink()
     else:
-        (tmp_path / name).write_bytes(content)
+        path.write_bytes(content)
     with pytest.raises(InputError) as caught:
         train(CONFIGS[0], tmp_path, resume=True)
     assert str(tmp_path) in str(caught.value)

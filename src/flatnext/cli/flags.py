@@ -141,10 +141,18 @@ def data_overrides(options: argparse.Namespace) -> dict[str, Any]:
     """Return `setting_overrides`, and dataset=folder where none was named and --data-dir is a folder of pictures."""
     overrides = setting_overrides(vars(options))
     if options.data_dir is not None and "dataset" not in overrides:
-        from flatnext.pictures import holds_pictures
+        from flatnext.pictures import SUFFIXES, holds_pictures
 
-        if holds_pictures(options.data_dir):
+        folder = options.data_dir
+        if holds_pictures(folder):
             return {**overrides, "dataset": "folder"}
+        if folder.is_dir() and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir()):
+            raise InputError(f"{folder} holds pictures and no folders of them: make a folder for each class")
+        if not folder.exists():
+            raise InputError(
+                f"{folder}: no such folder: give that of your pictures, or name the data set that is to be downloaded "
+                "there, such as --dataset cifar10"
+            )
     return overrides
 
 

@@ -18,7 +18,7 @@ from flatnext.evaluation.trained_model import load_trained_model
 from flatnext.files import read_json, sha256, write_json
 from flatnext.models import Origin
 from flatnext.runs.conformal import Conformal
-from flatnext.runs.folder import RunFolder
+from flatnext.runs.folder import RunFolder, require_other_images
 from flatnext.schema import dump
 
 COVERAGES = (0.9, 0.95, 0.99)
@@ -93,6 +93,7 @@ def calibrate(
     if origin is None:
         raise InputError(f"{weights} does not say its classes: give a run folder or a weights file of this package")
     if test_set is not None:
+        require_other_images(weights, test_set)
         labelled, source = _test_set(test_set, origin), f"images of {data.test_set_name(test_set)}"
     else:
         if split == "validation" and weights.stem == "best":

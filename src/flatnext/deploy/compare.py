@@ -15,6 +15,7 @@ from flatnext.deploy.comparison import Comparison
 from flatnext.deploy.loading import load
 from flatnext.errors import InputError
 from flatnext.progress import Display, Progress
+from flatnext.runs.folder import require_other_images
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,6 +63,9 @@ def compare(
     if before.preprocessing != after.preprocessing:
         notes.append("The models take images of different sizes or forms. Each got the images as it takes them.")
     dataset = dataset or (None if test_set is not None else _dataset_of(old, before))
+    if test_set is not None:
+        require_other_images(old, test_set)
+        require_other_images(new, test_set)
     source, images = _read(before, test_set, dataset, data_dir, download, display)
     with display.task(f"{old}: {len(images):,} images") as progress:
         first, confidence = _answers(before, images, progress)

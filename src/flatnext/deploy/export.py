@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -124,7 +125,8 @@ def _next(to: str, path: str) -> list[str]:
         return [f"load it by torch.export.load({path!r}).module()"]
     if to == "hub":
         return [f"load it by flatnext.deploy.hub.HubModel.from_pretrained({path!r}); push it with --push USER/NAME"]
-    return [f"ask it: flatnext predict {path} PICTURES; serve it: flatnext serve {path}"]
+    quoted = shlex.quote(str(path))
+    return [f"ask it: flatnext predict {quoted} PICTURES; serve it: flatnext serve {quoted}"]
 
 
 def _check_target(target: Path, to: str, overwrite: bool) -> None:

@@ -101,8 +101,8 @@ def require_accurate(proof: Proof, max_loss: float, what: str) -> None:
     if not proof.loss <= max_loss or not np.isfinite(proof.difference):
         raise InputError(
             f"{what} is refused: on {proof.images:,} {proof.source} it has {proof.after:.2%} instead of "
-            f"{proof.before:.2%}, {proof.loss:.2f} points less: export in float32, or allow more by max_loss "
-            f"(now {max_loss:g})"
+            f"{proof.before:.2%}, {proof.loss:.2f} points less: export it in float32 (--to onnx), or "
+            f"allow more (--max-loss, now {max_loss:g})"
         )
 
 

@@ -15,6 +15,7 @@ from flatnext.errors import InputError
 from flatnext.evaluation.predictor import Predictor, load_predictor
 from flatnext.runs.comparison import warn_if_edited
 from flatnext.runs.fingerprint import DataFingerprint, change
+from flatnext.runs.folder import require_other_images
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,7 +73,11 @@ class TrainedModel:
         return data.fingerprint(self.partition)
 
     def other_test_set(self, path: Path | str) -> data.Split:
-        """Return other images of the same classes, as `flatnext.data.read_test_set` reads them."""
+        """Return other images of the same classes, as `flatnext.data.read_test_set` reads them.
+
+        `InputError`: it cannot be read, or holds the images that the model was trained on.
+        """
+        require_other_images(self.weights, path)
         channels, size = self.dataset.test.images.shape[1:3]
         return data.read_test_set(path, self.predictor.classes, size, channels=channels, resize=self.config.data.resize)
 

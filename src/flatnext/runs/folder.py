@@ -231,6 +231,23 @@ class RunFolder:
         write_json(file, dump(environment))
 
 
+def require_other_images(model: Path | str, test_set: Path | str) -> None:
+    """Raise `InputError` for a test set in the folder of the images that a run was trained on.
+
+    `model` is the run's folder, or a file of weights in it.
+    """
+    path, images = Path(model), Path(test_set).resolve()
+    known = RunFolder(path if path.is_dir() else path.parent).data_dir()
+    if known is None:
+        return
+    known = known.resolve()
+    if images == known or (known in images.parents and images.name.lower() == "train"):
+        raise InputError(
+            f"{test_set} holds the images that {model} was trained on: give others, or leave it out for the run's own "
+            "test images"
+        )
+
+
 def find_runs(folder: Path) -> list[Path]:
     """Return the folders of the runs that were started in and below a folder, in order."""
     return [path for path, _ in _walk(folder) if RunFolder(path).started()]

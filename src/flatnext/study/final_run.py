@@ -34,7 +34,7 @@ def final_run(study: Path) -> FinalRun:
     if best is None or len(whole.groups) < 2:
         raise InputError(
             f"{study} does not say which recipe to take ({advice(whole)}): finish it, with two recipes at least, or "
-            "name one with --recipe"
+            "train one by its name, with --recipe in place of --like"
         )
     held_out = best.config.data.validation != 0
     data = replace(best.config.data, validation=0, train_images=None)

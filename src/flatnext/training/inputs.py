@@ -9,6 +9,7 @@ import torch
 from flatnext import data, models
 from flatnext.config import Config, recipes_for
 from flatnext.errors import InputError
+from flatnext.training.checkpoint import read_last_weights
 from flatnext.training.class_weights import class_weights
 
 
@@ -25,8 +26,8 @@ def load_data(
     `began` is the folder of a run that goes on: its images keep the channels that they began with, so that runs of
     versions which read all files in colour go on as well.
     """
-    last = began / "last.safetensors" if began else None
-    channels = models.input_channels(models.read_weights(last)[0]) if last and last.is_file() else None
+    last = read_last_weights(began) if began else None
+    channels = models.input_channels(last[1]) if last else None
     dataset = data.load_by(config.data, Path(data_dir), channels=channels, download=download, progress=progress)
     return data.partition(dataset, config.data, overwrite=True)
 

@@ -16,6 +16,7 @@ from flatnext.files import sha256
 from flatnext.models import Network, Origin
 from flatnext.models.transfer import STEM, transfer
 from flatnext.runs.records import StartingWeights
+from flatnext.training.checkpoint import read_last_weights
 
 WAYS = {"stem": "the stem", "stages": "the stem and all stages but the last", "all-but-head": "all but the head"}
 """What is frozen, in words."""
@@ -89,9 +90,10 @@ def normalized(config: Config, partition: Partition, folder: Path) -> Partition:
     """
     if config.start.weights is None:
         return partition
-    last = folder / "last.safetensors"
-    if last.exists():
-        origin = models.read_origin(models.read_weights(last)[1], last)
+    last = read_last_weights(folder)
+    if last:
+        path, _, metadata = last
+        origin = models.read_origin(metadata, path)
     else:
         weights = read_start(config)
         origin = weights.origin if weights else None
@@ -135,8 +137,8 @@ def begin(model: Network, config: Config, classes: tuple[str, ...]) -> StartingW
         else f"stem and stages are taken, the head for {len(classes)} classes is new ({why})"
     ]
     if before != channels:
-        way = "summed over" if channels == 1 else "divided among"
-        parts.append(f"the stem's weights for {before} channels are {way} {max(before, channels)} channels")
+        way = "summed to" if channels == 1 else "divided among"
+        parts.append(f"the stem's weights for {before} channels are {way} {channels}")
     if weights.origin is None:
         parts.append("images are normalised by their own statistics, as the file does not say how it had them")
     else:
