@@ -148,11 +148,6 @@ def data_overrides(options: argparse.Namespace) -> dict[str, Any]:
             return {**overrides, "dataset": "folder"}
         if folder.is_dir() and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir()):
             raise InputError(f"{folder} holds pictures and no folders of them: make a folder for each class")
-        if not folder.exists():
-            raise InputError(
-                f"{folder}: no such folder: give that of your pictures, or name the data set that is to be downloaded "
-                "there, such as --dataset cifar10"
-            )
     return overrides
 
 
