@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -65,6 +66,17 @@ def keep_memory() -> None:
         if any(mallopt(M_MMAP_THRESHOLD, value) for value in (2**30, 2**25)):
             mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
             mallopt(M_TOP_PAD, 2**28)
+
+
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Let torch compute with so many threads within the block; None: with as many as it has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def dtype(precision: str) -> torch.dtype:

@@ -17,7 +17,7 @@ from tiny import TINY_FLAGS, tiny
 from flatnext.errors import InputError
 from flatnext.progress import Display
 from flatnext.runs.folder import RunFolder
-from flatnext.runs.reading import read_plan
+from flatnext.runs.reading import read_environment, read_plan
 from flatnext.study.division import Division, candidates, fastest
 from flatnext.study.plan import make_plan
 from flatnext.study.pool import Pool
@@ -56,6 +56,10 @@ def test_two_at_a_time_end_in_the_bits_of_one_at_a_time(tmp_path: Path) -> None:
     assert any(line.startswith("quick-amp seed 1: epoch 1, ") for line in said.lines)
     plan = read_plan(tmp_path / "two" / "study.json")
     assert (plan.jobs, plan.threads) == (2, 1)
+    assert run_study(make_plan(PAIR, 3), tmp_path / "two", jobs=1) == []  # with the threads that it began with
+    for name in ("quick", "quick-amp"):
+        threads = [read_environment(tmp_path / f"two/{name}/seed-{seed}/environment.json").threads for seed in range(3)]
+        assert threads == [1, 1, 1]
 
 
 def test_a_run_that_fails_and_a_process_that_is_killed_do_not_keep_the_others_from_running(tmp_path: Path) -> None:

@@ -83,6 +83,14 @@ def test_p_and_interval_agree_and_are_wider_than_those_of_a_fixed_number(tmp_pat
     assert "sequential t-test" in sentence(ours, "amp", "sgd")
 
 
+def test_no_number_of_seeds_is_promised_by_another_test() -> None:
+    values = {seed: 0.9 + 0.01 * (-1) ** seed + 0.001 * seed for seed in range(6)}
+    (ours,) = adjust([compare_paired(values, dict.fromkeys(values, 0.9), sequential=True)])
+    (fixed,) = adjust([compare_paired(values, dict.fromkeys(values, 0.9))])
+    assert "it takes" in sentence(fixed, "amp", "sgd")
+    assert "it takes" not in sentence(ours, "amp", "sgd")
+
+
 def test_three_seeds_have_no_interval() -> None:
     few = compare_paired({0: 0.91, 1: 0.92, 2: 0.911}, dict.fromkeys(range(3), 0.9), sequential=True)
     assert (few.difference.low, few.verdict) == (None, "open")
@@ -123,6 +131,9 @@ def test_seeds_are_added_until_it_is_decided(
     assert contrast.comparison.sequential
     assert contrast.comparison.n <= seeds
     assert (contrast.comparison.verdict != "open") == (gain > 0)
+    again = Said()
+    assert until_decided.run_until_decided(plan, tmp_path, display=again) == []
+    assert again.lines == said.lines[-1:]  # it goes on with the seeds that there are
 
 
 def test_too_few_seeds_at_most_are_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The metrics of a run as its trackers have them, against `metrics.jsonl`. What is not installed is skipped."""
 
+import argparse
 import json
 import shutil
 import warnings
@@ -9,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from flatnext.cli import main
+from flatnext.cli.flags import add_track_flag
 from flatnext.config import recipe
 from flatnext.errors import InputError
 from flatnext.runs.folder import RunFolder
 from flatnext.training import train
-from flatnext.training.trackers import check_trackers, scalars, tracked
+from flatnext.training.trackers import TRACKERS, check_trackers, scalars, tracked
 
 QUICK = recipe("quick").override({"train_images": 100, "validation": 40, "epochs": 2, "batch_size": 50})
 
@@ -101,6 +103,13 @@ def test_wandb_writes_offline_and_groups_a_study(run: Path, monkeypatch: pytest.
     content = next(folder.glob("*.wandb")).read_bytes()
     for text in (b"loss/train", b"mine", b"quick-seed-0"):
         assert text in content
+
+
+def test_the_flag_names_all_trackers() -> None:
+    parser = argparse.ArgumentParser()
+    add_track_flag(parser)
+    (choices,) = (action.choices for action in parser._actions if "--track" in action.option_strings)
+    assert set(choices) == {*TRACKERS, "none"}
 
 
 def test_a_tracker_that_is_unknown_or_not_installed_is_an_error_of_one_line(

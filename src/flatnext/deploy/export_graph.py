@@ -1,6 +1,6 @@
 """An exported network as an ONNX graph, built node by node from its modules.
 
-Building it takes a tenth of a second, and needs nothing of torch's exporter.
+Building it takes about half a second, and needs nothing of torch's exporter.
 """
 
 from __future__ import annotations

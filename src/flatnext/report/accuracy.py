@@ -194,7 +194,7 @@ def _level(comparison: Comparison) -> str:
 
 
 def _seeds_needed(comparison: Comparison) -> str:
-    if not comparison.difference.sd or not comparison.difference.mean:
+    if not comparison.difference.sd or not comparison.difference.mean or comparison.sequential:
         return DASH
     return f"{comparison.seeds_needed or f'> {MOST_SEEDS:,}'}"
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from flatnext.config import Config
+from flatnext.device import threads
 from flatnext.errors import InputError
 from flatnext.progress import Display
 from flatnext.runs.folder import RunFolder
@@ -42,21 +41,20 @@ class Outcome:
 def carry_out(assignment: Assignment, display: Display) -> Outcome:
     """Make a run, going on with what is half-finished unless it is to be overwritten."""
     folder = Path(assignment.folder)
-    if assignment.threads:
-        torch.set_num_threads(assignment.threads)
     try:
-        train(
-            assignment.config,
-            folder,
-            data_dir=assignment.data_dir,
-            device=assignment.device,
-            download=assignment.download,
-            resume=not assignment.overwrite,
-            overwrite=assignment.overwrite,
-            display=display,
-            command=assignment.command,
-            track=assignment.track,
-        )
+        with threads(assignment.threads):
+            train(
+                assignment.config,
+                folder,
+                data_dir=assignment.data_dir,
+                device=assignment.device,
+                download=assignment.download,
+                resume=not assignment.overwrite,
+                overwrite=assignment.overwrite,
+                display=display,
+                command=assignment.command,
+                track=assignment.track,
+            )
     except Stopped as error:
         return Outcome(kind="stopped", message=str(error))
     except HeldError as error:

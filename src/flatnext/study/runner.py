@@ -49,16 +49,11 @@ def run_study(
     Args:
         plan: the runs.
         output: the study's folder.
-        data_dir: as `flatnext.train` takes it, and so are `device`, `download`, `overwrite`, `command` and `track`.
-        device: see there.
-        download: see there.
-        overwrite: see there.
-        display: where progress is shown; nowhere by default.
-        command: see there.
-        track: see there.
+        data_dir, device, download, overwrite, display, command, track: as of `flatnext.train`.
         jobs: so many runs at a time, each in a process of its own, on a GPU of its own where there are several. `auto`
             measures once how many make the most images a second, and keeps that with the study.
-        threads: of each run; by default its share of the cores. The bits of a run depend on them, not on `jobs`.
+        threads: of each run; by default those that the study began with, or its share of the cores. The bits of a run
+            depend on them, not on `jobs`.
 
     Raises:
         InputError: a run is there with other settings (give `overwrite`, or another output), or cannot be started.
@@ -75,6 +70,7 @@ def run_study(
     for config in plan.configs:  # data that cannot be used is seen before anything is written
         check_fit(config, load_data(config, data_dir, download=download, progress=display.speaks), processes=1)
     kept = _kept_division(output)
+    threads = threads or (kept.threads if kept else None)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -132,7 +128,7 @@ def _divided(
         division = measured(pool, sample)
         pool.keep(division.jobs)
         return pool, division
-    if jobs == "auto" and kept and threads in (None, kept.threads):
+    if jobs == "auto" and kept and threads == kept.threads:
         division = kept
     else:
         most = devices or max(cores() // (threads or 1), 1)

@@ -280,8 +280,8 @@ def sentence(comparison: Comparison, name: str, baseline: str, unit: str = "poin
 
 def needed(comparison: Comparison) -> str:
     """Return a sentence on how many seeds would show a difference as large as the one seen; empty without a spread."""
-    if comparison.n < 2 or not comparison.difference.sd or not comparison.difference.mean:
-        return ""
+    if comparison.n < 2 or not comparison.difference.sd or not comparison.difference.mean or comparison.sequential:
+        return ""  # the power is that of the ordinary t-test
     seeds = comparison.seeds_needed
     number = f"about {seeds:,}" if seeds else f"more than {MOST_SEEDS:,}"
     return f"With this spread it takes {number} seeds to show a difference of this size (power 80 %)."

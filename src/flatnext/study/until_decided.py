@@ -8,6 +8,7 @@ from typing import Any
 
 from flatnext.errors import InputError
 from flatnext.progress import Display
+from flatnext.runs.reading import STUDY, read_plan
 from flatnext.study.plan import RunPlan
 from flatnext.study.reading import read_study
 from flatnext.study.runner import run_study
@@ -23,7 +24,9 @@ def run_until_decided(plan: RunPlan, output: Path, *, display: Display | None = 
     display, most = display or Display(), plan.max_seeds
     if most is None or most < max(len(plan.seeds), FEWEST_SEEDS):
         raise InputError(f"max_seeds is {most}: give at least {max(len(plan.seeds), FEWEST_SEEDS)}")
-    count = max(len(plan.seeds), FEWEST_SEEDS)
+    before = read_plan(output / STUDY) if (output / STUDY).is_file() else None
+    begun = len(before.seeds) if before and before.seeds[:1] == plan.seeds[:1] else 0
+    count = min(max(len(plan.seeds), FEWEST_SEEDS, begun), most)
     while True:
         plan = replace(plan, seeds=tuple(range(plan.seeds[0], plan.seeds[0] + count)))
         failures = run_study(plan, output, display=display, **arguments)

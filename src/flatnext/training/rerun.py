@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from flatnext.device import threads
 from flatnext.errors import InputError
 from flatnext.models import read_weights
 from flatnext.progress import Display
@@ -77,10 +78,8 @@ def rerun(
     if was.processes > 1:
         raise InputError(f"{first} was made by {was.processes} processes: make it again by torchrun, with --config")
     folder = Path(f"{first}-rerun") if output is None else Path(output)
-    before = torch.get_num_threads()
-    torch.set_num_threads(was.threads)
-    try:
-        config = record.config.override({"precision": was.precision})  # what "auto" was there
+    config = record.config.override({"precision": was.precision})  # what "auto" was there
+    with threads(was.threads):
         train(
             config,
             folder,
@@ -92,8 +91,6 @@ def rerun(
             display=display,
             track=(),
         )
-    finally:
-        torch.set_num_threads(before)
     again = read_run(folder, folder.name)
     assert isinstance(again, RunRecord)
     return compared(first, record, folder, again)
