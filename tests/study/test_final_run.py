@@ -40,9 +40,7 @@ def test_what_the_study_left_out_is_said(tmp_path):
 def test_a_study_that_does_not_say_what_to_take_is_refused(tmp_path):
     study = small_study(tmp_path / "study")
     shutil.rmtree(study / "amp")
-    with pytest.raises(
-        InputError, match=r"does not say which recipe to take \(sgd reaches .* train one by its name"
-    ):
+    with pytest.raises(InputError, match=r"does not say which recipe to take \(sgd reaches .* train one by its name"):
         final_run(study)
     for folder in (study / "sgd").iterdir():
         (folder / "result.json").unlink()
