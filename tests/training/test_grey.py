@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -103,11 +104,12 @@ def test_a_run_that_began_in_colour_goes_on_so(digits, tmp_path):
     assert models.input_channels(models.read_weights(tmp_path / "run" / "last.safetensors")[0]) == 3
 
 
-def test_evaluation_of_grey_and_colour_images(run, digits):
+def test_evaluation_of_grey_and_colour_images(run, digits, tmp_path):
     folder, result = run
     on_test = evaluate(folder, data_dir=digits / "L")
     assert on_test["accuracy"] == result.last.test.accuracy
-    grey, colour = (evaluate(folder, data_dir=digits / "L", test_set=digits / kind) for kind in ("L", "RGB"))
+    shutil.copytree(digits, tmp_path / "copy")  # the run's own folder is refused as a test set
+    grey, colour = (evaluate(folder, data_dir=digits / "L", test_set=tmp_path / "copy" / kind) for kind in ("L", "RGB"))
     assert grey["count"] == 200
     assert grey["loss"] == colour["loss"]
 
