@@ -46,6 +46,7 @@ def train(
     display: Display | None = None,
     command: str | None = None,
     track: Sequence[str] = ("tensorboard",),
+    after_checkpoint: Callable[[], object] | None = None,
 ) -> Result:
     """Train the model that `config` describes, leave a run folder at `output`, and return its result.
 
@@ -69,6 +70,8 @@ def train(
         display: where progress is shown; nowhere by default.
         command: what to note as the command of this session; by default the process's own.
         track: where the metrics go as well: `tensorboard`, `wandb`, `mlflow`.
+        after_checkpoint: called after each checkpoint, by the first of several processes. What it raises ends the run,
+            which can be resumed.
 
     Started by torchrun, the processes train the run together, and one of them writes. They must all see the folders.
 
@@ -90,6 +93,7 @@ def train(
         display=display,
         command=command,
         track=track,
+        after_checkpoint=after_checkpoint,
     )
 
 
@@ -103,6 +107,7 @@ def train_epochs(
     resume: bool = False,
     display: Display | None = None,
     command: str | None = None,
+    after_checkpoint: Callable[[], object] | None = None,
 ) -> tuple[Epoch, ...]:
     """Train to the last epoch without an evaluation on the test set, and return the metrics of the epochs.
 
@@ -124,6 +129,7 @@ def train_epochs(
         display=display,
         command=command,
         track=(),
+        after_checkpoint=after_checkpoint,
     )
 
 
@@ -142,6 +148,7 @@ def _train(
     display: Display | None,
     command: str | None,
     track: Sequence[str],
+    after_checkpoint: Callable[[], object] | None,
 ) -> Outcome:
     """Load or begin the run and return what `work` does with its trainer, or what `read` finds of a finished one."""
     check_trackers(track)
@@ -192,7 +199,7 @@ def _train(
                 folder.add_environment(environment(run, typed, Path(data_dir), changed))
                 if changed:
                     folder.make_longer(config)
-            return work(Trainer(run, display, track))
+            return work(Trainer(run, display, track, after_checkpoint))
 
 
 def with_more_epochs(folder: RunFolder, config: Config, changes: Mapping[str, Any]) -> Config:

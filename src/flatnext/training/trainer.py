@@ -50,9 +50,16 @@ def make_step(run: RunState) -> TakeStep:
 class Trainer:
     """Trains a loaded run, evaluates it after its epochs, and writes its files."""
 
-    def __init__(self, run: RunState, display: Display, track: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        run: RunState,
+        display: Display,
+        track: Sequence[str] = (),
+        after_checkpoint: Callable[[], object] | None = None,
+    ) -> None:
         self.run, self.display = run, display
         self.track = track if run.processes.first else ()
+        self.after_checkpoint = after_checkpoint if run.processes.first else None
         self.title = f"{recipe_name(run.config)} seed {run.config.seed}"
         self.evaluator = Evaluator(predictor=run.predictor(), partition=run.partition, processes=run.processes)
         self.take_step = make_step(run)
@@ -84,6 +91,7 @@ class Trainer:
                     for tracker in trackers:
                         tracker.add(epoch)
                     self.display.say(f"{self.title}: {describe(epoch)}, {task.left(run.work(run.step))}")
+                    self._tell_of_checkpoint()
                     if run.processes.any([stop_requested()])[0]:
                         raise self._stopped()
         except NonFiniteLossError as error:
@@ -107,9 +115,14 @@ class Trainer:
             stop, save = run.processes.any([stop_requested(), now - saved >= CHECKPOINT_SECONDS])
             if stop or save:
                 run.save()
+                self._tell_of_checkpoint()
                 saved = clock = time.monotonic()
             if stop:
                 raise self._stopped()
+
+    def _tell_of_checkpoint(self) -> None:
+        if self.after_checkpoint:
+            self.after_checkpoint()
 
     def _show(self, task: Task) -> None:
         run = self.run
