@@ -1,10 +1,11 @@
-"""A run that is to be made, and what became of it: the same in this process and in one of several."""
+"""A run that is to be made, what became of it, and what makes runs: this process, several, or a cluster."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from flatnext.config import Config
 from flatnext.device import threads
@@ -29,6 +30,11 @@ class Assignment:
     track: tuple[str, ...]
     threads: int | None = None
 
+    @property
+    def title(self) -> str:
+        """What the run is called where it is shown."""
+        return f"{self.config.recipe} seed {self.config.seed}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -38,7 +44,37 @@ class Outcome:
     message: str = ""
 
 
-def carry_out(assignment: Assignment, display: Display) -> Outcome:
+Begun = Callable[[Assignment, Sequence[Assignment], int], None]
+"""Told of a run that begins, with those that wait and the number of runs at a time."""
+
+
+class Runner(Protocol):
+    """Makes the runs of a study."""
+
+    def carry_out(self, assignments: Sequence[Assignment], begun: Begun) -> Iterator[tuple[Assignment, Outcome]]:
+        """Make the runs, and yield each when it has ended; `begun` is told of each.
+
+        After Ctrl-C or a termination signal those under way are stopped, with a checkpoint, and no more begin.
+        """
+        ...
+
+
+class InProcess:
+    """Makes the runs in this process, one after the other."""
+
+    def __init__(self, display: Display) -> None:
+        self.display = display
+
+    def carry_out(self, assignments: Sequence[Assignment], begun: Begun) -> Iterator[tuple[Assignment, Outcome]]:
+        """See `Runner`."""
+        for place, assignment in enumerate(assignments, start=1):
+            begun(assignment, assignments[place:], 1)
+            yield assignment, carry_out(assignment, self.display)
+
+
+def carry_out(
+    assignment: Assignment, display: Display, after_checkpoint: Callable[[], object] | None = None
+) -> Outcome:
     """Make a run, going on with what is half-finished unless it is to be overwritten."""
     folder = Path(assignment.folder)
     try:
@@ -54,6 +90,7 @@ def carry_out(assignment: Assignment, display: Display) -> Outcome:
                 display=display,
                 command=assignment.command,
                 track=assignment.track,
+                after_checkpoint=after_checkpoint,
             )
     except Stopped as error:
         return Outcome(kind="stopped", message=str(error))
