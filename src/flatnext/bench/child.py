@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from flatnext.cpu import awake
 from flatnext.errors import InputError
 
 SETTLE = 0.25  # seconds in which worker processes fill their queues and OpenMP's threads fall asleep after a turn
@@ -19,13 +20,13 @@ SETTLE = 0.25  # seconds in which worker processes fill their queues and OpenMP'
 class Child:
     """Runs `python -m MODULE SETTINGS` and talks to it: a JSON object a line, each way.
 
-    Its glibc allocator has its defaults: variables `MALLOC_...` of the environment are not passed on. `InputError`: the
-    process has ended; its message is on standard error.
+    Its allocator and its waiting threads have their defaults: variables `MALLOC_...` of the environment, and those of
+    `flatnext.cpu`, are not passed on. `InputError`: the process has ended; its message is on standard error.
     """
 
     def __init__(self, module: str, settings: Mapping[str, Any]) -> None:
         self.module = module
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+        environment = {k: v for k, v in awake(os.environ).items() if not k.startswith("MALLOC_")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, json.dumps(settings)],
             stdin=subprocess.PIPE,

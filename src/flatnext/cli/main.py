@@ -40,6 +40,7 @@ from flatnext.cli import (
     weights,
 )
 from flatnext.cli.parser import Parser, VersionAction
+from flatnext.cpu import let_threads_sleep
 from flatnext.errors import FallbackWarning, InputError
 from flatnext.launch import is_first
 from flatnext.progress import printable
@@ -71,6 +72,7 @@ COMMANDS: dict[str, ModuleType] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 done, 1 a run failed, 2 bad input, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    let_threads_sleep()
     options = make_parser(arguments[:1], arguments[1:]).parse_args(arguments)
     options.command_line = shlex.join(["flatnext", *arguments])
     options.make_parser = make_parser

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from flatnext.cpu import cores
 from flatnext.deploy.onnx_model import OnnxModel
 from flatnext.errors import InputError, warn_of_fallback
 from flatnext.serve.settings import ServeSettings
@@ -61,7 +62,7 @@ def _run(path: Path, settings: ServeSettings, listening: socket.socket) -> None:
     import uvicorn
 
     from flatnext.serve.app import create_app
-    from flatnext.serve.service import Service, cores
+    from flatnext.serve.service import Service
 
     # Pictures inside of pictures (icons) are checked by Pillow alone, which refuses twice this number.
     Image.MAX_IMAGE_PIXELS = (settings.max_pixels + 1) // 2

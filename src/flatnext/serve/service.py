@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from flatnext.cpu import cores
 from flatnext.deploy.onnx_model import Answer, OnnxModel
 from flatnext.deploy.prediction import Prediction, Question
 from flatnext.errors import InputError
@@ -99,10 +99,3 @@ class Service:
             raise InputError(f"coverage is {asked}, and the model was exported without a calibration: leave it out")
         conformal.threshold(asked)
         return asked
-
-
-def cores() -> int:
-    """Return how many processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from flatnext.cpu import sleeping
 from flatnext.schema import dump
 from flatnext.study.assignment import Assignment
 
@@ -85,7 +86,7 @@ class Child:
 
 def _environment(number: int) -> dict[str, str]:
     """Return the environment of a worker: threads that sleep while they wait, and of several GPUs its own."""
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+    environment = sleeping(os.environ)
     if torch.cuda.is_available() and torch.cuda.device_count() > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         count = torch.cuda.device_count()

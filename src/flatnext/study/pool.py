@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import torch
 
+from flatnext.cpu import cores
 from flatnext.errors import InputError
 from flatnext.progress import Display
 from flatnext.schema import dump, parse
 from flatnext.study.assignment import Assignment, Begun, Outcome
 from flatnext.study.child import Child, Message
-from flatnext.study.division import Division, Sample, candidates, cores, fastest
+from flatnext.study.division import Division, Sample, candidates, fastest
 from flatnext.study.overview import Overview
 from flatnext.training.stop import stop_on_signal
 
