@@ -11,9 +11,10 @@ from flatnext.deploy.compare import Compared
 from flatnext.deploy.comparison import Changes, Comparison
 from flatnext.evaluation.metrics import png
 from flatnext.report.blocks import Block, Details, Gallery, Key, Picture, Report, Section, Table, Text
-from flatnext.report.numbers import certainty, counted, listing, probability
+from flatnext.report.numbers import certainty, probability
 from flatnext.report.page import page
 from flatnext.study.statistics import ALPHA, points
+from flatnext.words import counted, listing
 
 SHOWN = 48
 """Images of a gallery."""

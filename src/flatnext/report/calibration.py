@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 
 from flatnext.report.blocks import Block, Figure, Panel, Text
 from flatnext.report.drawing import color_of, panel
-from flatnext.report.numbers import listing
 from flatnext.report.svg import PAPER, QUIET
 from flatnext.report.tables import folded, quantity_table
 from flatnext.runs.evidence import Calibration, Reliability
 from flatnext.runs.records import RunRecord
 from flatnext.study.groups import Group
 from flatnext.study.study import Study
+from flatnext.words import listing
 
 FITTED = 0.0101, 99.0
 """A temperature outside is an end of the range that the fit looks in, 0.01 to 100, and no fit."""

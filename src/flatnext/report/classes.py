@@ -8,13 +8,13 @@ from matplotlib.axes import Axes
 
 from flatnext.report.blocks import Block, Figure, Panel, Section, Table, Text
 from flatnext.report.drawing import panel
-from flatnext.report.numbers import counted
 from flatnext.report.svg import WRONG
 from flatnext.report.tables import folded, quantity_table
 from flatnext.study.groups import Group
 from flatnext.study.quantities import Quantity
 from flatnext.study.statistics import points
 from flatnext.study.study import Study
+from flatnext.words import counted
 
 FEW = 30
 """Up to this many classes a confusion matrix is a table; beyond, a picture and a list of the most frequent errors."""

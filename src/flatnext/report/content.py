@@ -12,7 +12,6 @@ from flatnext.report.classes import classes
 from flatnext.report.curves import curves
 from flatnext.report.mistakes import mistakes
 from flatnext.report.notes import notes
-from flatnext.report.numbers import counted, listing
 from flatnext.report.protocol import dataset, left_out, protocol, remarks
 from flatnext.report.tables import mean
 from flatnext.runs.evidence import PARTS
@@ -20,6 +19,7 @@ from flatnext.study.advice import advice, comparisons
 from flatnext.study.claims import answers
 from flatnext.study.failures import warnings
 from flatnext.study.study import Study
+from flatnext.words import counted, listing
 
 EXPECTED = tuple(name for name in PARTS if name != "test_sets")
 """Other test sets are there only for who has some."""

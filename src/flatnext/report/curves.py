@@ -11,9 +11,9 @@ from matplotlib.ticker import MaxNLocator
 
 from flatnext.report.blocks import Block, Figure, Panel, Section, Text
 from flatnext.report.drawing import Band, Line, band, color_of, panel, plot
-from flatnext.report.numbers import listing
 from flatnext.study.groups import Group
 from flatnext.study.study import Study
+from flatnext.words import listing
 
 QUANTITIES = {"loss": ("Loss", 1.0), "accuracy": ("Accuracy (%)", 100.0)}
 

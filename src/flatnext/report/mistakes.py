@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flatnext.report.blocks import Block, Details, Gallery, Picture, Section, Text, View
-from flatnext.report.numbers import certainty, counted
+from flatnext.report.numbers import certainty
 from flatnext.runs.evidence import ExplainedMistake
 from flatnext.runs.records import RunRecord
 from flatnext.runs.scores import Mistake
 from flatnext.study.groups import Group
 from flatnext.study.study import Study
+from flatnext.words import counted
 
 SHOWN, SHOWN_WITH_MAPS = 12, 8
 

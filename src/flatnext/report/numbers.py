@@ -64,14 +64,3 @@ def span(values: Iterable[str]) -> str:
     """Return the first and the last of sorted texts, `7` or `7 to 12`."""
     texts = list(values)
     return " to ".join(dict.fromkeys((texts[0], texts[-1])))
-
-
-def counted(number: int, noun: str) -> str:
-    """Return `1 seed` or `3 seeds`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def listing(items: Iterable[str]) -> str:
-    """Return `a`, `a and b`, or `a, b and c`."""
-    *rest, last = items
-    return f"{', '.join(rest)} and {last}" if rest else last
