@@ -7,11 +7,15 @@ import hashlib
 import io
 import json
 import os
+import secrets
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
 
 from flatnext.errors import InputError
+
+REMEDY = "free the disk or choose another folder"
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -21,7 +25,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     the disk is full or the folder cannot be written; the old file is kept and the temporary one removed.
     """
     data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -30,10 +34,35 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; free the disk or choose another folder") from error
+        raise InputError(f"cannot write {path}: {error.strerror}; {REMEDY}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def copy_atomically(source: Path, target: Path) -> None:
+    """Let `target` have the content of `source`, by a second name for it where the file system has links.
+
+    Files that `write_atomically` writes are never changed in place, so that neither changes with the other. Raises
+    `InputError` as that does; `target` then has what it had.
+    """
+    temporary = _temporary(target)
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError:  # a file system without links, or between two
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {error.strerror}; {REMEDY}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)  # it is still there where both were the same file
+
+
+def _temporary(path: Path) -> Path:
+    """Return a name beside a file that no other process takes, on this machine or another."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 def _sync_folder(folder: Path) -> None:

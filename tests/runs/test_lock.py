@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import platform
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flatnext.errors import FallbackWarning, InputError
+from flatnext.runs import claim as claim_module
 from flatnext.runs import lock as lock_module
-from flatnext.runs.lock import lock, lock_owner
+from flatnext.runs.lock import HeldError, lock, lock_owner
 
 LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 TRY = "import sys, pathlib; from flatnext.runs.lock import lock\nwith lock(pathlib.Path(sys.argv[1])): print('held')"
@@ -48,16 +53,114 @@ def test_a_lock_of_0_1_0_has_an_owner_and_nothing_else(tmp_path: Path) -> None:
         assert lock_owner(tmp_path) == (owner or None)
 
 
-@pytest.mark.parametrize("code", LOCKLESS, ids=errno.errorcode.get)
-def test_where_there_are_no_locks_the_run_goes_on_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
+BROKEN = [None, *LOCKLESS]
+"""What the system's lock does: nothing at all, or an error."""
+
+
+@pytest.fixture(params=BROKEN, ids=lambda code: errno.errorcode.get(code, "nothing"))
+def broken(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the system's lock be at work nowhere, and a claim's time be watched for a moment only."""
+
     def flock(*_: object) -> None:
-        raise OSError(code, os.strerror(code))
+        if request.param is not None:
+            raise OSError(request.param, os.strerror(request.param))
 
     monkeypatch.setattr(lock_module.fcntl, "flock", flock)
-    with pytest.warns(FallbackWarning, match=f"cannot be locked .*{os.strerror(code)}"), lock(tmp_path, "mine"):
+    quick(monkeypatch)
+
+
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("BEAT_SECONDS", 0.02), ("POLL_SECONDS", 0.02), ("PATIENCE_SECONDS", 0.3)):
+        monkeypatch.setattr(claim_module, name, seconds)
+
+
+def holder(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / ".held").read_text())
+    return content
+
+
+@pytest.mark.usefixtures("broken")
+def test_where_the_systems_locks_do_nothing_a_second_process_is_refused_all_the_same(tmp_path: Path) -> None:
+    with lock(tmp_path, "mine"):
         assert lock_owner(tmp_path) == "mine"
+        with pytest.raises(HeldError, match=f"on {platform.node()}, process {os.getpid()}, since"), lock(tmp_path):
+            pass
+    assert not (tmp_path / ".held").exists()
+    with lock(tmp_path):
+        pass
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_process_that_was_killed_holds_nothing(tmp_path: Path) -> None:
+    code = f"{TRY}; sys.stdout.flush(); import os; os.kill(os.getpid(), 9)"
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (killed.returncode, killed.stdout) == (-9, "held\n")
+    assert (tmp_path / ".held").exists()
+    began = time.monotonic()
+    with lock(tmp_path):
+        assert holder(tmp_path)["process"] == os.getpid()
+    assert time.monotonic() - began < 0.2  # it was on this machine, which knows that it has ended
+
+
+@pytest.mark.usefixtures("broken")
+@pytest.mark.parametrize("what", ["a container", "the same number since", "no content"])
+def test_a_claim_from_elsewhere_counts_as_long_as_its_time_moves(tmp_path: Path, what: str) -> None:
+    with lock(tmp_path):
+        there = holder(tmp_path)
+    elsewhere = tmp_path / ".held"
+    if what == "the same number since":  # a process of this number, but a later one
+        elsewhere.write_text(json.dumps({**there, "began": "1"}))
+        with lock(tmp_path):
+            pass
+        return
+    elsewhere.write_text("" if what == "no content" else json.dumps({**there, "place": "another", "host": "b"}))
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(0.02):
+            os.utime(elsewhere)
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    with pytest.warns(FallbackWarning, match="to see whether it lives"), pytest.raises(HeldError), lock(tmp_path):
+        pass
+    ended.set()
+    thread.join()
+    with pytest.warns(FallbackWarning, match="did not say it had ended: 0 seconds"), lock(tmp_path):  # it stands still
+        assert holder(tmp_path)["token"] != there["token"]
+
+
+def test_two_that_find_a_dead_claim_do_not_both_take_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with lock(tmp_path):
+        there = holder(tmp_path)
+    dead = claim_module.Holder(token="dead", process=1)
+    (tmp_path / ".held").write_text(json.dumps(there))  # another was faster, and lives
+    claim_module._remove(tmp_path / ".held", dead)
+    assert holder(tmp_path) == there
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
+
+
+def test_who_stood_still_and_was_taken_over_notices_before_it_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick(monkeypatch)
+    with lock(tmp_path) as claim:
+        claim.require()
+        other = {**holder(tmp_path), "token": "other", "host": "b"}
+        (tmp_path / ".held").write_text(json.dumps(other))
+        with pytest.raises(InputError, match="another process has taken this over \\(on b, process"):
+            claim.require()
+    assert holder(tmp_path) == other  # it is not this one's to remove
+
+
+def test_a_claim_that_somebody_deletes_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    quick(monkeypatch)
+    with lock(tmp_path) as claim:
+        (tmp_path / ".held").unlink()
+        until = time.monotonic() + 5
+        while not (tmp_path / ".held").exists() and time.monotonic() < until:
+            time.sleep(0.02)
+        assert holder(tmp_path)["token"] == claim.holder.token
 
 
 def test_a_lock_without_a_known_holder_is_held_all_the_same(tmp_path: Path) -> None:

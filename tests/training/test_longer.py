@@ -77,10 +77,10 @@ def test_a_plain_resume_in_between_says_what_to_repeat(tmp_path):
 
 def test_a_schedule_that_falls_is_not_stretched(tmp_path):
     train(tiny(), tmp_path / "run")
-    before = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.*")}
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("[!.]*.*")}
     with pytest.raises(InputError, match=r"run: its learning rate falls to zero along a cosine over its 2 epochs"):
         go_on(tmp_path / "run", {"epochs": 3})
-    assert {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.*")} == before
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").glob("[!.]*.*")} == before
     result = go_on(tmp_path / "run", NEW)
     assert result.last.epoch == 3
     rates = [line["learning_rate"] for line in measured(tmp_path / "run")]

@@ -20,6 +20,7 @@ from flatnext.errors import InputError
 from flatnext.models.transfer import freeze, transfer
 from flatnext.runs.folder import RunFolder
 from flatnext.training import RunState, StepStats, Stopped, load_data, make_optimizer, train
+from flatnext.training.checkpoint import read_checkpoint
 from flatnext.training.starting import normalized, settled
 
 CPU = torch.device("cpu")
@@ -131,10 +132,10 @@ def test_images_are_normalised_as_for_the_weights(source, tmp_path):
     expected = Normalization((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
     if channels == 1:
         expected = Normalization((pytest.approx(0.2),), (0.6,))
-    assert normalized(config, partition, tmp_path / "new").normalization == expected
+    assert normalized(config, partition, None).normalization == expected
     train(config, tmp_path / "run")
     file.unlink()  # a run that has a checkpoint does not need it
-    assert normalized(config, partition, tmp_path / "run").normalization == expected
+    assert normalized(config, partition, read_checkpoint(tmp_path / "run", finished=True)).normalization == expected
     assert json.loads((tmp_path / "run" / "config.json").read_text())["start"]["weights"] == str(file)
 
 

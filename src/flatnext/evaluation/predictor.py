@@ -18,6 +18,7 @@ from flatnext.data import Dataset
 from flatnext.data.normalization import Normalization
 from flatnext.device import autocast, dtype, keep_memory, place, resolve_device, resolve_precision
 from flatnext.errors import InputError
+from flatnext.progress import Progress, silent
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,18 +41,23 @@ class Predictor:
         if self.precision not in ("fp32", "bf16", "fp64"):
             raise InputError(f"precision is {self.precision!r}: choose fp32, bf16 or fp64")
 
-    def __call__(self, images: Tensor, batch_size: int | None = None) -> Tensor:
+    def __call__(self, images: Tensor, batch_size: int | None = None, progress: Progress = silent) -> Tensor:
         """Return the logits (N x classes, on the CPU) of uint8 images (N x C x H x W).
 
         The model runs in evaluation mode, on a CPU as its inference copy, and is left in the mode it was in.
-        `batch_size` None is 125 on a CPU, whose caches are small, and 500 elsewhere.
+        `batch_size` None is 125 on a CPU, whose caches are small, and 500 elsewhere. `progress` is told of the images
+        that are done; what it raises ends the work.
         """
         if batch_size is None:
             batch_size = 125 if self.device.type == "cpu" else 500
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: give at least 1")
         with torch.inference_mode(), evaluation_mode(self.model):
-            return torch.cat([self.forward(self.normalize(batch)) for batch in images.split(batch_size)]).cpu()
+            logits = []
+            for batch in images.split(batch_size):
+                logits.append(self.forward(self.normalize(batch)))
+                progress(sum(map(len, logits)), len(images))
+            return torch.cat(logits).cpu()
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return uint8 images as the model takes them: on its device, normalised, in its type and memory layout."""

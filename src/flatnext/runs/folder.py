@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from flatnext.config import Config
 from flatnext.errors import InputError
 from flatnext.files import read_json, remove_temporaries, write_atomically, write_json
 from flatnext.progress import printable
+from flatnext.runs.claim import CLAIM, Claim
 from flatnext.runs.comparison import differences
 from flatnext.runs.lock import LOCK, lock, lock_owner
 from flatnext.runs.reading import (
@@ -29,8 +30,11 @@ from flatnext.runs.reading import (
     read_epochs,
     read_result,
 )
-from flatnext.runs.records import Environment, Epoch, Failure, Result
+from flatnext.runs.records import Environment, Epoch, Failure, Result, Rollback
 from flatnext.schema import dump
+
+KEPT = "checkpoints"
+"""The folder of the checkpoints that are kept from the ends of epochs."""
 
 # All that a run writes. The config comes last: what has one is a run folder, also if deleting it is cut short.
 WRITTEN = (
@@ -40,6 +44,7 @@ WRITTEN = (
     "evidence*.json",
     "*.safetensors",
     "state-*.pt",
+    KEPT,
     "tensorboard",
     ".*.tmp",
     ENVIRONMENT,
@@ -113,24 +118,29 @@ class RunFolder:
                 "or give it the same settings"
             )
 
-    def create(self, config: Config, *, overwrite: bool) -> list[Path]:
-        """Make the folder with its config, unless it is there; with `overwrite`, empty it first.
-
-        Returns the folders that were not there, this one and those that it is in.
-        """
+    def make(self) -> list[Path]:
+        """Make the folder, unless it is there; return those that were not there, this one and those that it is in."""
         missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with lock(self.path):  # a run that is under way needs its files, the half-written ones too
-                if overwrite:
-                    self._clear()
-                remove_temporaries(self.path)
         except OSError as error:
             raise InputError(f"cannot make {self.path}: {error.strerror}; choose another --output") from error
-        if not (self.path / CONFIG).is_file():
-            write_json(self.path / CONFIG, dump(config))
-        (self.path / FAILURE).unlink(missing_ok=True)
         return missing
+
+    def begin(self, config: Config, *, overwrite: bool) -> None:
+        """Give the folder its config, unless it has one; with `overwrite`, empty it first. The lock must be held.
+
+        What a run that was killed has left half-written is deleted.
+        """
+        try:
+            if overwrite:
+                self._clear()
+            remove_temporaries(self.path)
+            if not (self.path / CONFIG).is_file():
+                write_json(self.path / CONFIG, dump(config))
+            (self.path / FAILURE).unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write {self.path}: {error.strerror}; choose another --output") from error
 
     def make_longer(self, config: Config) -> None:
         """Give the run another config, whose checkpoint is there already. The result goes first, as it is not its."""
@@ -149,7 +159,8 @@ class RunFolder:
         except (Exception, KeyboardInterrupt):
             if not begun():
                 self._clear()
-                (self.path / LOCK).unlink(missing_ok=True)
+                for name in (LOCK, CLAIM):
+                    (self.path / name).unlink(missing_ok=True)
                 for folder in made:
                     with suppress(OSError):  # somebody has put something else into it
                         folder.rmdir()
@@ -164,9 +175,15 @@ class RunFolder:
                 else:
                     path.unlink()
 
-    def locked(self, owner: str = "") -> AbstractContextManager[None]:
+    @contextmanager
+    def locked(self, owner: str = "") -> Iterator[Claim]:
         """Keep other processes from running in this folder, and note who does; `InputError` if another does."""
-        return lock(self.path, owner)
+        with ExitStack() as stack:
+            try:
+                claim = stack.enter_context(lock(self.path, owner))
+            except OSError as error:
+                raise InputError(f"cannot write {self.path}: {error.strerror}; choose another --output") from error
+            yield claim
 
     def owner(self) -> str | None:
         """Return what the last process to run in this folder gave as its name."""
@@ -229,6 +246,11 @@ class RunFolder:
                 started_from=before.started_from or environment.started_from,
             )
         write_json(file, dump(environment))
+
+    def note_rollbacks(self, rollbacks: tuple[Rollback, ...]) -> None:
+        """Write that the run has gone back, and how often."""
+        file = self.path / ENVIRONMENT
+        write_json(file, dump(replace(read_environment(file), rollbacks=rollbacks)))
 
 
 def require_other_images(model: Path | str, test_set: Path | str) -> None:

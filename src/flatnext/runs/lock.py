@@ -1,18 +1,16 @@
 """The lock of a run folder: one process trains in it at a time.
 
-The file `.lock` says who holds it, or held it last.
+It is the system's lock of the file `.lock`, which a process that ends lets go of, and a claim beside it for file
+systems where that does nothing. `.lock` says who holds it, or held it last.
 """
 
 from __future__ import annotations
 
 import errno
-import os
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from json import dumps, loads
+from json import dumps
 from pathlib import Path
 
 try:
@@ -20,8 +18,10 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-from flatnext.errors import InputError, warn_of_fallback
-from flatnext.schema import dump, parse
+from flatnext.runs.claim import Claim, HeldError, Holder, held, read_holder, this_process
+from flatnext.schema import dump
+
+__all__ = ["LOCK", "HeldError", "lock", "lock_owner"]
 
 LOCK = ".lock"
 
@@ -29,67 +29,38 @@ HELD = (errno.EWOULDBLOCK, errno.EAGAIN)
 """What the system answers where another process has the lock. Anything else says that it cannot lock here."""
 
 
-class HeldError(InputError):
-    """Another process has the lock."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Holder:
-    """Who holds a lock. `owner` is a name that survives the process, such as that of torchrun's start."""
-
-    host: str = ""
-    process: int = 0
-    since: str = ""
-    owner: str | None = None
-
-
 @contextmanager
-def lock(folder: Path, owner: str | None = None) -> Iterator[None]:
+def lock(folder: Path, owner: str | None = None) -> Iterator[Claim]:
     """Hold the folder's lock within the block, and write who does into its file; without `owner` the last one stays.
 
-    The system releases the lock of a process that ends, whatever the reason. Raises `InputError` if another has it.
-    Where the file system has no locks, there is a warning, and the block runs.
+    Where the process ends, whatever the reason, another gets it: on the same machine at once, elsewhere when the claim
+    has stood still for a while. `HeldError`: another process has it.
     """
     with open(folder / LOCK, "ab", buffering=0) as file:
-        _acquire(file.fileno(), folder)
+        if not _acquire(file.fileno()):
+            raise held(folder, read_holder(folder / LOCK) or Holder())
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        name = lock_owner(folder) if owner is None else owner
-        holder = Holder(host=platform.node(), process=os.getpid(), since=now, owner=name)
-        with suppress(OSError):  # a full disk: the lock holds without a name
-            file.truncate(0)
-            file.write(dumps(dump(holder)).encode())
-        yield
+        claim = Claim(folder=folder, holder=this_process(now, lock_owner(folder) if owner is None else owner))
+        claim.begin()
+        try:
+            with suppress(OSError):  # a full disk: the lock holds without a name
+                file.truncate(0)
+                file.write(dumps(dump(claim.holder)).encode())
+            yield claim
+        finally:
+            claim.end()
 
 
-def _acquire(file: int, folder: Path) -> None:
+def _acquire(file: int) -> bool:
+    """Take the system's lock of an open file; return False where another process has it."""
     try:
-        if fcntl is None:
-            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in HELD:
-            held = f"another process is running this{_described(_holder(folder))}"
-            raise HeldError(f"{folder}: {held}: wait for it, or stop it") from error
-        warn_of_fallback(f"{folder} cannot be locked ({error.strerror}): start no second run in it")
-
-
-def _described(holder: Holder) -> str:
-    """Return host, process and time, as far as they are known, in brackets."""
-    facts = [f"on {holder.host}"] * bool(holder.host) + [f"process {holder.process}"] * bool(holder.process)
-    facts += [f"since {holder.since}"] * bool(holder.since)
-    return f" ({', '.join(facts)})" if facts else ""
+        return error.errno not in HELD  # where there are no locks, there is the claim
+    return True
 
 
 def lock_owner(folder: Path) -> str | None:
     """Return what the last process that held the lock gave as its owner; None if there was none."""
-    return _holder(folder).owner
-
-
-def _holder(folder: Path) -> Holder:
-    """Return what the lock's file says. That of version 0.1.0 is the owner alone."""
-    path = folder / LOCK
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    try:
-        return parse(Holder, loads(text), unknown="ignore")
-    except ValueError:
-        return Holder(owner=text or None)
+    return (read_holder(folder / LOCK) or Holder()).owner

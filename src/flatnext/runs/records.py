@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from flatnext.config import Config
 from flatnext.runs.evidence import Evidence
@@ -25,6 +25,7 @@ class Session(Machine):
     """One start of a run, and where it ran: a run that was resumed may have moved. `started` is in ISO format.
 
     `changed` has the settings, by name, that the run has had since this session, which made it longer.
+    `keep_checkpoints` (a number, or `all`) and `on_divergence` are what the session was told to do.
     """
 
     command: str
@@ -32,6 +33,20 @@ class Session(Machine):
     from_step: int = 0
     processes: int = 1
     changed: dict[str, Any] = field(default_factory=dict)
+    keep_checkpoints: str = "0"
+    on_divergence: Literal["stop", "rollback"] = "stop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollback:
+    """A return to the checkpoint before `epoch` (from 1), since the loss of a step (from 0) of it was not finite.
+
+    Since then the learning rate is `rate_factor` times that of the config.
+    """
+
+    epoch: int
+    step: int
+    rate_factor: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +64,7 @@ class Environment(Machine):
 
     `data` is None in files of version 0.1.0. `not_of_recipe` has the settings, by name, that were not those of the
     recipe when the run began; `model` is the name of a model. `data_notes` say what of the data was not used and how
-    the rest was read. `started_from` is None for a run with new weights.
+    the rest was read. `started_from` is None for a run with new weights. `rollbacks`: see `Rollback`.
     """
 
     flatnext: str
@@ -70,6 +85,7 @@ class Environment(Machine):
     data_notes: tuple[str, ...] = ()
     not_of_recipe: dict[str, Any] = field(default_factory=dict)
     started_from: StartingWeights | None = None
+    rollbacks: tuple[Rollback, ...] = ()
     sessions: tuple[Session, ...]
 
     def __post_init__(self) -> None:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,14 +24,17 @@ from torch import Tensor, nn
 
 from flatnext.config import Config
 from flatnext.errors import InputError, warn_of_fallback
-from flatnext.files import open_regular, write_atomically
-from flatnext.models import read_origin, read_weights
+from flatnext.files import copy_atomically, open_regular, write_atomically
+from flatnext.models import Origin, input_channels, read_origin, read_weights
 from flatnext.runs.comparison import edited
-from flatnext.runs.folder import RunFolder
+from flatnext.runs.folder import KEPT, RunFolder
 from flatnext.runs.reading import ENVIRONMENT, read_environment
 from flatnext.schema import dump
 
 LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
+
+NOT_DIGESTED = ("state", "state_sha256", "conformal")
+"""What of the metadata the state has no checksum of: what names the state, and what is added later."""
 
 
 def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, str]) -> None:
@@ -47,39 +48,65 @@ def save_checkpoint(
 ) -> None:
     """Write `last.safetensors` and the state that goes with it. `state` may hold tensors and plain values only."""
     buffer = io.BytesIO()
-    torch.save({**state, "weights_sha256": _digest(model.state_dict())}, buffer)
+    torch.save({**state, "weights_digest": _digest(model.state_dict(), metadata)}, buffer)
     content = buffer.getvalue()
     digest = hashlib.sha256(content).hexdigest()
     name = f"state-{step:09d}-{digest[:8]}.pt"  # of two at one step, neither replaces the other's
     replaced = (folder / name).exists()
     write_atomically(folder / name, content)
     try:
-        _keep_previous(folder, name)
-        metadata = {**metadata, "state": name, "state_sha256": digest}
-        save_weights(folder / LAST, model, metadata)
+        if _state_of(folder / LAST) not in (None, name):
+            copy_atomically(folder / LAST, folder / PREVIOUS)
+        save_weights(folder / LAST, model, {**metadata, "state": name, "state_sha256": digest})
     except InputError:
         if not replaced:
-            (folder / name).unlink()
+            with suppress(OSError):
+                (folder / name).unlink()
         raise
     _remove_states(folder, keep=(name, _state_of(folder / PREVIOUS)))
 
 
-def _keep_previous(folder: Path, name: str) -> None:
-    """Keep the last checkpoint as the previous one, unless its state is the one called `name`, which is replaced."""
-    last, temporary = folder / LAST, folder / f".{PREVIOUS}.{os.getpid()}.tmp"
-    if _state_of(last) in (None, name):
-        return
+def keep_checkpoint(folder: Path, epoch: int, count: int | None) -> Path | None:
+    """Keep the last checkpoint, that after `epoch` epochs, and of those that are kept the last `count` (None: all).
+
+    Returns the file of its weights; None where there is no checkpoint, or its state is gone.
+    """
+    state = _state_of(folder / LAST)
+    if count == 0 or state is None or not (folder / state).exists():
+        return None
+    place = folder / KEPT
     try:
-        try:
-            os.link(last, temporary)
-        except OSError:  # a file system without links
-            shutil.copyfile(last, temporary)
-        os.replace(temporary, folder / PREVIOUS)
+        place.mkdir(exist_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write {folder / PREVIOUS}: {error.strerror}; free the disk") from error
-    finally:
+        raise InputError(f"cannot make {place}: {error.strerror}; free the disk") from error
+    copy_atomically(folder / state, place / state)
+    kept = kept_path(folder, epoch)
+    copy_atomically(folder / LAST, kept)
+    remove_kept(folder, count)
+    return kept
+
+
+def remove_kept(folder: Path, count: int | None) -> None:
+    """Delete the kept checkpoints but for the last `count` (None: all of them stay)."""
+    files = list(kept_checkpoints(folder).values())
+    left = files if count is None else files[len(files) - min(count, len(files)) :]
+    for path in files[: len(files) - len(left)]:
+        path.unlink(missing_ok=True)
+    _remove_states(folder / KEPT, keep=[_state_of(path) for path in left])
+    if not left:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)  # it is still there where both were the same file
+            (folder / KEPT).rmdir()
+
+
+def kept_path(folder: Path, epoch: int) -> Path:
+    """Return where the checkpoint after so many epochs is kept."""
+    return folder / KEPT / f"epoch-{epoch:05d}.safetensors"
+
+
+def kept_checkpoints(folder: Path) -> dict[int, Path]:
+    """Return the weights of the kept checkpoints by the number of epochs that they have had, in ascending order."""
+    names = sorted((folder / KEPT).glob("epoch-*.safetensors"))
+    return {int(path.stem.partition("-")[2]): path for path in names if path.stem.partition("-")[2].isdecimal()}
 
 
 def _state_of(path: Path) -> str | None:
@@ -91,9 +118,10 @@ def _state_of(path: Path) -> str | None:
         return None
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of tensors by name: their types, shapes and bytes."""
-    found = hashlib.sha256()
+def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of tensors by name (their types, shapes and bytes) and of what is said of them."""
+    said = {name: value for name, value in metadata.items() if name not in NOT_DIGESTED}
+    found = hashlib.sha256(repr(sorted(said.items())).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -103,70 +131,85 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What `last.safetensors` at `path` and the state beside it hold; a finished run may have no state any more."""
+    """What the weights at `path` and the state beside them hold; a finished run may have no state any more."""
 
+    folder: Path
     path: Path
     weights: dict[str, Tensor]
     metadata: dict[str, Any]
     state: dict[str, Any] | None
 
+    @property
+    def origin(self) -> Origin | None:
+        """What the weights say of their run; `InputError`: that is damaged."""
+        return read_origin(self.metadata, self.path)
+
+    @property
+    def step(self) -> int:
+        """The steps that the run had taken."""
+        return int(self.metadata["step"])
+
+    @property
+    def channels(self) -> int | None:
+        """The channels of the images."""
+        return input_channels(self.weights)
+
     def require_config(self, *configs: Config) -> None:
         """Raise `InputError` if the run had none of these configs: it would go on as no run that was."""
-        origin = read_origin(self.metadata, self.path)
+        origin = self.origin
         if origin is None or origin.config not in configs:
-            words = edited(self.path.parent, configs[0]) or f"{self.path} does not say how it was trained"
+            words = edited(self.folder, configs[0]) or f"{self.path} does not say how it was trained"
             raise InputError(f"{words}, or start a run anew with another --output")
 
 
 def read_checkpoint(folder: Path, *, finished: bool = False) -> Checkpoint | None:
     """Return the last checkpoint of a run, on the CPU, or None if there is none yet.
 
-    Where it is damaged, that is said, and the one before it is returned. That of a `finished` run may be without its
-    state. `InputError`: both are damaged, or it is of no run.
+    Where it is damaged, that is said, and the one before it is returned, or else the last of those that were kept.
+    That of a `finished` run may be without its state. `InputError`: all are damaged, or it is of no run.
     """
-    path, previous = folder / LAST, folder / PREVIOUS
-    if not path.exists():
+    earlier = [folder / PREVIOUS, *reversed(kept_checkpoints(folder).values())]
+    paths = [folder / LAST, *(path for path in earlier if not finished and path.exists())]
+    if len(paths) == 1 and not paths[0].exists():
         return None
-    try:
-        return _read(path, finished)
-    except InputError as error:
-        if finished or not previous.exists():
-            raise
-        checkpoint = _read(previous, finished)
-        warn_of_fallback(f"{error}: the checkpoint before it is used, {previous}")
+    problems: list[str] = []
+    for path in paths:
+        try:
+            checkpoint = read_pair(folder, path, finished=finished)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        if problems:
+            warn_of_fallback(f"{'; '.join(problems)}: the checkpoint before it is used, {path}")
         return checkpoint
+    raise InputError(f"{'; '.join(problems)}: start the run anew, with --overwrite or another --output")
 
 
-def read_last_weights(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any]] | None:
-    """Return the file, weights and metadata of a run's last checkpoint that can be read; None if there is none.
-
-    Its state is not looked at: another process may be training in the folder.
-    """
-    paths = [path for path in (folder / LAST, folder / PREVIOUS) if path.exists()]
-    for path in paths[:-1]:
-        with suppress(InputError):  # whoever goes on from it will be told
-            return path, *read_weights(path)
-    return (paths[-1], *read_weights(paths[-1])) if paths else None
-
-
-def _read(path: Path, finished: bool) -> Checkpoint:
-    weights, metadata = read_weights(path)
+def read_pair(folder: Path, path: Path, *, finished: bool = False) -> Checkpoint:
+    """Return the checkpoint of a run whose weights are at `path`. `InputError` says what is wrong, and no remedy."""
+    try:
+        weights, metadata = read_weights(path)
+    except InputError as error:
+        reason = error.__cause__.strerror if isinstance(error.__cause__, OSError) else None
+        words = "is missing" if not path.exists() else f"cannot be read ({reason})" if reason else "is damaged"
+        raise InputError(f"{path} {words}") from error
     if "state" not in metadata:
-        raise InputError(f"{path} is not the checkpoint of an unfinished run: start the run anew")
+        raise InputError(f"{path} is not the checkpoint of an unfinished run")
     file = path.parent / metadata["state"]
     if finished and not file.exists():
-        return Checkpoint(path=path, weights=weights, metadata=metadata, state=None)
+        return Checkpoint(folder=folder, path=path, weights=weights, metadata=metadata, state=None)
     try:
         with open_regular(file) as stream:
             content = stream.read()
         if hashlib.sha256(content).hexdigest() != metadata.get("state_sha256", hashlib.sha256(content).hexdigest()):
             raise ValueError("its content has changed")
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        digest = state.get("weights_digest")
     except Exception as error:  # torch.load raises many kinds on a damaged file
-        raise InputError(f"cannot read {file}: it is damaged or missing; start the run anew") from error
-    if state.get("weights_sha256") not in (None, _digest(weights)):
-        raise InputError(f"{path} is damaged: its content has changed since it was written; start the run anew")
-    return Checkpoint(path=path, weights=weights, metadata=metadata, state=state)
+        raise InputError(f"{file} is damaged or missing") from error
+    if digest not in (None, _digest(weights, metadata)):
+        raise InputError(f"{path} is damaged: its content has changed since it was written")
+    return Checkpoint(folder=folder, path=path, weights=weights, metadata=metadata, state=state)
 
 
 def state_of_finished(folder: RunFolder, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-import types
+import shlex
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,22 +15,23 @@ from flatnext.device import machine
 from flatnext.models import parameter_count
 from flatnext.ops import library
 from flatnext.runs.records import Environment, Session
+from flatnext.training.options import Options
 from flatnext.training.run_state import RunState
 from flatnext.versions import version_of
 
 
-def environment(
-    run: RunState, command: str, data_dir: Path, changed: Mapping[str, Any] = types.MappingProxyType({})
-) -> Environment:
+def environment(run: RunState, options: Options, changed: Mapping[str, Any]) -> Environment:
     """Return the environment of a run, with the session that starts now, which `changed` some of its settings."""
     facts, partition = vars(machine(run.device)), run.partition
     session = Session(
         **facts,
-        command=command,
+        command=options.command or shlex.join(sys.orig_argv),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         from_step=run.step,
         processes=run.processes.count,
         changed=dict(changed),
+        keep_checkpoints=str(options.keep_checkpoints or 0),
+        on_divergence=options.on_divergence or "stop",
     )
     return Environment(
         **facts,
@@ -46,10 +48,11 @@ def environment(
         validation_images=len(partition.validation) if partition.validation is not None else 0,
         test_images=len(partition.test),
         classes=tuple(partition.classes),
-        data_dir=str(data_dir.absolute()),
+        data_dir=str(Path(options.data_dir).absolute()),
         data=run.fingerprint,
         data_notes=tuple(partition.notes),
         not_of_recipe=differences(run.config),
         started_from=run.started_from,
+        rollbacks=run.rollbacks,
         sessions=(session,),
     )

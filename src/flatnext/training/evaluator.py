@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -29,18 +30,20 @@ class Final(NamedTuple):
 class Evaluator:
     """Scores the predictor's model, as it is at the time of the call, on the splits of its data.
 
-    The validation split chooses the best epoch; the test split chooses nothing.
+    The validation split chooses the best epoch; the test split chooses nothing. `interrupt` is called after each batch:
+    what it raises ends the evaluation.
     """
 
     predictor: Predictor
     partition: Partition
     processes: Processes = ALONE
+    interrupt: Callable[[], object] | None = None
 
     def predict(self, split: Split) -> torch.Tensor:
         """Return the logits of a split's images. Each process computes its share; all get the whole."""
         predictor = replace(self.predictor)  # a fresh inference copy, as the weights have changed
         if self.processes.count == 1:
-            return predictor(split.images)
+            return predictor(split.images, progress=lambda *_: self.interrupt() if self.interrupt else None)
         share = self.processes.share(torch.arange(len(split)))
         logits = predictor(split.select(share).images).to(predictor.device)
         whole = logits.new_zeros(len(split), logits.shape[1])

@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from flatnext import data, models
-from flatnext.config import Config, recipes_for
+from flatnext.config import Config, Data, recipes_for
 from flatnext.errors import InputError
-from flatnext.training.checkpoint import read_last_weights
+from flatnext.runs.fingerprint import DataFingerprint, change
 from flatnext.training.class_weights import class_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownData:
+    """The data that a run should have: whose they were, in words, the settings that divided them, and what they were.
+
+    `words` begin a message: "the data are not those of the run runs/a".
+    """
+
+    words: str
+    settings: Data
+    fingerprint: DataFingerprint
+
+    def require_same(self, dataset: data.Dataset) -> None:
+        """Raise `InputError` if a data set is another one by now."""
+        now = data.fingerprint(data.partition(dataset, self.settings))
+        if words := change(self.fingerprint, now):
+            raise InputError(f"{self.words} ({words}): restore them")
 
 
 def load_data(
     config: Config,
     data_dir: Path | str,
     *,
-    began: Path | None = None,
+    channels: int | None = None,
     download: bool = True,
     progress: bool = False,
+    known: KnownData | None = None,
 ) -> data.Partition:
     """Load and divide the data of a run; `InputError` if that cannot be done. `progress` shows that of a download.
 
-    `began` is the folder of a run that goes on: its images keep the channels that they began with, so that runs of
-    versions which read all files in colour go on as well.
+    `channels` are those of a run that goes on: its images keep what they began with, so that runs of versions which
+    read all files in colour go on as well. None: as the images have them. With `known` they must be those data.
     """
-    last = read_last_weights(began) if began else None
-    channels = models.input_channels(last[1]) if last else None
     dataset = data.load_by(config.data, Path(data_dir), channels=channels, download=download, progress=progress)
+    if known:
+        known.require_same(dataset)
     return data.partition(dataset, config.data, overwrite=True)
 
 

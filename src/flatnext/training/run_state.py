@@ -19,14 +19,15 @@ from flatnext.methods import bind
 from flatnext.models.transfer import freeze
 from flatnext.models.weights import assign_weights
 from flatnext.processes import ALONE, Processes
+from flatnext.runs.claim import Claim
 from flatnext.runs.conformal import Conformal
 from flatnext.runs.fingerprint import DataFingerprint, change
 from flatnext.runs.folder import RunFolder
-from flatnext.runs.records import StartingWeights
+from flatnext.runs.records import Rollback, StartingWeights
 from flatnext.runs.scores import Scores
 from flatnext.schema import dump, parse
 from flatnext.training.average import WeightAverage
-from flatnext.training.checkpoint import read_checkpoint, save_checkpoint, save_weights, state_of_finished
+from flatnext.training.checkpoint import Checkpoint, save_checkpoint, save_weights, state_of_finished
 from flatnext.training.inputs import check_fit
 from flatnext.training.metric_sums import MetricSums, NonFiniteLossError
 from flatnext.training.optimizer import learning_rate, make_optimizer, set_learning_rate
@@ -96,6 +97,8 @@ class RunState:
         self.metrics = MetricSums(device)
         self.best: BestEpoch | None = None
         self.train_seconds = 0.0
+        self.rollbacks: tuple[Rollback, ...] = ()
+        self.claim: Claim | None = None  # on the folder, in the process that writes
 
     @property
     def step(self) -> int:
@@ -141,7 +144,12 @@ class RunState:
         config = self.config
         peak, epochs = config.optimizer.learning_rate, config.epochs
         rate = learning_rate(peak, config.schedule, self.step, len(self.loader), epochs)
-        set_learning_rate(self.optimizer, rate)
+        set_learning_rate(self.optimizer, rate * self.rate_factor)
+
+    @property
+    def rate_factor(self) -> float:
+        """What the learning rate is multiplied by, since the loss was not finite before."""
+        return self.rollbacks[-1].rate_factor if self.rollbacks else 1.0
 
     def train_mode(self) -> None:
         """Put the model into training mode, but for the batch norms of frozen parts."""
@@ -160,12 +168,11 @@ class RunState:
         self.train_seconds += self.metrics.seconds
         self.epoch, self.step_in_epoch, self.metrics = self.epoch + 1, 0, MetricSums(self.device)
 
-    def load(self, before: Config | None = None) -> None:
-        """Go on from the folder's last checkpoint; without one, begin from trained weights if the config says so.
+    def load(self, checkpoint: Checkpoint | None = None, before: Config | None = None) -> None:
+        """Go on from a checkpoint of the folder; without one, begin from trained weights if the config says so.
 
         `before` is the config of a run that is made longer: its checkpoint has that config, or this one already.
         """
-        checkpoint = read_checkpoint(self.folder.path, finished=self.folder.finished())
         if checkpoint is None:
             if self.config.schedule.schedule_begins:
                 raise InputError(
@@ -180,7 +187,14 @@ class RunState:
         state = checkpoint.state or state_of_finished(self.folder, checkpoint)
         self.has_optimizer_state = checkpoint.state is not None
         self.processes.on_first(lambda: self._require_same_data(state))
+        self.restore(checkpoint, state)
+        if self.best is not None and self.best.epoch == self.epoch and self.step_in_epoch == 0:
+            self.save_best()  # a kill may have come between the checkpoint and this file
+
+    def restore(self, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
+        """Put weights, optimizer and position where they were. `InputError`: the checkpoint is of another model."""
         assign_weights(self.evaluated, checkpoint.weights, checkpoint.path)
+        self.metrics = MetricSums(self.device)
         try:
             if self.average:
                 self.model.load_state_dict(state["weights"])
@@ -190,13 +204,12 @@ class RunState:
             self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
             self.best = parse(BestEpoch | None, state["best"], "best", unknown="ignore")
             self.train_seconds = state["train_seconds"]
+            self.rollbacks = parse(tuple[Rollback, ...], state.get("rollbacks", ()), "rollbacks", unknown="ignore")
             sums = state["metric_sums"] if "metric_sums" in state else state["tally"]  # as version 0.1.0 called them
             if sums is not None:
                 self.metrics.load_state_dict(sums, self.processes)
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise InputError(f"the state of the run in {self.folder.path} is damaged: start the run anew") from error
-        if self.best is not None and self.best.epoch == self.epoch and self.step_in_epoch == 0:
-            self.save_best()  # a kill may have come between the checkpoint and this file
 
     def _require_same_data(self, state: dict[str, Any]) -> None:
         """Raise `InputError` if the run began with other images, labels, classes or another division than it has."""
@@ -221,6 +234,7 @@ class RunState:
     def save(self) -> None:
         """Write a checkpoint; if a loss or weight is not finite, raise `NonFiniteLossError` and keep the last one."""
         self.require_finite()
+        self.require_claim()
         state: dict[str, Any] = {
             "optimizer": self.optimizer.state_dict(),
             "precision": self.precision,
@@ -228,6 +242,7 @@ class RunState:
             "step_in_epoch": self.step_in_epoch,
             "best": dump(self.best),
             "train_seconds": self.train_seconds,
+            "rollbacks": dump(self.rollbacks),
             "metric_sums": self.metrics.state_dict(self.processes),
             "data": dump(self.fingerprint),
         }
@@ -235,6 +250,11 @@ class RunState:
             state["weights"] = self.model.state_dict()
         if self.processes.first:
             save_checkpoint(self.folder.path, self.evaluated, state, self.step, self._metadata())
+
+    def require_claim(self) -> None:
+        """Raise `InputError` if another process has taken over the folder."""
+        if self.claim:
+            self.claim.require()
 
     def save_best(self) -> None:
         """Write `best.safetensors`."""

@@ -16,7 +16,7 @@ from flatnext.files import sha256
 from flatnext.models import Network, Origin
 from flatnext.models.transfer import STEM, transfer
 from flatnext.runs.records import StartingWeights
-from flatnext.training.checkpoint import read_last_weights
+from flatnext.training.checkpoint import Checkpoint
 
 WAYS = {"stem": "the stem", "stages": "the stem and all stages but the last", "all-but-head": "all but the head"}
 """What is frozen, in words."""
@@ -82,7 +82,7 @@ def _called(model: Model) -> str:
     return model_name(model) or f"a model of its own (block {model.block}, blocks {model.blocks}, stem {model.stem})"
 
 
-def normalized(config: Config, partition: Partition, folder: Path) -> Partition:
+def normalized(config: Config, partition: Partition, checkpoint: Checkpoint | None) -> Partition:
     """Return a partition that is normalised as the weights that the run starts from need it.
 
     That is as in their own training, since their layers were fitted to it; a run that has a checkpoint goes on as in
@@ -90,10 +90,8 @@ def normalized(config: Config, partition: Partition, folder: Path) -> Partition:
     """
     if config.start.weights is None:
         return partition
-    last = read_last_weights(folder)
-    if last:
-        path, _, metadata = last
-        origin = models.read_origin(metadata, path)
+    if checkpoint:
+        origin = checkpoint.origin
     else:
         weights = read_start(config)
         origin = weights.origin if weights else None

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from flatnext.methods import BoundMethod
 from flatnext.processes import ALONE, Processes
+from flatnext.training.stop import Interrupted
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Step:
     With the method's `m_sharpness` each process perturbs by the gradient of its own images, clipped to `clip_norm`, and
     only the last gradient, with which the step is taken, is summed. Batch norm sees a micro-batch of one process; its
     running statistics are averaged over the processes.
+
+    `interrupt` is called before each micro-batch of each pass. Where it raises `Interrupted`, the step is left undone:
+    weights, buffers and optimizer are as before it.
     """
 
     model: nn.Module
@@ -52,6 +56,7 @@ class Step:
     clip_norm: float | None = None
     grad_accum_steps: int = 1
     processes: Processes = ALONE
+    interrupt: Callable[[], object] | None = None
 
     def __call__(self, images: Tensor, labels: Tensor, number: int, batch_count: int) -> StepStats:
         """Take step `number` on this process's images (B x C x H x W) and labels of a batch of `batch_count`.
@@ -60,6 +65,18 @@ class Step:
         Returns the statistics of the method's first pass, which is at the unchanged weights if the method has such a
         pass. It may see only the first images of the batch (the method's `ascent_share`).
         """
+        if self.interrupt is None or not (self.grad_accum_steps > 1 or self.method.perturbs_at(number)):
+            return self._take(images, labels, number, batch_count)
+        buffers = list(self.model.buffers())
+        before = [buffer.clone() for buffer in buffers]
+        try:
+            return self._take(images, labels, number, batch_count)
+        except Interrupted:
+            for buffer, value in zip(buffers, before, strict=True):  # batch norm has counted a part of the batch
+                buffer.copy_(value)
+            raise
+
+    def _take(self, images: Tensor, labels: Tensor, number: int, batch_count: int) -> StepStats:
         weight = len(labels) / batch_count
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         local = self.method.m_sharpness
@@ -103,6 +120,8 @@ class Step:
         # Of equal size but for one image: `chunk` may leave a last one of one image, which batch norm may refuse.
         parts = min(self.grad_accum_steps, len(labels))
         for x, y in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            if self.interrupt:
+                self.interrupt()
             with self.autocast():
                 logits = self.model(x)
             logits = logits.to(images.dtype)  # the loss in full precision

@@ -1,4 +1,4 @@
-"""Ending a run between two steps when somebody asks for it."""
+"""Ending a run when somebody asks for it: between two steps, or within a long one, or an evaluation."""
 
 from __future__ import annotations
 
@@ -10,20 +10,45 @@ from typing import Any
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was asked to stop and has written a checkpoint; the message says where."""
+    """The run was asked to stop; the message says where it is, and how it goes on."""
+
+
+class Interrupted(Exception):  # noqa: N818 - it is no error
+    """A step or an evaluation was left undone since the run was asked to stop. The state is that before it."""
+
+
+class StopRequest:
+    """Whether somebody has asked a run to stop."""
+
+    def __init__(self) -> None:
+        self._came = threading.Event()
+
+    def __call__(self) -> bool:
+        """Return whether it has come."""
+        return self._came.is_set()
+
+    def come(self) -> None:
+        """Ask the run to stop."""
+        self._came.set()
+
+    def check(self) -> None:
+        """Raise `Interrupted` if it has come, where work may be left undone."""
+        if self():
+            raise Interrupted
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether Ctrl-C or a termination signal has come.
+def stop_on_signal(request: StopRequest | None = None) -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether Ctrl-C or a termination signal has come; `request` is told of it as well.
 
-    A second signal does what it did before. Outside the main thread signals cannot be caught, and nothing changes.
+    A second signal of a kind does what it did before: it raises KeyboardInterrupt at once. Outside the main thread
+    signals cannot be caught, and nothing changes.
     """
-    came = threading.Event()
+    asked = request or StopRequest()
     before: dict[int, Any] = {}
 
     def handle(number: int, frame: Any) -> None:
-        came.set()
+        asked.come()
         signal.signal(number, before[number])
 
     if threading.current_thread() is threading.main_thread():
@@ -31,7 +56,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
         for number in before:
             signal.signal(number, handle)
     try:
-        yield came.is_set
+        yield asked
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

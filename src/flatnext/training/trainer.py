@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 from flatnext.config import depends_on_length, differences, recipe_name
 from flatnext.config.setting import show
@@ -13,15 +15,17 @@ from flatnext.errors import InputError
 from flatnext.progress import Display, Task
 from flatnext.runs.records import CheckpointScores, Epoch, Failure, Result
 from flatnext.runs.scores import Scores
-from flatnext.training.checkpoint import remove_states
+from flatnext.training.checkpoint import keep_checkpoint, kept_checkpoints, remove_kept, remove_states
 from flatnext.training.class_weights import class_weights
+from flatnext.training.divergence import prepare_rollback, roll_back
 from flatnext.training.evaluator import Evaluator, better
 from flatnext.training.graph import CudaRecorder, GraphStep, recordable
 from flatnext.training.metric_sums import NonFiniteLossError
 from flatnext.training.optimizer import fuse
+from flatnext.training.options import Options
 from flatnext.training.run_state import BestEpoch, RunState
 from flatnext.training.step import Step, TakeStep
-from flatnext.training.stop import Stopped, stop_on_signal
+from flatnext.training.stop import Interrupted, Stopped, StopRequest, stop_on_signal
 from flatnext.training.trackers import tracked
 
 CHECKPOINT_SECONDS = 300.0
@@ -31,8 +35,11 @@ CHECK_STEPS = 50
 """Between two checks that the loss is finite, each of which waits for a GPU."""
 
 
-def make_step(run: RunState) -> TakeStep:
-    """Return what computes and takes a step of the run; make it once, when the run is loaded: it may record steps."""
+def make_step(run: RunState, interrupt: Callable[[], object] | None = None) -> TakeStep:
+    """Return what computes and takes a step of the run; make it once, when the run is loaded: it may record steps.
+
+    `interrupt` is called within a step, where that is not one of several processes, which wait for each other.
+    """
     fuse(run.optimizer)
     step = Step(
         model=run.model,
@@ -44,33 +51,51 @@ def make_step(run: RunState) -> TakeStep:
         grad_accum_steps=run.config.grad_accum_steps,
         processes=run.processes,
     )
-    return GraphStep(step, CudaRecorder(run.device)) if run.config.cuda_graph and recordable(step, run.device) else step
+    if run.config.cuda_graph and recordable(step, run.device):
+        return GraphStep(step, CudaRecorder(run.device))
+    return replace(step, interrupt=interrupt) if run.processes.count == 1 else step
 
 
 class Trainer:
     """Trains a loaded run, evaluates it after its epochs, and writes its files."""
 
-    def __init__(
-        self,
-        run: RunState,
-        display: Display,
-        track: Sequence[str] = (),
-        after_checkpoint: Callable[[], object] | None = None,
-    ) -> None:
-        self.run, self.display = run, display
-        self.track = track if run.processes.first else ()
-        self.after_checkpoint = after_checkpoint if run.processes.first else None
+    def __init__(self, run: RunState, options: Options) -> None:
+        self.run, self.options = run, options
+        self.display = options.display or Display()
+        self.track = options.track if run.processes.first else ()
         self.title = f"{recipe_name(run.config)} seed {run.config.seed}"
-        self.evaluator = Evaluator(predictor=run.predictor(), partition=run.partition, processes=run.processes)
-        self.take_step = make_step(run)
+        self.stop = StopRequest()
+        self.evaluator = Evaluator(
+            predictor=run.predictor(), partition=run.partition, processes=run.processes, interrupt=self.stop.check
+        )
+        self.take_step = make_step(run, self.stop.check)
 
     def fit(self) -> Result:
         """Train to the last epoch, and return and write the result. Raises what ended the run before: see `train`."""
-        self.train_epochs()
-        return self._finish()
+        with self._stoppable():
+            self._train_epochs()
+            return self._finish()
 
     def train_epochs(self) -> tuple[Epoch, ...]:
         """Train to the last epoch, and return the metrics of the epochs; the run has no result yet."""
+        with self._stoppable():
+            return self._train_epochs()
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """Let a signal end the block by `Stopped`: the first with a checkpoint, a second at once."""
+        try:
+            with stop_on_signal(self.stop):
+                yield
+        except Interrupted as error:
+            raise self._stopped() from error
+        except Stopped:
+            raise
+        except KeyboardInterrupt as error:
+            way = self.run.folder.resume_command
+            raise Stopped(f"ended at once; go on from the last checkpoint, if there is one, with: {way}") from error
+
+    def _train_epochs(self) -> tuple[Epoch, ...]:
         run = self.run
         if changed := differences(run.config):
             texts = [f"{name} {show(value)}" for name, value in changed.items()]
@@ -79,27 +104,37 @@ class Trainer:
             self.display.say(f"{self.title}: starts from {run.started_from.weights}: {run.started_from.taken}")
         if run.step:
             self.display.say(f"{self.title}: goes on after step {run.step:,} of {run.total_steps:,}")
-        try:
-            with (
-                stop_on_signal() as stop_requested,
-                tracked(self.track, run.folder, run.config) as trackers,
-                self.display.task(self.title, run.work(run.total_steps), run.work(run.step)) as task,
-            ):
-                while run.epoch < run.config.epochs:
-                    self._train_epoch(task, stop_requested)
-                    epoch = self._finish_epoch()
-                    for tracker in trackers:
-                        tracker.add(epoch)
-                    self.display.say(f"{self.title}: {describe(epoch)}, {task.left(run.work(run.step))}")
-                    self._tell_of_checkpoint()
-                    if run.processes.any([stop_requested()])[0]:
-                        raise self._stopped()
-        except NonFiniteLossError as error:
-            raise self._failed(error) from error
+        if self._rolls_back and run.epoch < run.config.epochs:
+            prepare_rollback(run)
+        with (
+            tracked(self.track, run.folder, run.config) as trackers,
+            self.display.task(self.title, run.work(run.total_steps), run.work(run.step)) as task,
+        ):
+            while run.epoch < run.config.epochs:
+                try:
+                    epoch = self._one_epoch(task)
+                except NonFiniteLossError as error:
+                    self._go_back(error)
+                    continue
+                for tracker in trackers:
+                    tracker.add(epoch)
+                self.display.say(f"{self.title}: {describe(epoch)}, {task.left(run.work(run.step))}")
+                self._tell_of_checkpoint()
+                if run.processes.any([self.stop()])[0]:
+                    raise self._stopped()
         return run.folder.epochs()
 
-    def _train_epoch(self, task: Task, stop_requested: Callable[[], bool]) -> None:
-        """Take the steps of the current epoch that are left."""
+    def _one_epoch(self, task: Task) -> Epoch:
+        """Take the steps of an epoch that are left, and evaluate; where either is left undone, write a checkpoint."""
+        try:
+            self.train_epoch(task)
+            return self._finish_epoch()
+        except Interrupted:
+            self._save()
+            raise
+
+    def train_epoch(self, task: Task, checkpoints: bool = True) -> None:
+        """Take the steps of the current epoch that are left; without `checkpoints` nothing is written."""
         run = self.run
         run.train_mode()
         clock = saved = time.monotonic()
@@ -112,17 +147,33 @@ class Trainer:
                 run.metrics.check(run.processes)
             if task.due():
                 self._show(task)
-            stop, save = run.processes.any([stop_requested(), now - saved >= CHECKPOINT_SECONDS])
+            if not checkpoints:
+                continue
+            stop, save = run.processes.any([self.stop(), now - saved >= CHECKPOINT_SECONDS])
             if stop or save:
-                run.save()
-                self._tell_of_checkpoint()
+                self._save()
                 saved = clock = time.monotonic()
             if stop:
                 raise self._stopped()
 
+    def _save(self) -> None:
+        self.run.save()
+        self._tell_of_checkpoint()
+
     def _tell_of_checkpoint(self) -> None:
-        if self.after_checkpoint:
-            self.after_checkpoint()
+        if self.options.after_checkpoint and self.run.processes.first:
+            self.options.after_checkpoint()
+
+    @property
+    def _rolls_back(self) -> bool:
+        return self.options.on_divergence == "rollback"
+
+    def _go_back(self, error: NonFiniteLossError) -> None:
+        """Go back to the beginning of the epoch, if that was asked for and may help; else raise `InputError`."""
+        words = roll_back(self.run, error.step) if self._rolls_back else None
+        if words is None:
+            raise self._failed(error) from error
+        self.display.say(f"{self.title}: {words}")
 
     def _show(self, task: Task) -> None:
         run = self.run
@@ -137,7 +188,8 @@ class Trainer:
         began = time.monotonic()
         run.require_finite()
         run.metrics.seconds += time.monotonic() - began  # a GPU ends its steps only when it is asked for something
-        epoch, validation = self._measure()
+        epoch, validation = self.measure()
+        run.require_claim()
         run.finish_epoch()
         is_best = validation is not None and better(validation, run.best.validation if run.best else None)
         if validation is not None and is_best:
@@ -147,9 +199,25 @@ class Trainer:
         run.save()
         if is_best:
             run.save_best()
+        self._keep()
         return epoch
 
-    def _measure(self) -> tuple[Epoch, Scores | None]:
+    def _keep(self) -> None:
+        """Keep the checkpoint of the end of an epoch as long as it is asked for, or may be gone back to."""
+        run, keep = self.run, self.options.keep_checkpoints or 0
+        if not run.processes.first:
+            return
+        count = None if keep == "all" else max(keep, 1) if self._rolls_back else keep
+        kept = keep_checkpoint(run.folder.path, run.epoch, count)
+        if kept and run.epoch == 1 and keep:
+            size = sum(file.stat().st_size for file in kept.parent.iterdir()) / len(kept_checkpoints(run.folder.path))
+            number = run.config.epochs if keep == "all" else min(keep, run.config.epochs)
+            self.display.say(
+                f"{self.title}: keeps the checkpoints of {number} epochs, {size / 1e6:,.1f} MB each, "
+                f"{number * size / 1e6:,.1f} MB in all"
+            )
+
+    def measure(self) -> tuple[Epoch, Scores | None]:
         """Return the metrics of the epoch whose steps are all taken, and the scores on the validation split."""
         run = self.run
         loss, accuracy, rate = run.metrics.means(run.processes)
@@ -197,6 +265,8 @@ class Trainer:
             run.folder.write_result(result)
             # The last state is kept where the run can be made longer as if it had been planned so.
             remove_states(run.folder.path, keep_last=not depends_on_length(run.config))
+            if self._rolls_back and self.options.keep_checkpoints != "all":
+                remove_kept(run.folder.path, self.options.keep_checkpoints or 0)
         return result
 
     def _stopped(self) -> Stopped:
@@ -205,9 +275,11 @@ class Trainer:
     def _failed(self, error: NonFiniteLossError) -> InputError:
         """Write that the loss is not finite; return the error that says what to try."""
         run = self.run
+        epoch, tries = error.step // len(run.loader) + 1, len(run.rollbacks)
+        tried = f" after {tries} returns with a lower learning rate" if tries else ""
         message = (
-            f"the loss is not finite at step {error.step} (epoch {error.step // len(run.loader) + 1}): lower --lr, "
-            "give a longer --warmup-epochs or a --clip-norm; the last good checkpoint, if there is one, is in "
+            f"the loss is not finite at step {error.step} (epoch {epoch}){tried}: lower --lr, give a longer "
+            "--warmup-epochs or a --clip-norm; the last good checkpoint, if there is one, is in "
             f"{run.folder.path}"
         )
         if run.processes.first:

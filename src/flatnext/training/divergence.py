@@ -1,0 +1,55 @@
+"""What a run does where its loss is not finite: it stops, or goes back and on with a lower learning rate.
+
+The way back is to the last end of an epoch, whose checkpoint is kept for that, and not to the last checkpoint: those
+within an epoch are written when a clock or a signal says so, and a run that was stopped would end as another. At the
+end of an epoch all weights are finite, so that what is gone back to has trained as planned.
+"""
+
+from __future__ import annotations
+
+from flatnext.errors import InputError
+from flatnext.runs.records import Rollback
+from flatnext.training.checkpoint import keep_checkpoint, kept_path, read_pair
+from flatnext.training.optimizer import fuse
+from flatnext.training.run_state import RunState
+
+FACTOR = 0.5
+"""What a rollback multiplies the learning rate by."""
+
+MOST = 3
+"""Rollbacks of a run."""
+
+
+def prepare_rollback(run: RunState) -> None:
+    """Keep a checkpoint to go back to, before an epoch is trained, unless there is one."""
+    if not kept_path(run.folder.path, run.epoch).exists():
+        run.save()
+        if run.processes.first:
+            keep_checkpoint(run.folder.path, run.epoch, 1)
+
+
+def roll_back(run: RunState, step: int) -> str | None:
+    """Take a run whose loss was not finite at a step back, and return in words what was done; None: it cannot go on.
+
+    The new checkpoint is written at once.
+    """
+    if len(run.rollbacks) >= MOST:
+        return None
+    folder, before, factor = run.folder.path, run.rollbacks, FACTOR * run.rate_factor
+    try:
+        checkpoint = read_pair(folder, kept_path(folder, run.epoch))
+    except InputError:  # gone, or damaged
+        return None
+    assert checkpoint.state is not None
+    run.restore(checkpoint, checkpoint.state)
+    fuse(run.optimizer)
+    last = Rollback(epoch=run.epoch + 1, step=step, rate_factor=factor)
+    run.rollbacks = (*before, last)
+    run.save()
+    if run.processes.first:
+        keep_checkpoint(folder, run.epoch, None)
+        run.folder.note_rollbacks(run.rollbacks)
+    return (
+        f"the loss is not finite at step {step} (epoch {last.epoch}): back to the beginning of epoch {last.epoch}, and "
+        f"on with {last.rate_factor:g} times the learning rate ({len(run.rollbacks)} of {MOST} times)"
+    )
