@@ -24,6 +24,12 @@ GROUPS: dict[str, tuple[Any, ...]] = {
     "method": tuple(METHODS.values()),
 }
 
+DATA_DIR = Path(".data")
+"""Where data sets lie that nobody has put elsewhere."""
+
+DATASET = Config().data.dataset
+"""What --data-dir may hold without being named."""
+
 DEFAULTS = {"default": Config()}
 """The defaults that a help shows where no recipe plays a part."""
 
@@ -107,6 +113,15 @@ def add_track_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def number_or_auto(text: str) -> int | Literal["auto"]:
+    """Return the number that a flag was given, or `auto`."""
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number from 1")
+    return int(text)
+
+
 def trackers(options: argparse.Namespace) -> list[str]:
     """Return the trackers that were asked for, each once."""
     return [name for name in dict.fromkeys(options.track or ["tensorboard"]) if name != "none"]
@@ -138,16 +153,23 @@ def setting_overrides(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def data_overrides(options: argparse.Namespace) -> dict[str, Any]:
-    """Return `setting_overrides`, and dataset=folder where none was named and --data-dir is a folder of pictures."""
-    overrides = setting_overrides(vars(options))
-    if options.data_dir is not None and "dataset" not in overrides:
-        from flatnext.pictures import SUFFIXES, holds_pictures
+    """Return `setting_overrides`, and dataset=folder where none was named and --data-dir is a folder of pictures.
 
-        folder = options.data_dir
-        if holds_pictures(folder):
-            return {**overrides, "dataset": "folder"}
-        if folder.is_dir() and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir()):
-            raise InputError(f"{folder} holds pictures and no folders of them: make a folder for each class")
+    `InputError`: no data set was named, and --data-dir holds none. It may be mistyped, so nothing is downloaded to it.
+    """
+    overrides = setting_overrides(vars(options))
+    folder = options.data_dir
+    if folder is None or "dataset" in overrides or (folder == DATA_DIR and not folder.exists()):
+        return overrides
+    from flatnext.pictures import holds_pictures
+
+    if holds_pictures(folder):
+        return {**overrides, "dataset": "folder"}
+    from flatnext.data.place import dataset_in  # the room imports torch
+
+    dataset = dataset_in(folder)
+    if dataset != DATASET:
+        raise InputError(f"{folder} holds {dataset}: say so with --dataset {dataset}")
     return overrides
 
 
@@ -167,8 +189,14 @@ def add_place_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def data_dir(options: argparse.Namespace, run: Path | None = None) -> Path:
-    """Return the data folder: by the flag, or where `run` (a run folder, or a file in one) had the same data set."""
+    """Return the data folder: by the flag, or where `run` (a run folder, or a file in one) had the same data set.
+
+    `InputError`: the folder of the flag does not exist, and no data set was named to be downloaded to it.
+    """
     known = None
+    named = getattr(options, "setting_dataset", None) or getattr(options, "dataset", None)
+    if options.data_dir is not None and named is None and options.data_dir != DATA_DIR:
+        _require_folder(options.data_dir)
     if options.data_dir is None and run is not None:
         from flatnext.runs.folder import RunFolder
 
@@ -176,7 +204,15 @@ def data_dir(options: argparse.Namespace, run: Path | None = None) -> Path:
         dataset = getattr(options, "setting_dataset", None)
         if dataset is None or (folder.started() and folder.config().data.dataset == dataset):
             known = folder.data_dir()
-    return options.data_dir or known or Path(".data")
+    return options.data_dir or known or DATA_DIR
+
+
+def _require_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise InputError(f"{folder} is a file and not a folder: give a folder as --data-dir")
+    if not folder.exists():
+        remedy = "correct --data-dir, or make the folder where a data set is to be downloaded to it"
+        raise InputError(f"{folder} does not exist: {remedy}")
 
 
 def _add_flag(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from flatnext.cli.flags import (
     add_place_flags,
@@ -16,6 +16,7 @@ from flatnext.cli.flags import (
     data_dir,
     data_overrides,
     known,
+    number_or_auto,
     path,
     peek,
     trackers,
@@ -25,6 +26,9 @@ from flatnext.cli.report import write
 from flatnext.config import METHODS, RECIPES, Config, Model, default_recipes, named_model, recipe
 from flatnext.errors import InputError
 from flatnext.launch import rank_and_count
+
+if TYPE_CHECKING:
+    from flatnext.study.ray_cluster import Cluster
 
 HELP = "train several recipes with several seeds each, and write a report that compares them"
 
@@ -75,7 +79,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--jobs",
-        type=_jobs,
+        type=number_or_auto,
         default="auto",
         metavar="N",
         help="so many runs at a time; auto measures once how many make the most images a second (default auto)",
@@ -83,12 +87,36 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--threads", type=int, metavar="N", help="threads of each run (default: its share of the cores)"
     )
+    _add_cluster_flags(parser)
     parser.add_argument("--output", type=path, metavar="DIR", help="study folder (default studies/DATASET)")
     parser.add_argument("--overwrite", action="store_true", help="train everything again, also finished runs")
     add_place_flags(parser)
     add_track_flag(parser)
     methods = {name: recipe(name).method for name in METHODS}
     add_setting_flags(parser, without=["seed", "method"], defaults=_defaults(parser.typed), methods=methods)
+
+
+def _add_cluster_flags(parser: Parser) -> None:
+    parser.add_argument(
+        "--runner",
+        choices=("local", "ray"),
+        default="local",
+        help="what makes the runs: this machine, or a cluster of Ray, a task each with --threads CPUs (default local)",
+    )
+    group = parser.add_argument_group("with --runner ray")
+    group.add_argument("--address", metavar="ADDRESS", help="the cluster: auto or HOST:PORT (default: this machine)")
+    group.add_argument(
+        "--storage",
+        metavar="PATH|URL",
+        help="where runs and checkpoints are kept, such as s3://bucket/study (fsspec); all nodes reach it (default: "
+        "the study folder, which they share)",
+    )
+    group.add_argument(
+        "--gpus", type=float, metavar="X", help="GPUs of each run, such as 0.5 (default 1 where the cluster has any)"
+    )
+    group.add_argument(
+        "--retries", type=int, metavar="N", help="how often a run that was lost is made again (default 3)"
+    )
 
 
 def _defaults(typed: Sequence[str]) -> dict[str, Config]:
@@ -129,6 +157,7 @@ def run(options: argparse.Namespace) -> int:
         track=trackers(options),
         jobs=options.jobs,
         threads=options.threads,
+        cluster=_cluster(options),
     )
     write([output], output)
     for failure in failures:
@@ -136,12 +165,16 @@ def run(options: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _jobs(text: str) -> int | Literal["auto"]:
-    if text == "auto":
-        return "auto"
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of runs: give auto, or at least 1")
-    return int(text)
+def _cluster(options: argparse.Namespace) -> Cluster | None:
+    from flatnext.study.ray_cluster import Cluster
+
+    names = ("address", "storage", "gpus", "retries")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.runner == "ray":
+        return Cluster(**given)
+    for name in given:
+        raise InputError(f"--{name} belongs to --runner ray: give both, or leave it out")
+    return None
 
 
 def _configs(options: argparse.Namespace) -> list[Config]:

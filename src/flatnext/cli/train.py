@@ -18,6 +18,7 @@ from flatnext.cli.flags import (
     data_dir,
     data_overrides,
     known,
+    number_or_auto,
     path,
     peek,
     setting_overrides,
@@ -78,6 +79,14 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the run that is in the folder")
     add_place_flags(parser)
     add_track_flag(parser)
+    parser.add_argument(
+        "--threads",
+        type=number_or_auto,
+        default="auto",
+        metavar="N",
+        help="threads on a CPU; auto measures which number is the fastest beside what else the machine does (default "
+        "auto; a run that is resumed, and OMP_NUM_THREADS, keep theirs)",
+    )
     methods = {f"--method {name}": kind() for name, kind in METHODS.items()}
     add_setting_flags(parser, defaults=defaults, methods=methods)
 
@@ -115,6 +124,7 @@ def run(options: argparse.Namespace) -> int:
         display=ConsoleDisplay(),
         command=options.command_line,
         track=trackers(options),
+        threads=options.threads,
     )
     if is_first():
         for name, checkpoint in (("last", result.last), ("best", result.best)):

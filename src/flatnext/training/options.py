@@ -13,6 +13,9 @@ from flatnext.training.inputs import KnownData
 
 OnDivergence = Literal["stop", "rollback"]
 
+Threads = int | Literal["auto"]
+"""A number of threads; `auto`: the number that is measured to be the fastest."""
+
 Keep = int | Literal["all"]
 """How many of the checkpoints from the ends of epochs are kept."""
 
@@ -36,6 +39,7 @@ class Options:
     after_checkpoint: Callable[[], object] | None = None
     keep_checkpoints: Keep | None = None
     on_divergence: OnDivergence | None = None
+    threads: Threads | None = None
     data: KnownData | None = None
 
     def __post_init__(self) -> None:
@@ -44,6 +48,10 @@ class Options:
         require(
             keep in (None, "all") or (isinstance(keep, int) and keep >= 0),
             f"keep_checkpoints is {keep!r}: give a number of epochs from 0, or all",
+        )
+        require(
+            self.threads in (None, "auto") or (isinstance(self.threads, int) and self.threads >= 1),
+            f"threads is {self.threads!r}: give a number from 1, or auto",
         )
         require(
             self.on_divergence in (None, *get_args(OnDivergence)),

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from flatnext import data
 from flatnext.config import Config, described_change, longer
-from flatnext.device import keep_memory, resolve_device
+from flatnext.device import keep_memory, resolve_device, threads
 from flatnext.errors import InputError
 from flatnext.launch import attempt, ignored, launch
 from flatnext.processes import Processes, join_processes
@@ -22,9 +22,11 @@ from flatnext.runs.reading import ENVIRONMENT, read_environment
 from flatnext.training.checkpoint import Checkpoint, read_checkpoint
 from flatnext.training.environment import environment
 from flatnext.training.inputs import load_data
+from flatnext.training.memory import require_memory
 from flatnext.training.options import Options
 from flatnext.training.run_state import RunState
 from flatnext.training.starting import normalized, settled
+from flatnext.training.threads import choose_threads
 from flatnext.training.trackers import check_trackers
 from flatnext.training.trainer import Trainer
 
@@ -83,12 +85,17 @@ def run_session(
             display.say(note)
         keep_memory()
         run = RunState(config, folder, normalized(config, partition, checkpoint), where, processes)
+        require_memory(run)
         hold.begin(run)
         run.load(checkpoint, before)
         if config != before:
             display.say(described_change(before, config) + ("" if run.has_optimizer_state else NO_STATE))
             run.save()  # a checkpoint of the new config, before the folder has it
         options = _as_before(options, folder)
+        number, measured = choose_threads(run, options.threads)
+        if measured:
+            display.say(measured)
+        stack.enter_context(threads(number))
         if processes.first:
             folder.keep_epochs(run.epoch)
             changed = {name: value for name, value in config.flat().items() if before.flat().get(name) != value}

@@ -6,7 +6,6 @@ import copy
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import torch
 from torch.nn import functional as F
@@ -14,10 +13,8 @@ from torch.nn import functional as F
 from flatnext.cpu import cores
 from flatnext.device import autocast, dtype, threads
 from flatnext.runs.reading import ENVIRONMENT, read_environment
+from flatnext.training.options import Threads
 from flatnext.training.run_state import RunState
-
-Threads = int | Literal["auto"] | None
-"""A number; `auto`: the number that is measured to be the fastest; None: as many as torch has."""
 
 SECONDS = 1.0
 """In which passes are timed, after one of each number of threads that is not."""
@@ -29,7 +26,7 @@ WORTH = 0.9
 """Fewer threads are taken if they reach this share of the best rate: they leave cores to others."""
 
 
-def choose_threads(run: RunState, wanted: Threads) -> tuple[int, str]:
+def choose_threads(run: RunState, wanted: Threads | None) -> tuple[int, str]:
     """Return the number of threads for a run, and a phrase that says what was measured, empty where nothing was.
 
     `auto`: a run that goes on keeps its number, since the bits of its results depend on it; a number in the variable
