@@ -106,6 +106,7 @@ def test_the_default_folder_says_what_the_run_is(arguments, name):
 def test_a_config_file_starts_from_the_recipe_that_it_names(tmp_path, run):
     file = tmp_path / "mine.json"
     file.write_text(json.dumps({"recipe": "amp", "epochs": 1, "data": {"dataset": "folder"}}))
+    (tmp_path / "pets").mkdir()
     config, folder = planned("--config", file, "--data-dir", "pets")
     assert config == recipe("amp").override({"epochs": 1, "dataset": "folder"})
     assert folder.name == "pets-resnext29-amp-epochs-1-seed-0"

@@ -66,12 +66,24 @@ def test_val_beside_test_chooses_the_epoch(tmp_path, name):
     paint(tmp_path / "test" / "red" / "one.png")
     dataset = load("folder", tmp_path)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (20, 4, 1)
-    assert dataset.notes == (f"{tmp_path / name} holds the validation images",)
+    assert dataset.notes == (
+        f"{tmp_path / name} holds the validation images",
+        "no test images of blue: the test says nothing about them",
+    )
     divided = partition(dataset, config.Data())
     assert (divided.train, divided.validation) == (dataset.train, dataset.validation)
     assert partition(dataset, config.Data(validation=0)).validation is None
     with pytest.raises(InputError, match=r"validation is 3: .* of its own: leave it out"):
         partition(dataset, config.Data(validation=3))
+
+
+def test_few_images(tmp_path):
+    paint_classes(tmp_path / "pets", 1)
+    refused(tmp_path / "pets", "one image of each class", "give at least two of each", tmp_path / "pets" / "test")
+    paint(tmp_path / "pets" / "red" / "1.png")
+    dataset = load("folder", tmp_path / "pets")
+    assert (len(dataset.train), len(dataset.test)) == (2, 1)
+    assert dataset.notes == ("no test images of blue: the test says nothing about them",)
 
 
 @pytest.mark.parametrize("name", ["test", "val", "Valid"])
@@ -93,7 +105,7 @@ def test_a_flat_val_is_never_the_test_set(tmp_path):
 def test_a_class_that_may_be_a_test_set_is_asked_about(tmp_path):
     paint(tmp_path / "control" / "one.png")
     paint(tmp_path / "test" / "one.png")
-    refused(tmp_path, "1 class folders beside test", "rename")
+    refused(tmp_path, "1 class folder beside test", "rename")
 
 
 @pytest.mark.parametrize("names", [("training", "testing"), ("train_set", "test_set")])
@@ -293,7 +305,7 @@ def test_folders_in_a_class_folder_count_for_the_class(tmp_path):
     names = [*dataset.train.names, *dataset.test.names]
     assert len(names) == len(set(names)) == 60
     assert "red/day 1/am/4.png" in names
-    assert dataset.notes == ("60 images lie in folders of a class folder, and count for its class",)
+    assert dataset.notes == ("in folders of a class folder, and counted for its class: 60 images",)
     # One name in two folders of a class is two images; those that are added move none.
     paint(tmp_path / "nested" / "red" / "day 2" / "am" / "4.png")
     again = load("folder", tmp_path / "nested")

@@ -131,11 +131,16 @@ def find(name: str, data_dir: Path) -> tuple[Layout, Path] | None:
     return None
 
 
+def lies_in(name: str, data_dir: Path) -> bool:
+    """Return whether the set, or an archive of it, lies in `data_dir`."""
+    archives = (data_dir / layout.archive.name for layout in LAYOUTS[name])
+    return find(name, data_dir) is not None or any(archive.is_file() for archive in archives)
+
+
 def require_files(name: str, data_dir: Path) -> None:
     """Raise `InputError` unless the set, or an archive of it, lies in `data_dir`."""
-    archives = [layout.archive for layout in LAYOUTS[name]]
-    if find(name, data_dir) is None and not any((data_dir / archive.name).is_file() for archive in archives):
-        folders = " or ".join(archive.folder for archive in archives)
+    if not lies_in(name, data_dir):
+        folders = " or ".join(layout.archive.folder for layout in LAYOUTS[name])
         raise InputError(f"{data_dir} holds no {folders}: allow the download, or give another data_dir")
 
 

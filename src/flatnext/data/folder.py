@@ -11,11 +11,13 @@ import torch
 from flatnext.data.dataset import Dataset, Split
 from flatnext.data.images import named, read_images
 from flatnext.data.layout import LabelledFiles, files_notes, list_labelled, read_layout
+from flatnext.data.listing import require_folder
 from flatnext.data.normalization import Normalization
 from flatnext.data.splits import divide, hold_out_by_name
 from flatnext.errors import InputError
 from flatnext.pictures import Resize, is_grey
 from flatnext.progress import Display, printable
+from flatnext.words import counted, shortened
 
 IMAGE_SIZE = 32
 TEST_SHARE = 1 / 5
@@ -54,7 +56,7 @@ def load_folder(data_dir: Path, reading: Reading | None = None, display: Display
             be read, all of which are named.
     """
     reading, display = reading or Reading(), display or Display()
-    check_folder(data_dir)
+    require_folder(data_dir)
     layout = read_layout(data_dir)
     parts = {name: files for name in ("train", "validation", "test") if (files := getattr(layout, name)) is not None}
     splits, notes = _read(parts, reading, display)
@@ -62,22 +64,20 @@ def load_folder(data_dir: Path, reading: Reading | None = None, display: Display
     _check_classes(data_dir, layout.classes, train)
     if test is None:
         train, test = divide(train, *hold_out_by_name(train, TEST_SHARE, TEST_SALT), overwrite=True)
+    if test is None:
+        raise InputError(
+            f"{data_dir} has one image of each class, which leaves none for the test: give at least two of each, or "
+            f"{data_dir / 'test'} with class folders"
+        )
     return Dataset(
         name="folder",
         classes=layout.classes,
         train=train,
         validation=splits.get("validation"),
-        test=test or train.select(torch.arange(0)),
+        test=test,
         normalization=Normalization.of(train.images),
-        notes=(*layout.notes, *notes),
+        notes=(*layout.notes, *notes, *_untested(layout.classes, test)),
     )
-
-
-def check_folder(data_dir: Path) -> None:
-    """Raise `InputError` if there is no such folder."""
-    if not data_dir.is_dir():
-        place = printable(str(data_dir))
-        raise InputError(f"{place} is not a folder: give one with a subfolder of images for each class as data_dir")
 
 
 def read_labelled(folder: Path, classes: Sequence[str], reading: Reading) -> tuple[Split, tuple[str, ...]]:
@@ -113,10 +113,16 @@ def _read(
         piece, images = images.tensor_split([int(kept.sum())])
         names = tuple(name for name, used in zip(files.names, kept.tolist(), strict=True) if used)
         splits[name] = Split(piece, torch.tensor(files.labels)[kept], names)
-    one = len(failures) == 1
-    count = "1 file that cannot be read was" if one else f"{len(failures):,} files that cannot be read were"
-    note = f"{count} left out: {named(failures)}"
+    were = "was" if len(failures) == 1 else "were"
+    note = f"{counted(len(failures), 'file')} that cannot be read {were} left out: {named(failures)}"
     return splits, (note,) if failures else ()
+
+
+def _untested(classes: Sequence[str], test: Split) -> tuple[str, ...]:
+    """Return a note on classes of which no image is in the test set."""
+    counts = torch.bincount(test.labels, minlength=len(classes)).tolist()
+    names = [printable(name) for name, count in zip(classes, counts, strict=True) if not count]
+    return (f"no test images of {shortened(names)}: the test says nothing about them",) if names else ()
 
 
 def _check_classes(data_dir: Path, classes: Sequence[str], train: Split) -> None:

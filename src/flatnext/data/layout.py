@@ -9,7 +9,9 @@ from pathlib import Path
 from flatnext.data.dataset import check_class_name
 from flatnext.data.listing import Listing, entries, hidden_entries, list_images, subfolders
 from flatnext.errors import InputError
+from flatnext.pictures import is_picture
 from flatnext.progress import printable
+from flatnext.words import counted, listing, shortened
 
 ROLES = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 """The names of the folders of a divided data set, in lower case."""
@@ -17,6 +19,9 @@ ROLES = {"train": ("train",), "validation": ("val", "valid", "validation"), "tes
 NAMED = 5
 """Files that are not used are counted, and so many named."""
 
+
+TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".xlsx", ".parquet")
+"""The suffixes of files in which other programs keep labels."""
 
 SPLITS = ("train", "test", "valid")
 """Words in the names of folders that hold class folders."""
@@ -119,7 +124,7 @@ def files_notes(
     """Return lines on the images in nested folders and on the files that are not used, where there are any."""
     notes, place = [], printable(str(folder))
     if nested := sum(files.nested for files in parts):
-        notes.append(f"{nested:,} images lie in folders of a class folder, and count for its class")
+        notes.append(f"in folders of a class folder, and counted for its class: {counted(nested, 'image')}")
     if unused := list(dict.fromkeys(left_over)):
         notes.append(f"not used in {place}, being no image in a class folder: {_counted(folder, unused)}")
     if hidden := list(dict.fromkeys(hidden)):
@@ -157,16 +162,39 @@ def _class_folders(root: Path, apart: Sequence[Path], flat: Sequence[Path]) -> d
             f"{root} holds {there} with folders and no images in them: rename the folder to train on to train, that "
             "for the test to test (for validation: val), or give the folder of the class folders as data_dir"
         )
+    require_class_folders(root, apart=apart)
     if len(folders) < 2 and flat:
         raise InputError(
-            f"{root} has {len(folders)} class folders beside {flat[0].name}, which is taken for images without labels: "
-            "give at least two; where it is a class, rename it"
+            f"{root} has {counted(len(folders), 'class folder')} beside {flat[0].name}, which is taken for images "
+            "without labels: give at least two; where it is a class, rename it"
         )
     if len(folders) < 2:
-        raise InputError(f"{root} has {len(folders)} class folders: give at least two, each with its images")
+        raise InputError(
+            f"{root} has {counted(len(folders), 'class folder')}{''.join(f' ({folder.name})' for folder in folders)}: "
+            f"give at least two, each with its images{_tables(root)}"
+        )
     if empty := [folder for folder in folders if not listings[folder].images]:
         raise InputError(f"{empty[0]} holds no images: add some, or remove the folder")
     return listings
+
+
+def require_class_folders(root: Path, apart: Sequence[Path] = ()) -> None:
+    """Raise `InputError` for a folder that holds images and no folders but those set `apart`."""
+    if any(folder not in apart for folder in subfolders(root)):
+        return
+    if loose := [path for path in entries(root) if is_picture(path)]:
+        likewise = [printable(str(folder)) for folder in apart if not subfolders(folder)]
+        raise InputError(
+            f"{root} holds {counted(len(loose), 'image')} and no class folders: make a folder for each class there, "
+            f"and move its images into it, as in {root / 'CLASS' / printable(loose[0].name)}"
+            f"{f'; likewise in {listing(likewise)}' if likewise else ''}{_tables(root)}"
+        )
+
+
+def _tables(root: Path) -> str:
+    """Return a note on tables in a folder, in which somebody may have the labels."""
+    tables = [path.name for path in entries(root) if path.suffix.lower() in TABLES and path.is_file()]
+    return f"; labels in a table ({shortened(map(printable, tables))}) are not read" if tables else ""
 
 
 def _held_out(folder: Path, classes: Sequence[str]) -> LabelledFiles:
@@ -182,4 +210,4 @@ def _counted(folder: Path, paths: Sequence[Path]) -> str:
 
 
 def _names(paths: Sequence[Path]) -> str:
-    return ", ".join(printable(str(path)) for path in paths[:NAMED]) + (", ..." if len(paths) > NAMED else "")
+    return shortened([printable(str(path)) for path in paths], NAMED)

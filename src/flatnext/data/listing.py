@@ -7,12 +7,17 @@ from pathlib import Path
 
 from flatnext.errors import InputError
 from flatnext.pictures import is_picture
+from flatnext.progress import printable
 
 SYSTEM = (
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
     *("__macosx", "@eadir", "$recycle.bin", "lost+found", "__pycache__"),
 )
 """Names, in lower case, of what file systems and file managers leave in a folder."""
+
+
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+"""The suffixes of files that a data set is often packed in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,17 @@ class Listing:
     images: tuple[Path, ...] = ()
     others: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
+
+
+def require_folder(folder: Path) -> None:
+    """Raise `InputError` for a data folder that does not exist or is a file, such as an archive."""
+    if folder.is_dir():
+        return
+    remedy = "give one with a folder of images for each class as data_dir"
+    if folder.suffix.lower() in ARCHIVES and folder.exists():
+        remedy = f"unpack it, and {remedy}"
+    what = "is a file and not a folder" if folder.exists() else "is not a folder, as it does not exist"
+    raise InputError(f"{printable(str(folder))} {what}: {remedy}")
 
 
 def is_hidden(path: Path) -> bool:

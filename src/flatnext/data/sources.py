@@ -8,8 +8,9 @@ from flatnext import config
 from flatnext.data.cifar import LAYOUTS, load_cifar, require_files
 from flatnext.data.dataset import Dataset, Split
 from flatnext.data.digits import load_digits
-from flatnext.data.folder import IMAGE_SIZE, Reading, check_folder, load_folder
+from flatnext.data.folder import IMAGE_SIZE, Reading, load_folder
 from flatnext.data.images import resize_images, with_channels
+from flatnext.data.listing import require_folder
 from flatnext.data.normalization import CIFAR10, Normalization
 from flatnext.errors import InputError, choose
 from flatnext.pictures import Resize
@@ -21,7 +22,7 @@ NAMES = (*LAYOUTS, "digits", "folder")
 def check_place(name: str, data_dir: Path | str, *, download: bool = True) -> None:
     """Raise `InputError` if there is clearly no data set `name` in `data_dir`. Reads no images and takes no time."""
     if name == "folder":
-        check_folder(Path(data_dir))
+        require_folder(Path(data_dir))
     elif name in LAYOUTS and not download:
         require_files(name, Path(data_dir))
 
