@@ -23,7 +23,7 @@ from flatnext.ops import switch
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-w")
 COMPILER_TIMEOUT = 120.0  # seconds
-LANES = 16  # channels in a vector
+LANES = 16  # channels in the widest vector
 
 POINTER, LONG, INT, FLOAT = c_void_p, c_long, c_int, c_float
 SIGNATURES: dict[str, list[type]] = {

@@ -18,13 +18,18 @@
 namespace {
 
 using bf16 = std::uint16_t;
+#ifdef __AVX512F__
 constexpr int LANES = 16;
-typedef float Vec __attribute__((vector_size(64)));
-typedef std::int32_t IVec __attribute__((vector_size(64)));
-typedef std::uint32_t UVec __attribute__((vector_size(64)));
-typedef std::uint16_t HVec __attribute__((vector_size(32)));
-typedef float VecAnywhere __attribute__((vector_size(64), aligned(4), may_alias));
-typedef std::uint16_t HVecAnywhere __attribute__((vector_size(32), aligned(2), may_alias));
+#else
+constexpr int LANES = 8;
+#endif
+constexpr int BYTES = LANES * 4;  // of the widest vector that the machine has: wider ones are worked on number by number
+typedef float Vec __attribute__((vector_size(BYTES)));
+typedef std::int32_t IVec __attribute__((vector_size(BYTES)));
+typedef std::uint32_t UVec __attribute__((vector_size(BYTES)));
+typedef std::uint16_t HVec __attribute__((vector_size(BYTES / 2)));
+typedef float VecAnywhere __attribute__((vector_size(BYTES), aligned(4), may_alias));
+typedef std::uint16_t HVecAnywhere __attribute__((vector_size(BYTES / 2), aligned(2), may_alias));
 
 inline Vec load(const float *p) { return *reinterpret_cast<const VecAnywhere *>(p); }
 inline Vec load(const bf16 *p) {
@@ -47,7 +52,7 @@ inline Vec where_positive(Vec condition, Vec v) { return condition > 0 ? v : Vec
 
 // ---- batch norm ------------------------------------------------------------------------------------------------------
 
-constexpr int MOST = 64;  // vectors of channels that are worked on at once: their constants and sums stay in the L1 cache
+constexpr int MOST = 1024 / LANES;  // vectors of channels that are worked on at once: their constants and sums stay in the L1 cache
 
 // Rows in a block, by the size of the tensor alone.
 inline long block_rows(long rows) { return std::clamp<long>(rows / 64, 32, 512); }
