@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -44,6 +44,9 @@ class Outcome:
     message: str = ""
 
 
+Outcomes = Generator[tuple[Assignment, Outcome], None, None]
+"""Runs that have ended, and how."""
+
 Begun = Callable[[Assignment, Sequence[Assignment], int], None]
 """Told of a run that begins, with those that wait and the number of runs at a time."""
 
@@ -51,7 +54,7 @@ Begun = Callable[[Assignment, Sequence[Assignment], int], None]
 class Runner(Protocol):
     """Makes the runs of a study."""
 
-    def carry_out(self, assignments: Sequence[Assignment], begun: Begun) -> Iterator[tuple[Assignment, Outcome]]:
+    def carry_out(self, assignments: Sequence[Assignment], begun: Begun) -> Outcomes:
         """Make the runs, and yield each when it has ended; `begun` is told of each.
 
         After Ctrl-C or a termination signal those under way are stopped, with a checkpoint, and no more begin.
@@ -65,7 +68,7 @@ class InProcess:
     def __init__(self, display: Display) -> None:
         self.display = display
 
-    def carry_out(self, assignments: Sequence[Assignment], begun: Begun) -> Iterator[tuple[Assignment, Outcome]]:
+    def carry_out(self, assignments: Sequence[Assignment], begun: Begun) -> Outcomes:
         """See `Runner`."""
         for place, assignment in enumerate(assignments, start=1):
             begun(assignment, assignments[place:], 1)

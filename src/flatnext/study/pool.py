@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,7 +13,7 @@ from flatnext.cpu import cores
 from flatnext.errors import InputError
 from flatnext.progress import Display
 from flatnext.schema import dump, parse
-from flatnext.study.assignment import Assignment, Begun, Outcome
+from flatnext.study.assignment import Assignment, Begun, Outcome, Outcomes
 from flatnext.study.child import Child, Message
 from flatnext.study.division import Division, Sample, candidates, fastest
 from flatnext.study.overview import Overview
@@ -60,7 +60,7 @@ class Pool:
             results.append((division, sum(answer["rate"] for answer in answers if answer)))
         return results
 
-    def carry_out(self, assignments: Sequence[Assignment], begun: Begun) -> Iterator[tuple[Assignment, Outcome]]:
+    def carry_out(self, assignments: Sequence[Assignment], begun: Begun) -> Outcomes:
         """See `Runner`. The runs begin in order, as workers are free."""
         waiting = deque(assignments)
         with stop_on_signal() as stop_requested, Overview(self.display, assignments) as view:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flatnext.device import resolve_device
@@ -14,8 +14,10 @@ from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import STUDY, read_plan
 from flatnext.study.assignment import Assignment, InProcess, Runner
 from flatnext.study.division import Division, Sample
+from flatnext.study.exchange import Exchange, kept_on
 from flatnext.study.plan import PlannedRun, RunPlan
 from flatnext.study.pool import Jobs, open_pool
+from flatnext.study.ray_cluster import Cluster, open_cluster
 from flatnext.study.run_log import RunLog
 from flatnext.training import load_data
 from flatnext.training.inputs import check_fit
@@ -35,6 +37,7 @@ def run_study(
     track: Sequence[str] = ("tensorboard",),
     jobs: Jobs = 1,
     threads: int | None = None,
+    cluster: Cluster | None = None,
 ) -> list[str]:
     """Run what is not finished, going on with what is half-finished; return a line for each run that failed.
 
@@ -49,6 +52,8 @@ def run_study(
             measures once how many make the most images a second, and keeps that with the study.
         threads: of each run; by default those that the study began with, or its share of the cores. The bits of a run
             depend on them, not on `jobs`.
+        cluster: a cluster of Ray that makes the runs, with `threads` CPUs each, `jobs` at a time or as many as it has
+            room for.
 
     Raises:
         InputError: a run is there with other settings (give `overwrite`, or another output), or cannot be started.
@@ -56,40 +61,48 @@ def run_study(
     """
     display = display or Display()
     plan = replace(plan, configs=tuple(map(settled, plan.configs)))
-    runs = plan.runs(output)
-    left = _left(runs, overwrite=overwrite)
-    if left:
-        resolve_device(device)  # before anything is downloaded
-    for config in plan.configs:  # data that cannot be used is seen before anything is written
-        check_fit(config, load_data(config, data_dir, download=download, progress=display.speaks), processes=1)
-    kept = _kept_division(output)
-    threads = threads or (kept.threads if kept else None)
-    _make(output)
-    log = RunLog(display, [str(run.folder) for run in runs], overwrite=overwrite)
-    plan.write(output, command, kept)
-    if not left:
-        return log.failures
-    sample = Sample(config=runs[0].config, data_dir=str(data_dir), device=device, threads=1)
-    with _local(jobs, threads, kept, sample, display, len(left)) as (runner, division):
-        if division:
-            plan.write(output, command, division)
-        assignments = [
-            Assignment(
-                config=run.config,
-                folder=str(run.folder),
-                data_dir=str(data_dir),
-                device=device,
-                download=download,
-                overwrite=overwrite,
-                command=command,
-                track=tuple(track),
-                threads=division.threads if division else threads,
-            )
-            for run in left
-        ]
-        with closing(runner.carry_out(assignments, log.begin)) as outcomes:
-            for assignment, outcome in outcomes:
-                log.end(assignment, outcome)
+    with kept_on(cluster.storage if cluster else None, output, display.say) as exchange:
+        runs = plan.runs(output)
+        if not overwrite:
+            exchange.begin(runs, display.say)
+        left = _left(runs, overwrite=overwrite)
+        if left and not cluster:
+            resolve_device(device)  # before anything is downloaded
+        for config in plan.configs:  # data that cannot be used is seen before anything is written
+            check_fit(config, load_data(config, data_dir, download=download, progress=display.speaks), processes=1)
+        kept = _kept_division(output)
+        _make(output)
+        log = RunLog(display, [str(run.folder) for run in runs], overwrite=overwrite)
+        exchange.plan(plan, command, kept)
+        if not left:
+            return log.failures
+        wanted = _Wanted(
+            jobs=jobs,
+            threads=threads or (kept.threads if kept else None),
+            kept=kept,
+            sample=Sample(config=runs[0].config, data_dir=str(data_dir), device=device, threads=1),
+            runs=len(left),
+        )
+        with _runner(wanted, display, cluster, exchange) as (runner, division):
+            exchange.plan(plan, command, division)
+            assignments = [
+                Assignment(
+                    config=run.config,
+                    folder=str(run.folder),
+                    data_dir=str(data_dir),
+                    device=device,
+                    download=download,
+                    overwrite=overwrite,
+                    command=command,
+                    track=tuple(track),
+                    threads=wanted.threads or (division.threads if division else None),
+                )
+                for run in left
+            ]
+            with closing(runner.carry_out(assignments, log.begin)) as outcomes:
+                for assignment, outcome in outcomes:
+                    exchange.end(Path(assignment.folder))
+                    log.end(assignment, outcome)
     return log.failures
 
 
@@ -113,14 +126,32 @@ def _make(output: Path) -> None:
         raise InputError(f"cannot make {output}: {error.strerror}; choose another --output") from error
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """How many runs at a time are wanted, with how many threads, and how it was when the study began."""
+
+    jobs: Jobs
+    threads: int | None
+    kept: Division | None
+    sample: Sample
+    runs: int
+
+
+def _runner(
+    wanted: _Wanted, display: Display, cluster: Cluster | None, exchange: Exchange
+) -> AbstractContextManager[tuple[Runner, Division | None]]:
+    """Give what makes the runs, and how the machine or the cluster is divided among them."""
+    if cluster is None:
+        return _local(wanted, display)
+    device, threads, jobs = wanted.sample.device, wanted.threads, wanted.jobs
+    return open_cluster(cluster, exchange, display, device=device, threads=threads, jobs=jobs)
+
+
 @contextmanager
-def _local(
-    jobs: Jobs, threads: int | None, kept: Division | None, sample: Sample, display: Display, runs: int
-) -> Iterator[tuple[Runner, Division | None]]:
-    """Give what makes the runs on this machine, and how that is divided."""
-    if jobs == 1:
-        yield InProcess(display), None
+def _local(wanted: _Wanted, display: Display) -> Iterator[tuple[Runner, Division | None]]:
+    if wanted.jobs == 1:
+        yield InProcess(display), wanted.kept
         return
-    pool, division = open_pool(jobs, threads, kept, sample, display, runs)
+    pool, division = open_pool(wanted.jobs, wanted.threads, wanted.kept, wanted.sample, display, wanted.runs)
     with pool:
         yield pool, division

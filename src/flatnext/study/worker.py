@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from flatnext.progress import BAR_SECONDS, Display, ShownTask, Task
 from flatnext.schema import dump, parse
 
-Send = Callable[[dict[str, Any]], None]
+Send = Callable[[dict[str, Any]], object]
 
 
 class PipeDisplay(Display):
@@ -27,8 +27,8 @@ class PipeDisplay(Display):
 
     speaks = True
 
-    def __init__(self, send: Send) -> None:
-        self.send = send
+    def __init__(self, send: Send, seconds: float = BAR_SECONDS) -> None:
+        self.send, self.seconds = send, seconds
 
     def say(self, text: str) -> None:
         """See `Display`."""
@@ -37,7 +37,7 @@ class PipeDisplay(Display):
     @contextmanager
     def task(self, title: str, total: float = 1.0, done: float = 0.0) -> Iterator[Task]:
         """See `Display`."""
-        yield ShownTask(title, total, done, BAR_SECONDS, lambda part, text: self.send({"show": [part, text]}))
+        yield ShownTask(title, total, done, self.seconds, lambda part, text: self.send({"show": [part, text]}))
 
 
 class Worker:
