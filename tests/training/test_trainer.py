@@ -82,7 +82,7 @@ def test_bad_input_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyboardInterrupt()], ids=repr)
 def test_a_run_that_fails_before_its_first_step_leaves_no_folder(tmp_path, monkeypatch, error):
-    def fail(run):
+    def fail(*_):
         raise error
 
     monkeypatch.setattr("flatnext.training.trainer.make_step", fail)

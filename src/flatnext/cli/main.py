@@ -37,6 +37,7 @@ from flatnext.cli import (
     summary,
     train,
     tune,
+    verify,
     weights,
 )
 from flatnext.cli.parser import Parser, VersionAction
@@ -56,6 +57,7 @@ COMMANDS: dict[str, ModuleType] = {
     "evidence": evidence,
     "report": report,
     "rerun": rerun,
+    "verify": verify,
     "bench": bench,
     "recipes": recipes,
     "models": models,

@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train, compare, and print the comparison. Status 1: the two differ."""
     from flatnext.progress import ConsoleDisplay
+    from flatnext.training.bits import different
     from flatnext.training.rerun import rerun
 
     result = rerun(
@@ -34,9 +35,11 @@ def run(options: argparse.Namespace) -> int:
     )
     old, new = result.accuracies
     if result.same:
-        print(f"the same to the bit: {result.tensors} tensors, the metrics of all epochs; test accuracy {new:.2%}")
+        print(
+            f"the same to the bit: {result.weights.tensors} tensors, the metrics of all epochs; test accuracy {new:.2%}"
+        )
         return 0
-    print(f"{result.differing} of {result.tensors} tensors differ, by at most {result.largest:.3g}")
+    print(different(result.weights))
     print(f"epochs with other metrics: {', '.join(map(str, result.epochs)) or 'none'}")
     print(f"test accuracy {new:.2%} instead of {old:.2%}")
     print(f"circumstances that differ: {'; '.join(result.circumstances) or 'none that are noted'}")

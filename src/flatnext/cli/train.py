@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flatnext.cli.flags import (
     add_place_flags,
@@ -87,8 +87,28 @@ def add_arguments(parser: Parser) -> None:
         help="threads on a CPU; auto measures which number is the fastest beside what else the machine does (default "
         "auto; a run that is resumed, and OMP_NUM_THREADS, keep theirs)",
     )
+    parser.add_argument(
+        "--keep-checkpoints",
+        type=_number_or_all,
+        metavar="N",
+        help="keep the checkpoints of the last N epochs, or all, for flatnext verify (default 0; resumed: as before)",
+    )
+    parser.add_argument(
+        "--on-divergence",
+        choices=["stop", "rollback"],
+        help="where the loss is not finite: stop, or go back to the beginning of the epoch and on with half the "
+        "learning rate, at most three times (default stop; resumed: as before)",
+    )
     methods = {f"--method {name}": kind() for name, kind in METHODS.items()}
     add_setting_flags(parser, defaults=defaults, methods=methods)
+
+
+def _number_or_all(text: str) -> int | Literal["all"]:
+    if text == "all":
+        return "all"
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of epochs: give one, or all")
+    return int(text)
 
 
 def _defaults(typed: Sequence[str]) -> dict[str, Config] | None:
@@ -125,6 +145,8 @@ def run(options: argparse.Namespace) -> int:
         command=options.command_line,
         track=trackers(options),
         threads=options.threads,
+        keep_checkpoints=options.keep_checkpoints,
+        on_divergence=options.on_divergence,
     )
     if is_first():
         for name, checkpoint in (("last", result.last), ("best", result.best)):

@@ -2,14 +2,15 @@
 
 The way back is to the last end of an epoch, whose checkpoint is kept for that, and not to the last checkpoint: those
 within an epoch are written when a clock or a signal says so, and a run that was stopped would end as another. At the
-end of an epoch all weights are finite, so that what is gone back to has trained as planned.
+end of an epoch all weights are finite, and the loss is not huge.
 """
 
 from __future__ import annotations
 
 from flatnext.errors import InputError
-from flatnext.runs.records import Rollback
+from flatnext.runs.records import Epoch, Failure, Rollback
 from flatnext.training.checkpoint import keep_checkpoint, kept_path, read_pair
+from flatnext.training.metric_sums import NonFiniteLossError
 from flatnext.training.optimizer import fuse
 from flatnext.training.run_state import RunState
 
@@ -19,6 +20,12 @@ FACTOR = 0.5
 MOST = 3
 """Rollbacks of a run."""
 
+LARGEST_LOSS = 1000.0
+"""An epoch with a larger mean loss is not good to go back to, and counts as one whose loss is not finite.
+
+Chance has log(classes), which is below 10. Weights that give so much more are on their way to be not finite themselves.
+"""
+
 
 def prepare_rollback(run: RunState) -> None:
     """Keep a checkpoint to go back to, before an epoch is trained, unless there is one."""
@@ -26,6 +33,12 @@ def prepare_rollback(run: RunState) -> None:
         run.save()
         if run.processes.first:
             keep_checkpoint(run.folder.path, run.epoch, 1)
+
+
+def require_good(run: RunState, epoch: Epoch) -> None:
+    """Raise `NonFiniteLossError` after an epoch from whose end the run would not recover."""
+    if not epoch.train_loss <= LARGEST_LOSS:
+        raise NonFiniteLossError(run.step - 1)
 
 
 def roll_back(run: RunState, step: int) -> str | None:
@@ -50,6 +63,19 @@ def roll_back(run: RunState, step: int) -> str | None:
         keep_checkpoint(folder, run.epoch, None)
         run.folder.note_rollbacks(run.rollbacks)
     return (
-        f"the loss is not finite at step {step} (epoch {last.epoch}): back to the beginning of epoch {last.epoch}, and "
-        f"on with {last.rate_factor:g} times the learning rate ({len(run.rollbacks)} of {MOST} times)"
+        f"the loss is not finite, or huge, at step {step}: back to the beginning of epoch {last.epoch}, and on with "
+        f"{last.rate_factor:g} times the learning rate ({len(run.rollbacks)} of {MOST} times)"
     )
+
+
+def failed(run: RunState, step: int) -> InputError:
+    """Write that the loss is not finite at a step; return the error that says what to try."""
+    epoch, tries = step // len(run.loader) + 1, len(run.rollbacks)
+    tried = f" after {tries} returns with a lower learning rate" if tries else ""
+    message = (
+        f"the loss is not finite at step {step} (epoch {epoch}){tried}: lower --lr, give a longer --warmup-epochs or a "
+        f"--clip-norm; the last good checkpoint, if there is one, is in {run.folder.path}"
+    )
+    if run.processes.first:
+        run.folder.write_failure(Failure(error=message, epoch=run.epoch, step=step))
+    return InputError(message)

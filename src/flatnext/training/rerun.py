@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from flatnext.device import threads
 from flatnext.errors import InputError
 from flatnext.models import read_weights
 from flatnext.progress import Display
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import read_run
-from flatnext.runs.records import Epoch, RunRecord, UnfinishedRun
-from flatnext.training.loop import train
+from flatnext.runs.records import RunRecord, UnfinishedRun
+from flatnext.training.bits import Difference, compare_tensors, differing_circumstances, differing_metrics
+from flatnext.training.inputs import KnownData
+from flatnext.training.options import Options
+from flatnext.training.session import run_session
+from flatnext.training.trainer import Trainer
 
-TIMES = ("train_seconds", "evaluation_seconds", "images_per_second")
-"""What two runs never share."""
+CIRCUMSTANCES = ("device_name", "torch", "threads", "flatnext", "kernels")
+"""What may change bits, of what the environment of a run says."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rerun:
     """How a run that was made again compares.
 
-    `tensors` of its weights, of which `differing` have other bits; `largest` is the largest difference of a weight, and
     `epochs` are those whose metrics differ. `circumstances` are phrases on what was not as in the first run.
     """
 
     folder: Path
-    tensors: int
-    differing: int
-    largest: float
+    weights: Difference
     epochs: tuple[int, ...]
     accuracies: tuple[float, float]
     circumstances: tuple[str, ...]
@@ -39,7 +37,7 @@ class Rerun:
     @property
     def same(self) -> bool:
         """Whether weights and metrics are the same to the bit."""
-        return not self.differing and not self.epochs
+        return not self.weights.differing and not self.epochs
 
 
 def rerun(
@@ -79,44 +77,40 @@ def rerun(
         raise InputError(f"{first} was made by {was.processes} processes: make it again by torchrun, with --config")
     folder = Path(f"{first}-rerun") if output is None else Path(output)
     config = record.config.override({"precision": was.precision})  # what "auto" was there
-    with threads(was.threads):
-        train(
-            config,
-            folder,
-            data_dir=data_dir,
-            device=device,
-            download=download,
-            resume=not overwrite,
-            overwrite=overwrite,
-            display=display,
-            track=(),
-        )
+    options = Options(
+        data_dir=data_dir,
+        device=device,
+        download=download,
+        resume=not overwrite,
+        overwrite=overwrite,
+        display=display,
+        track=(),
+        threads=was.threads,
+        on_divergence=was.sessions[-1].on_divergence,
+        data=known_data(first, record),
+    )
+    run_session(config, folder, options, Trainer.fit, RunFolder.result)
     again = read_run(folder, folder.name)
     assert isinstance(again, RunRecord)
     return compared(first, record, folder, again)
 
 
+def known_data(folder: Path, record: RunRecord) -> KnownData | None:
+    """Return the data that a run was trained on; None where version 0.1.0 did not note them."""
+    data = record.environment.data
+    words = f"the data are not those that {folder} was trained on"
+    return KnownData(words=words, settings=record.config.data, fingerprint=data) if data else None
+
+
 def compared(first: Path, record: RunRecord, folder: Path, again: RunRecord) -> Rerun:
     """Return how the run in `folder` compares with the first."""
     ours, theirs = (read_weights(path / "last.safetensors")[0] for path in (folder, first))
-    differing = [name for name in theirs if name not in ours or not torch.equal(ours[name], theirs[name])]
-    sizes = [float((ours[name].double() - theirs[name].double()).abs().max()) for name in differing if name in ours]
-    pairs = zip(record.epochs, again.epochs, strict=True)
-    was, now = record.environment, again.environment
+    pairs = zip(again.epochs, record.epochs, strict=True)
+    was, now = vars(record.environment), vars(again.environment)
     return Rerun(
         folder=folder,
-        tensors=len(theirs),
-        differing=len(differing),
-        largest=max(sizes, default=0.0),
-        epochs=tuple(old.epoch for old, new in pairs if _measured(old) != _measured(new)),
+        weights=compare_tensors(ours, theirs),
+        epochs=tuple(old.epoch for new, old in pairs if differing_metrics(new, old)),
         accuracies=(record.result.last.test.accuracy, again.result.last.test.accuracy),
-        circumstances=tuple(
-            f"{name} {getattr(now, name)} instead of {getattr(was, name)}"
-            for name in ("device_name", "torch", "threads", "flatnext", "kernels")
-            if getattr(now, name) != getattr(was, name)
-        ),
+        circumstances=differing_circumstances(now, was, CIRCUMSTANCES),
     )
-
-
-def _measured(epoch: Epoch) -> dict[str, float | None]:
-    return {item.name: getattr(epoch, item.name) for item in fields(epoch) if item.name not in TIMES}

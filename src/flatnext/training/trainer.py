@@ -11,13 +11,12 @@ from dataclasses import replace
 from flatnext.config import depends_on_length, differences, recipe_name
 from flatnext.config.setting import show
 from flatnext.device import autocast, dtype
-from flatnext.errors import InputError
 from flatnext.progress import Display, Task
-from flatnext.runs.records import CheckpointScores, Epoch, Failure, Result
+from flatnext.runs.records import CheckpointScores, Epoch, Result
 from flatnext.runs.scores import Scores
 from flatnext.training.checkpoint import keep_checkpoint, kept_checkpoints, remove_kept, remove_states
 from flatnext.training.class_weights import class_weights
-from flatnext.training.divergence import prepare_rollback, roll_back
+from flatnext.training.divergence import failed, prepare_rollback, require_good, roll_back
 from flatnext.training.evaluator import Evaluator, better
 from flatnext.training.graph import CudaRecorder, GraphStep, recordable
 from flatnext.training.metric_sums import NonFiniteLossError
@@ -114,7 +113,10 @@ class Trainer:
                 try:
                     epoch = self._one_epoch(task)
                 except NonFiniteLossError as error:
-                    self._go_back(error)
+                    words = roll_back(run, error.step) if self._rolls_back else None
+                    if words is None:
+                        raise failed(run, error.step) from error
+                    self.display.say(f"{self.title}: {words}")
                     continue
                 for tracker in trackers:
                     tracker.add(epoch)
@@ -133,8 +135,11 @@ class Trainer:
             self._save()
             raise
 
-    def train_epoch(self, task: Task, checkpoints: bool = True) -> None:
-        """Take the steps of the current epoch that are left; without `checkpoints` nothing is written."""
+    def train_epoch(self, task: Task, *, checkpoints: bool = True, until: int | None = None) -> None:
+        """Take the steps of the current epoch that are left, `until` the run has had so many.
+
+        Without `checkpoints` nothing is written.
+        """
         run = self.run
         run.train_mode()
         clock = saved = time.monotonic()
@@ -147,6 +152,8 @@ class Trainer:
                 run.metrics.check(run.processes)
             if task.due():
                 self._show(task)
+            if run.step == until:
+                return
             if not checkpoints:
                 continue
             stop, save = run.processes.any([self.stop(), now - saved >= CHECKPOINT_SECONDS])
@@ -168,13 +175,6 @@ class Trainer:
     def _rolls_back(self) -> bool:
         return self.options.on_divergence == "rollback"
 
-    def _go_back(self, error: NonFiniteLossError) -> None:
-        """Go back to the beginning of the epoch, if that was asked for and may help; else raise `InputError`."""
-        words = roll_back(self.run, error.step) if self._rolls_back else None
-        if words is None:
-            raise self._failed(error) from error
-        self.display.say(f"{self.title}: {words}")
-
     def _show(self, task: Task) -> None:
         run = self.run
         loss, accuracy, rate = run.metrics.local_means()
@@ -189,6 +189,8 @@ class Trainer:
         run.require_finite()
         run.metrics.seconds += time.monotonic() - began  # a GPU ends its steps only when it is asked for something
         epoch, validation = self.measure()
+        if self._rolls_back:
+            require_good(run, epoch)
         run.require_claim()
         run.finish_epoch()
         is_best = validation is not None and better(validation, run.best.validation if run.best else None)
@@ -271,20 +273,6 @@ class Trainer:
 
     def _stopped(self) -> Stopped:
         return Stopped(f"stopped at step {self.run.step:,}; go on with: {self.run.folder.resume_command}")
-
-    def _failed(self, error: NonFiniteLossError) -> InputError:
-        """Write that the loss is not finite; return the error that says what to try."""
-        run = self.run
-        epoch, tries = error.step // len(run.loader) + 1, len(run.rollbacks)
-        tried = f" after {tries} returns with a lower learning rate" if tries else ""
-        message = (
-            f"the loss is not finite at step {error.step} (epoch {epoch}){tried}: lower --lr, give a longer "
-            "--warmup-epochs or a --clip-norm; the last good checkpoint, if there is one, is in "
-            f"{run.folder.path}"
-        )
-        if run.processes.first:
-            run.folder.write_failure(Failure(error=message, epoch=run.epoch, step=error.step))
-        return InputError(message)
 
 
 def describe(epoch: Epoch) -> str:
