@@ -26,21 +26,26 @@ FEW = 8
 """Of so few names all are shown, unless one is very much like what was given."""
 
 
+AS_ALIKE = 0.03
+"""Names whose likeness differs by less are as likely to be meant."""
+
+
 def choose(name: object, names: Iterable[str]) -> str:
-    """Return the remedy for an unknown name: `did you mean amp?`, or all `names` where none is like it."""
+    """Return the remedy for an unknown name: `did you mean amp or rmp?`, or all `names` where none is like it."""
     names = list(names)
     close = alike(name, names, 0.8 if len(names) <= FEW else 0.65)
-    return f"did you mean {close}?" if close else f"choose one of {', '.join(names) or 'none'}"
+    return f"did you mean {' or '.join(close)}?" if close else f"choose one of {', '.join(names) or 'none'}"
 
 
-def alike(name: object, names: Iterable[str], cutoff: float = 0.65) -> str | None:
-    """Return which of `names` is most like a name, or None; case, `-` and `_` make no difference."""
+def alike(name: object, names: Iterable[str], cutoff: float = 0.65) -> list[str]:
+    """Return which of `names` are most like a name, at most three; case, `-` and `_` make no difference."""
     import difflib  # needed only where something is wrong
 
     word, plain = _plain(name), {_plain(known): known for known in names}
     close = difflib.get_close_matches(word, plain, n=3, cutoff=cutoff)
-    close.sort(key=lambda other: other[:1] != word[:1])  # most slips are not in the first letter
-    return plain[close[0]] if close else None
+    first = [other for other in close if other[:1] == word[:1]] or close  # most slips are not in the first letter
+    likeness = {other: difflib.SequenceMatcher(None, other, word).ratio() for other in first}
+    return [plain[other] for other in first if likeness[other] > likeness[first[0]] - AS_ALIKE]
 
 
 def _plain(name: object) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from flatnext.config import RENAMED, Amp, Config, Data, Model, Optimizer, Schedule, recipe
+from flatnext.config import MODELS, RENAMED, Amp, Config, Data, Model, Optimizer, Schedule, recipe
 from flatnext.errors import InputError
 
 
@@ -58,7 +60,9 @@ def test_a_config_from_before_flips_were_a_choice_is_read():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epoch": 3}, "config has no setting 'epoch'"),
+        ({"epoch": 3}, "config has no setting 'epoch' at its top: did you mean epochs?"),
+        ({"lr": 3}, "config has no setting 'lr' at its top: it is optimizer.learning_rate, in the section optimizer"),
+        ({"data": {"lr": 3}}, "config.data has no setting 'lr': it is optimizer.learning_rate, in the section opt"),
         ({"data": {"flips": True}}, "config.data has no setting 'flips'"),
         ({"epochs": "3"}, "config.epochs is '3'"),
         ({"epochs": True}, "config.epochs is True"),
@@ -84,6 +88,32 @@ def test_overrides_reach_their_part_and_leave_nothing_unused():
         recipe("sgd").override({"epsilon": 0.1})
     assert recipe("amp").override({"epsilon": 0.1}).method == Amp(epsilon=0.1, inner_lr=0.5)
     assert recipe("amp").override({"method": "amp"}) == recipe("amp")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("epoch", "there is no setting 'epoch': did you mean epochs?"),
+        ("lr", "there is no setting 'lr': it is called learning_rate"),
+        ("weight-decay", "there is no setting 'weight-decay': it is called weight_decay"),
+        ("batch", "there is no setting 'batch': it is called batch_size"),
+        ("accumulate", "there is no setting 'accumulate': it is called grad_accum_steps"),
+        ("rho", "method sgd has no setting 'rho': it belongs to method sam and asam"),
+        ("foo", "there is no setting 'foo': choose one of dataset, image_size"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_one_that_is_meant(name, message):
+    with pytest.raises(InputError, match=message):
+        Config().override({name: 3})
+
+
+def test_a_named_model_can_be_changed_in_parts():
+    config = recipe("quick").override({"model": "resnext20", "stem": 16})
+    assert config.model == replace(
+        MODELS["resnext20"], stem=16, parameter_budget=recipe("quick").model.parameter_budget
+    )
+    with pytest.raises(InputError, match="unknown model 'resnext12': did you mean resnext29 or resnext20 or resnext11"):
+        Config().override({"model": "resnext12"})
 
 
 def test_a_method_and_what_it_needs_can_be_changed_together():

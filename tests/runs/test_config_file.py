@@ -31,7 +31,7 @@ WRONG = {
     ],
     "a.toml": [
         ("epochs = 1\nepochs = 2\n", r"a.toml is not TOML \(Cannot overwrite a value \(at line 2"),
-        ('flip = "none"\n', "a.toml: config has 'flip' at the top"),
+        ('flip = "none"\n', "a.toml: config has no setting 'flip' at its top: it is data.flip, in the section data"),
     ],
     "a.ini": [("", "no known format: choose one of .json, .yaml, .yml, .toml")],
 }

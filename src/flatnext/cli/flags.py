@@ -10,7 +10,19 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from flatnext.config import METHODS, MODELS, Config, Data, Model, Optimizer, Schedule, Start, model_name, named_model
+from flatnext.config import (
+    METHODS,
+    MODELS,
+    Config,
+    Data,
+    Model,
+    Optimizer,
+    Schedule,
+    Start,
+    model_name,
+    named_model,
+    with_named_model,
+)
 from flatnext.config.setting import described, show, type_hints
 from flatnext.errors import InputError
 
@@ -142,14 +154,8 @@ def given(kind: Any, options: argparse.Namespace) -> dict[str, Any]:
 def setting_overrides(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that were given as flags, for `Config.override`."""
     given = {key.removeprefix("setting_"): value for key, value in options.items() if key.startswith("setting_")}
-    if "model" in options:
-        model = named_model(options["model"])
-        given = {item.name: getattr(model, item.name) for item in fields(model)} | given
-        if "setting_parameter_budget" not in options:
-            del given["parameter_budget"]
-    if "method" in options:
-        given["method"] = options["method"]
-    return given
+    given |= {name: options[name] for name in ("model", "method") if name in options}
+    return with_named_model(given)
 
 
 def data_overrides(options: argparse.Namespace) -> dict[str, Any]:

@@ -6,54 +6,55 @@ import argparse
 from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
-from flatnext.config import METHODS, MODELS, RECIPES, RENAMED
+from flatnext.config import ELSEWHERE, METHODS, MODELS, RECIPES, RENAMED, flag_of
 from flatnext.errors import alike, choose
 from flatnext.launch import is_first
 
 # What users of other libraries try first, by what it is called here: shown where the command has that flag.
 SYNONYMS = {
-    "--batch": "--batch-size",
-    "--bs": "--batch-size",
+    **{f"--{name.replace('_', '-')}": flag_of(setting) for name, setting in ELSEWHERE.items()},
     "-b": "--batch-size",
+    "-j": "--jobs",
     "--learning-rate": "--lr",
-    "--wd": "--weight-decay",
-    "--scheduler": "--schedule",
-    "--lr-schedule": "--schedule",
-    "--lr-scheduler": "--schedule",
     "--gpu": "--device cuda",
     "--gpus": "--device cuda",
     "--cuda": "--device cuda",
     "--cpu": "--device cpu",
     "--fp16": "--precision bf16",
     "--bf16": "--precision bf16",
+    "--half": "--precision bf16",
     "--data": "--data-dir (the folder) or --dataset (its name)",
     "--data-path": "--data-dir",
     "--data-root": "--data-dir",
     "--root": "--data-dir",
-    "--opt": "--optimizer",
+    "--val-split": "--validation N",
     "--arch": "--model",
     "--network": "--model",
     "--backbone": "--model",
-    "--img-size": "--image-size",
-    "--imgsz": "--image-size",
-    "--size": "--image-size",
     "--outdir": "--output",
     "--save-dir": "--output",
     "--log-dir": "--output",
+    "--project": "--output",
     "--name": "--output",
     "--checkpoint": "--resume DIR",
     "--continue": "--resume DIR",
+    "--ckpt": "--weights",
+    "--load": "--weights",
+    "--initial-checkpoint": "--weights",
     "--force": "--overwrite",
-    "--accumulation-steps": "--grad-accum-steps",
-    "--accum-iter": "--grad-accum-steps",
-    "--subset": "--train-images",
+    "--exist-ok": "--overwrite",
+    "--format": "--to",
+    "--topk": "--top",
+    "--conf": "--threshold",
     "--method": "--recipes sgd amp (each with its method; sgd+sam is sgd with another)",
 }
 
 HINTS = {
     "--amp": "AMP is adversarial model perturbation here: --method amp; mixed precision is --precision bf16",
-    "--workers": "leave it out: the data are kept on the device",
-    "--num-workers": "leave it out: the data are kept on the device",
+    **dict.fromkeys(("--workers", "--num-workers", "--cache"), "leave it out: the data are kept on the device"),
+    **dict.fromkeys(("--nc", "--classes", "--num-classes"), "leave it out: the classes are those of the data set"),
+    "--patience": "leave it out: all epochs are trained, and the best by the validation images is kept as well",
+    "--source": "leave it out, and give the pictures after the model: flatnext predict MODEL PICTURES",
     **dict.fromkeys(
         ("--autoattack", "--cifar10-c", "--images", "--l2", "--linf", "--measurements"),
         "it is a flag of flatnext evidence",
@@ -108,7 +109,9 @@ class Parser(argparse.ArgumentParser):
 
     def _flag_like(self, argument: str) -> str | None:
         known = [flag for flag in self._option_string_actions if flag.startswith("--")]
-        return " or ".join(flag for flag in known if flag.startswith(argument)) or alike(argument, known, 0.7)
+        return " or ".join(flag for flag in known if flag.startswith(argument)) or " or ".join(
+            alike(argument, known, 0.7)
+        )
 
     def _flag_for(self, name: str) -> str | None:
         """Return the flag that takes a name, with it."""

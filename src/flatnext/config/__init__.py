@@ -1,10 +1,11 @@
 """What a run is: one frozen value, checked when it is made, that goes to JSON and back."""
 
-from flatnext.config.config import RENAMED, Config
+from flatnext.config.config import Config
 from flatnext.config.data import Data
 from flatnext.config.longer import depends_on_length, described_change, longer
 from flatnext.config.method import METHODS, Amp, Method, Perturbation, Sgd
-from flatnext.config.model import ABOUT_MODELS, MODELS, Model, model_name, named_model
+from flatnext.config.model import ABOUT_MODELS, MODELS, Model, model_name, named_model, with_named_model
+from flatnext.config.names import ELSEWHERE, RENAMED, flag_of, remedy
 from flatnext.config.naming import differences, folder_name, from_partial, labelled, recipe_name
 from flatnext.config.optimizer import Optimizer, Schedule
 from flatnext.config.recipes import RECIPES, about, default_recipes, recipe, recipes_for, with_model
@@ -12,6 +13,7 @@ from flatnext.config.start import Start
 
 __all__ = [
     "ABOUT_MODELS",
+    "ELSEWHERE",
     "METHODS",
     "MODELS",
     "RECIPES",
@@ -31,6 +33,7 @@ __all__ = [
     "depends_on_length",
     "described_change",
     "differences",
+    "flag_of",
     "folder_name",
     "from_partial",
     "labelled",
@@ -40,5 +43,7 @@ __all__ = [
     "recipe",
     "recipe_name",
     "recipes_for",
+    "remedy",
     "with_model",
+    "with_named_model",
 ]

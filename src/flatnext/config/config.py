@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from flatnext.config.data import LARGEST, Data
 from flatnext.config.method import METHODS, Method, Sgd
-from flatnext.config.model import Model
+from flatnext.config.model import Model, with_named_model
+from flatnext.config.names import RENAMED, SECTIONS, remedy, require_names
 from flatnext.config.optimizer import OF_OPTIMIZER, Optimizer, Schedule
 from flatnext.config.setting import Settings, described, require, setting
 from flatnext.config.start import Start, completed
@@ -116,7 +117,13 @@ class Config(Settings):
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Config:
         """Return the config that `to_json` wrote. An unknown key, or a value of another type, is an `InputError`."""
-        return parse(cls, with_present_names(content) if isinstance(content, Mapping) else content, "config")
+        if isinstance(content, Mapping):
+            content = with_present_names(content)
+            require_names(content, cls, cls)
+            for name, kind in SECTIONS.items():
+                if isinstance(content.get(name), Mapping):
+                    require_names(content[name], kind, cls, name)
+        return parse(cls, content, "config")
 
     def flat(self) -> dict[str, Any]:
         """Return every setting by its name alone, the name of the method as `method`, as `override` takes them."""
@@ -140,7 +147,7 @@ class Config(Settings):
         rate, momentum and decay; a new `schedule` (or `widths`) drops the settings that belong to the old one. A
         setting that the config does not have (such as `epsilon` for plain SGD) is an `InputError`.
         """
-        remaining = dict(settings)
+        remaining = with_named_model(settings)
         changed: dict[str, Any] = {}
         method = remaining.pop("method", self.method.name)
         if method not in METHODS:
@@ -158,9 +165,10 @@ class Config(Settings):
         return replace(self, **changed)
 
     def _unknown_setting(self, name: str, method: str) -> str:
-        owners = [owner for owner, kind in METHODS.items() if name in {item.name for item in fields(kind)}]
-        remedy = f"it belongs to method {' and '.join(owners)}" if owners else choose(name, self.flat())
-        return f"method {method} has no setting {name!r}: {remedy}"
+        known = self.flat()
+        owned = any(name in {item.name for item in fields(kind)} for kind in METHODS.values())
+        what = f"method {method} has no setting {name!r}" if owned else f"there is no setting {name!r}"
+        return f"{what}: {remedy(name, known)}"
 
 
 def _override_part(part: Any, remaining: dict[str, Any]) -> Any:
@@ -175,15 +183,6 @@ def _override_part(part: Any, remaining: dict[str, Any]) -> Any:
         if changed.get(owner, choice) != choice and getattr(part, owner) == choice:
             changed.setdefault(item.name, None)
     return replace(part, **changed) if changed else part
-
-
-RENAMED = {
-    "accumulate": "grad_accum_steps",
-    "graph": "cuda_graph",
-    "interval": "perturb_every",
-    "per_rank": "m_sharpness",
-}
-"""Settings by the names that they had in version 0.1.0."""
 
 
 def with_present_names(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from flatnext.config.setting import Settings, require, setting
 from flatnext.errors import InputError, choose
@@ -98,6 +99,18 @@ def named_model(name: str) -> Model:
     if name not in MODELS:
         raise InputError(f"unknown model {name!r}: {choose(name, MODELS)} (flatnext models lists them)")
     return MODELS[name]
+
+
+def with_named_model(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by name, with those of a named `model` in place of its name. What is given besides wins.
+
+    The parameter budget is no part of what a name stands for.
+    """
+    if "model" not in settings:
+        return dict(settings)
+    named = vars(named_model(settings["model"]))
+    given = {name: value for name, value in settings.items() if name != "model"}
+    return {name: value for name, value in named.items() if name != "parameter_budget"} | given
 
 
 def model_name(model: Model) -> str | None:

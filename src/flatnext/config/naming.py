@@ -11,9 +11,11 @@ from typing import Any
 from flatnext.config.config import Config, with_present_names
 from flatnext.config.method import METHODS
 from flatnext.config.model import Model, model_name
+from flatnext.config.names import require_names
 from flatnext.config.recipes import recipe
-from flatnext.config.setting import Settings, require, show
+from flatnext.config.setting import Settings, require, show, type_hints
 from flatnext.errors import InputError, choose
+from flatnext.schema import parse
 
 SHOWN = 3
 """Settings that a label names; of more it gives the number."""
@@ -105,12 +107,10 @@ def _origin(config: Config) -> Config | None:
 def _flatten(content: Mapping[str, Any], base: Config) -> dict[str, Any]:
     """Return the settings in the sections of a JSON object by their names alone, as `Config.override` takes them."""
     settings: dict[str, Any] = {}
-    for name in content.keys() & base.flat().keys() - {item.name for item in fields(base)}:
-        raise InputError(f"config has {name!r} at the top: put it into the section that it belongs to")
-    _check_names("config", content, [item.name for item in fields(base)])
+    require_names(content, base, base)
     for name, value in content.items():
-        section = getattr(base, name)
-        if not isinstance(section, Settings):
+        section: Any = getattr(base, name)
+        if not isinstance(section, Settings) or (name in ("model", "method") and isinstance(value, str)):
             settings[name] = value
             continue
         at = f"config.{name}"
@@ -119,12 +119,8 @@ def _flatten(content: Mapping[str, Any], base: Config) -> dict[str, Any]:
             require(value["name"] in METHODS, f"{at}: unknown name {value['name']!r}: {choose(value['name'], METHODS)}")
             settings["method"], section = value["name"], METHODS[value["name"]]
             value = {key: item for key, item in value.items() if key != "name"}
-        _check_names(at, value, [item.name for item in fields(section)])
-        settings |= value
+        require_names(value, section, base, name)
+        hints = type_hints(section if isinstance(section, type) else type(section))
+        settings |= {key: parse(hints[key], item, f"{at}.{key}") for key, item in value.items()}
     settings.pop("recipe", None)
     return settings
-
-
-def _check_names(at: str, content: Mapping[str, Any], names: list[str]) -> None:
-    for name in content:
-        require(name in names, f"{at} has no setting {name!r}: {choose(name, names)}")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from flatnext.config import METHODS, Config
+from flatnext.config import Config, remedy
 from flatnext.config.setting import SettingInfo, Settings, described, require, show, type_hints
 from flatnext.errors import InputError, choose
 from flatnext.versions import import_extra
@@ -129,9 +129,7 @@ def _setting_name(config: Config, known: Mapping[str, tuple[Any, SettingInfo | N
     names = {flag_of(name, info): name for name, (_, info) in known.items()}
     name = typed if typed in known else names.get(typed.replace("_", "-").lstrip("-"))
     if name is None:
-        owners = [method for method, kind in METHODS.items() if typed in {item.name for item in fields(kind)}]
-        remedy = f"it belongs to method {' and '.join(owners)}" if owners else choose(typed, {**known, **names})
-        raise InputError(f"--vary {typed}: {config.recipe} has no such setting: {remedy}")
+        raise InputError(f"--vary {typed}: {config.recipe} has no such setting: {remedy(typed, [*known, *names])}")
     require(name not in FIXED, f"--vary {name}: trials that differ in it cannot be compared: give it as a flag")
     list_of = next((kind for kind in _kinds(known[name][0]) if typing.get_origin(kind) is tuple), None)
     require(list_of is None, f"--vary {name}: it is a list of numbers, which cannot be varied: give it as a flag")
