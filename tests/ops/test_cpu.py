@@ -125,31 +125,39 @@ def test_batch_norm_passes_on_what_is_not_finite() -> None:
 
 
 @compiled
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(8, 8), (12, 6), (34, 18)])
 @pytest.mark.parametrize("channels", [128, 256, 512])
 def test_grouped_convolution_against_double_precision(
-    channels: int, size: tuple[int, int], stride: int, taken: list[str], monkeypatch: pytest.MonkeyPatch
+    channels: int,
+    size: tuple[int, int],
+    stride: int,
+    dtype: torch.dtype,
+    taken: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if not ops.library().has_grouped_convolution():  # type: ignore[union-attr]
-        pytest.skip("the CPU has no bf16 products")
-    monkeypatch.setattr(grouped, "SLOWER", ())
+    narrow = dtype == torch.bfloat16
+    if not ops.library().has_grouped_convolution(narrow):  # type: ignore[union-attr]
+        pytest.skip(f"no kernel of {dtype} for this CPU")
+    monkeypatch.setattr(grouped, "SLOWER", {})
     layer = nn.Conv2d(channels, channels, 3, stride, padding=1, groups=32, bias=False)
     layer = layer.to(memory_format=torch.channels_last)
-    x = (random_images(2, channels, *size) - 5).bfloat16().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
+    x = (random_images(2, channels, *size) - 5).to(dtype).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
         y = ops.grouped_convolution(layer, x)
-    gradient = random_images(*y.shape, dtype=torch.bfloat16, seed=5) - 5
+    gradient = random_images(*y.shape, dtype=dtype, seed=5) - 5
     y.backward(gradient)
     assert taken == ["_GroupedConvolution"]
     values = x.detach().double().requires_grad_()
-    weight = layer.weight.detach().bfloat16().double().requires_grad_()
+    weight = layer.weight.detach().to(dtype).double().requires_grad_()
     expected = F.conv2d(values, weight, stride=stride, padding=1, groups=32)
     expected.backward(gradient.double())
-    assert y.dtype == torch.bfloat16
+    assert y.dtype == dtype
     assert y.is_contiguous(memory_format=torch.channels_last)
-    assert relative(y, expected) < 4e-3
-    assert relative(x.grad, values.grad) < 4e-3  # type: ignore[arg-type]
+    rounding = 4e-3 if narrow else 1e-6
+    assert relative(y, expected) < rounding
+    assert relative(x.grad, values.grad) < rounding  # type: ignore[arg-type]
     assert relative(layer.weight.grad, weight.grad) < 1e-5  # type: ignore[arg-type]  # it is never rounded to bf16
 
 
@@ -193,7 +201,7 @@ def test_losses_of_fifty_steps_in_float32(taken: list[str]) -> None:
 @compiled
 def test_losses_of_fifty_steps_in_bf16(taken: list[str]) -> None:
     found, expected = fifty_steps(narrow=True)
-    assert "_GroupedConvolution" in taken or not ops.library().has_grouped_convolution()  # type: ignore[union-attr]
+    assert "_GroupedConvolution" in taken or not ops.library().has_grouped_convolution(True)  # type: ignore[union-attr]
     assert found[-1] < 0.2 * found[0]
     assert (found - expected).abs().max() < 0.05
     assert (found - expected).abs().mean() < 0.01

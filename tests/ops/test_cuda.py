@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from flatnext import ops
 from flatnext.errors import InputError
 from flatnext.ops import grouped_convolution
 from flatnext.ops.cuda import grouped
@@ -140,10 +141,11 @@ def test_one_form_alone_can_be_asked_for():
         pass
 
 
-def test_on_a_cpu_the_layer_itself_is_called():
+def test_on_a_cpu_without_kernels_the_layer_itself_is_called():
     layer = nn.Conv2d(128, 128, 3, padding=1, groups=32, bias=False)
     x, _ = inputs(128)
-    assert torch.equal(grouped_convolution(layer, x), layer(x))
+    with ops.disabled():
+        assert torch.equal(grouped_convolution(layer, x), layer(x))
     assert grouped.fastest_form(x, layer.weight, 1, GROUPS) == "plain"
     assert not grouped._fastest
 

@@ -29,9 +29,9 @@ POINTER, LONG, INT, FLOAT = c_void_p, c_long, c_int, c_float
 SIGNATURES: dict[str, list[type]] = {
     "batch_norm_forward": [INT, *[POINTER] * 3, *[LONG] * 2, *[POINTER] * 4, FLOAT, FLOAT, *[POINTER] * 2, INT],
     "batch_norm_backward": [INT, *[POINTER] * 5, *[LONG] * 2, *[POINTER] * 6, INT],
-    "has_grouped_convolution": [],
-    "grouped_convolution": [*[POINTER] * 3, *[LONG] * 8, INT],
-    "grouped_weight_gradient": [*[POINTER] * 3, *[LONG] * 8],
+    "has_grouped_convolution": [INT],
+    "grouped_convolution": [INT, *[POINTER] * 3, *[LONG] * 8, INT],
+    "grouped_weight_gradient": [INT, *[POINTER] * 3, *[LONG] * 8],
 }
 
 
@@ -102,7 +102,8 @@ def _compiled() -> Path:
     if command is None:
         raise FileNotFoundError(compiler)
     version = subprocess.run([command, "--version"], capture_output=True, check=True, timeout=COMPILER_TIMEOUT).stdout
-    key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), " ".join(FLAGS).encode(), version, _processor()]))
+    sources = [path.read_bytes() for path in (SOURCE, *sorted(SOURCE.parent.glob("*.h")))]
+    key = hashlib.sha256(b"\0".join([*sources, " ".join(FLAGS).encode(), version, _processor()]))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flatnext"
     path = cache / f"kernels-{key.hexdigest()[:16]}.so"
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
-"""The grouped 3x3 convolution of a training pass in bf16, on a CPU that multiplies it (AVX-512 BF16).
+"""The grouped 3x3 convolution of a training pass: in bf16 on a CPU that multiplies it (AVX-512 BF16), in float32 on one
+with AVX2 and no AVX-512.
 
-The kernel is for groups of 4, 8 or 16 channels with as many outputs as inputs. It sums in float32, as oneDNN does,
+The kernels are for groups of 4, 8 or 16 channels with as many outputs as inputs. They sum in float32, as oneDNN does,
 whose grouped convolution leaves most of a vector unused.
 """
 
@@ -15,11 +16,11 @@ from torch.autograd.function import once_differentiable
 from flatnext.ops.cpu.build import kernels_for, library
 
 SHAPES = {(group, stride) for group in (4, 8, 16) for stride in (1, 2)}  # (channels of a group, stride)
-SLOWER = ((16, 1),)  # a group fills one of oneDNN's vectors, whose kernel is faster here
+SLOWER = {torch.bfloat16: {(16, 1)}}  # a group fills one of oneDNN's vectors, whose kernel is faster here
 
 
 def convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """Return ``layer(x)`` in bf16: (N, C, H, W) to (N, C, H / stride, W / stride), for what `fits`."""
+    """Return ``layer(x)`` in the type of `x`: (N, C, H, W) to (N, C, H / stride, W / stride), for what `fits`."""
     return _GroupedConvolution.apply(x, layer.weight, layer.stride[0])
 
 
@@ -29,16 +30,19 @@ def fits(layer: nn.Conv2d, x: Tensor) -> bool:
     kernels = kernels_for(x)
     return (
         kernels is not None
-        and bool(kernels.has_grouped_convolution())
-        and x.dtype == torch.bfloat16
-        and torch.is_autocast_enabled("cpu")
-        and torch.get_autocast_dtype("cpu") == torch.bfloat16
+        and x.dtype == _computed_in()
+        and bool(kernels.has_grouped_convolution(x.dtype == torch.bfloat16))
         and layer.weight.dtype == torch.float32
         and layer.in_channels == layer.out_channels
         and (group, stride) in SHAPES
-        and (group, stride) not in SLOWER
+        and (group, stride) not in SLOWER.get(x.dtype, ())
         and x.shape[2] % stride == x.shape[3] % stride == 0
     )
+
+
+def _computed_in() -> torch.dtype:
+    """Return the type in which convolutions compute here."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
 
 
 class _GroupedConvolution(torch.autograd.Function):
@@ -70,7 +74,11 @@ class _GroupedConvolution(torch.autograd.Function):
             kernels = library()
             assert kernels is not None
             done = kernels.grouped_weight_gradient(
-                *(t.data_ptr() for t in (x, gradient, dweight)), *_sizes(x, gradient), weight.shape[1], ctx.stride
+                x.dtype == torch.bfloat16,
+                *(t.data_ptr() for t in (x, gradient, dweight)),
+                *_sizes(x, gradient),
+                weight.shape[1],
+                ctx.stride,
             )
             assert done
         return dx, dweight, None
@@ -82,7 +90,12 @@ def _convolve(source: Tensor, weight: Tensor, target: Tensor, stride: int, *, up
     assert kernels is not None
     weight = weight.contiguous()  # channels-last strides of (out, in, 3, 3) are others
     done = kernels.grouped_convolution(
-        *(t.data_ptr() for t in (source, weight, target)), *_sizes(source, target), weight.shape[1], stride, up
+        source.dtype == torch.bfloat16,
+        *(t.data_ptr() for t in (source, weight, target)),
+        *_sizes(source, target),
+        weight.shape[1],
+        stride,
+        up,
     )
     assert done
 
