@@ -31,7 +31,7 @@ def storage(request, tmp_path: Path) -> Storage:
     if request.param == "memory://":
         fsspec.filesystem("memory").store.clear()
         return Storage("memory://bucket/study")
-    return Storage(f"{'' if request.param == 'path' else request.param}{tmp_path / 'storage'}")
+    return Storage(str(tmp_path / "storage"))
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -159,6 +159,18 @@ def test_an_order_is_carried_out_on_the_storage(tmp_path: Path, storage: Storage
     assert json.loads(storage.read("quick/seed-0/result.json"))["last"]["epoch"] == 1
     assert reports[0]["say"].startswith("quick seed 0: on node ")
     assert reports[-1]["say"].startswith("quick seed 0: epoch 1")
+
+
+def test_a_process_that_was_thought_lost_ends(storage: Storage) -> None:
+    def taken_over(report: dict) -> None:
+        if "epoch 1" in report.get("say", ""):
+            storage.write("quick/seed-0/.attempt", b"another")
+
+    with at_work(storage, print) as sign:
+        order = Order(assignment=assigned(tiny(), Path("quick/seed-0")), study="", sign=sign, storage=storage.url)
+        with pytest.raises(StorageError, match="another process makes the run quick/seed-0"):
+            make_run(dump(order), version_of("flatnext"), taken_over)
+    assert storage.names("quick/seed-0") == []
 
 
 def test_a_node_that_does_not_see_the_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

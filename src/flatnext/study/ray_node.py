@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import secrets
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import Any
 from flatnext.schema import dump, parse
 from flatnext.study.assignment import Assignment, Outcome, carry_out
 from flatnext.study.presence import is_at_work
-from flatnext.study.storage import Storage
+from flatnext.study.storage import Storage, StorageError
 from flatnext.study.worker import PipeDisplay, Send
 from flatnext.versions import version_of
 
@@ -22,8 +23,11 @@ SHOW_SECONDS = 2.0
 LOOK_SECONDS = 15.0
 """How long a node looks for the study's folder, which network file systems may show late."""
 
-FREE_SECONDS = 60.0
-"""How long a run that is made again waits for the process that made it before to let go of it."""
+WAIT_SECONDS = 1.0
+"""Between two tries of a run that the process that was thought lost still has."""
+
+ATTEMPT = ".attempt"
+"""The file on the storage by which a process that was thought lost sees that another makes its run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,20 +66,36 @@ def _make(order: Order, display: PipeDisplay) -> Outcome:
     if order.storage is None:
         if not _appears(Path(order.study) / sign_name(order.sign)):
             return _refused(f"does not see the folder {order.study}: put the study on a shared one, or give --storage")
-        return _patiently(replace(assignment, folder=str(Path(order.study) / assignment.folder)), display, order.again)
+        assignment = replace(assignment, folder=str(Path(order.study) / assignment.folder))
+        while (outcome := carry_out(assignment, display)).kind == "held" and order.again:
+            time.sleep(WAIT_SECONDS)
+        return outcome
     storage = Storage(order.storage)
     if not is_at_work(storage, order.sign):
         return _refused(f"does not see this study at {order.storage}: give a --storage that all nodes reach")
+    return _make_on(storage, assignment, display)
+
+
+def _make_on(storage: Storage, assignment: Assignment, display: PipeDisplay) -> Outcome:
+    """Make a run in a folder of this node, which after each checkpoint is copied to the storage."""
+    name, attempt = assignment.folder, secrets.token_hex(8).encode()
     with tempfile.TemporaryDirectory(prefix="flatnext-") as scratch:
-        folder, name = Path(scratch) / Path(assignment.folder).name, assignment.folder
+        folder = Path(scratch) / Path(name).name
         if assignment.overwrite:
             storage.clear(name)
         else:
             storage.pull(name, folder)
-        outcome = carry_out(replace(assignment, folder=str(folder)), display, lambda: storage.push(folder, name))
-        if folder.is_dir():
+        storage.write(f"{name}/{ATTEMPT}", attempt)
+
+        def push() -> None:
+            if storage.read(f"{name}/{ATTEMPT}") != attempt:
+                raise StorageError(f"another process makes the run {name} on {storage.url}: this one ends")
             storage.push(folder, name)
-        return replace(outcome, message=outcome.message.replace(str(folder), f"{order.storage}/{name}"))
+
+        outcome = carry_out(replace(assignment, folder=str(folder)), display, push)
+        if folder.is_dir():
+            push()
+        return replace(outcome, message=outcome.message.replace(str(folder), f"{storage.url}/{name}"))
 
 
 def _appears(file: Path) -> bool:
@@ -86,14 +106,6 @@ def _appears(file: Path) -> bool:
             return False
         time.sleep(0.5)
     return True
-
-
-def _patiently(assignment: Assignment, display: PipeDisplay, again: bool) -> Outcome:
-    """Make a run in its folder; one that is made `again` may still be held by a process that is about to end."""
-    until = time.monotonic() + (FREE_SECONDS if again else 0)
-    while (outcome := carry_out(assignment, display)).kind == "held" and time.monotonic() < until:
-        time.sleep(1)
-    return outcome
 
 
 def _refused(what: str) -> Outcome:

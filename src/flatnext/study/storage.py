@@ -64,11 +64,15 @@ class Storage:
             self.files.rm_file(self._at(name))
 
     def names(self, folder: str) -> list[str]:
-        """Return the files in and below a folder, by their paths from there; none where it is not there."""
+        """Return the files in and below a folder but for those with a dot before their names, by their paths there.
+
+        Where there is no such folder there are none.
+        """
         top = self._at(folder) + "/"
         with self._answering():
             self.files.invalidate_cache()
-            return [path.removeprefix(top) for path in self.files.find(top)]
+            names = [path.removeprefix(top) for path in self.files.find(top)]
+        return [name for name in names if not name.rpartition("/")[2].startswith(".")]
 
     def push(self, folder: Path, name: str) -> None:
         """Send what is new in a run's folder to the folder `name`, and delete there what the run has deleted here."""
