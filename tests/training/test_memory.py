@@ -14,7 +14,7 @@ from flatnext.config import Config
 from flatnext.errors import InputError
 from flatnext.runs.folder import RunFolder
 from flatnext.training import RunState, train
-from flatnext.training.memory import PEAK, estimate, free_bytes, kept_bytes, require_memory
+from flatnext.training.memory import PEAK, at_a_time, estimate, free_bytes, kept_bytes, require_memory
 
 MEASURE = """
 import json, sys, torch
@@ -71,6 +71,12 @@ def test_a_run_that_does_not_fit_is_refused_with_what_does(tmp_path):
         assert f"--{name.replace('_', '-')} {value}" in str(error.value)
         size = settings.pop("image_size", 32)
         require_memory(state(tmp_path, size, **{"batch_size": 64, **settings}), 1.02 * free)
+
+
+def test_how_many_runs_fit_at_a_time(tmp_path):
+    run = state(tmp_path, 32, batch_size=64)
+    needed = estimate(run).needed(64)
+    assert [at_a_time(run, free) for free in (3 * needed / 0.89, 0.5 * needed)] == [3, 1]
 
 
 def test_nothing_of_a_refused_run_is_left(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from flatnext.device import keep_memory, resolve_device
 from flatnext.errors import InputError
 from flatnext.runs.folder import RunFolder
 from flatnext.training import RunState, load_data, make_step
+from flatnext.training.memory import at_a_time
 
 SECONDS = 2.0
 """In which steps are counted, after `WARM` that are not."""
@@ -60,13 +61,22 @@ def fastest(rates: Sequence[tuple[Division, float]]) -> Division:
     return max(rates, key=lambda item: item[1])[0]
 
 
+def fitting(sample: Sample) -> int | None:
+    """Return for how many runs at a time the memory is enough, at least one; None where that is not known."""
+    return at_a_time(_run(sample))
+
+
+def _run(sample: Sample) -> RunState:
+    config = replace(sample.config, cuda_graph=False)
+    partition = load_data(config, Path(sample.data_dir), download=False)
+    return RunState(config, RunFolder(Path(config.recipe)), partition, resolve_device(sample.device))
+
+
 def rate(sample: Sample) -> float:
     """Return the images a second of a run's first steps, with the threads of the sample. No file is written."""
     torch.set_num_threads(sample.threads)
     keep_memory()
-    config = replace(sample.config, cuda_graph=False)
-    partition = load_data(config, Path(sample.data_dir), download=False)
-    run = RunState(config, RunFolder(Path(config.recipe)), partition, resolve_device(sample.device))
+    run = _run(sample)
     step = make_step(run)
     run.train_mode()
     images, began, steps = 0, 0.0, 0

@@ -15,7 +15,7 @@ from flatnext.progress import Display
 from flatnext.schema import dump, parse
 from flatnext.study.assignment import Assignment, Begun, Outcome, Outcomes
 from flatnext.study.child import Child, Message
-from flatnext.study.division import Division, Sample, candidates, fastest
+from flatnext.study.division import Division, Sample, candidates, fastest, fitting
 from flatnext.study.overview import Overview
 from flatnext.training.stop import stop_on_signal
 
@@ -129,8 +129,11 @@ def open_pool(
     With `auto` that is as it is `kept` with the study, as far as this machine has the cores for it, or else measured.
     """
     devices = gpus(sample.device)
+    room = fitting(sample) or runs
+    if jobs != "auto" and jobs > room:
+        raise InputError(f"the memory that is free is enough for {room} at a time: give --jobs {room}, or auto")
     if jobs == "auto" and not devices and not threads and not kept:
-        pool = Pool(min(cores(), runs), display)
+        pool = Pool(min(cores(), runs, room), display)
         try:
             division = _measured(pool, sample)
         except BaseException:
@@ -142,9 +145,9 @@ def open_pool(
     if jobs != "auto":
         number = jobs
     elif kept and threads == kept.threads:
-        number = min(kept.jobs, most)
+        number = min(kept.jobs, most, room)
     else:
-        number = most
+        number = min(most, room)
     share = None if devices else max(cores() // number, 1)
     return Pool(min(number, runs), display), Division(jobs=number, threads=threads or share)
 

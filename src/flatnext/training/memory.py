@@ -94,20 +94,33 @@ def require_memory(run: RunState, free: float | None = None) -> None:
     free = free_bytes() if free is None else free
     if run.device.type != "cpu" or free is None:
         return
-    config, memory = run.config, estimate(run)
-    batch = -(-config.batch_size // run.processes.count)
-    images = -(-batch // config.grad_accum_steps)
+    memory, images = estimate(run), images_of_a_pass(run)
     if memory.needed(images) > USABLE * free:
-        raise InputError(_message(config, memory, batch, images, free, run.partition.train.images.shape[-1]))
+        raise InputError(_message(run.config, memory, images, free, run.partition.train.images.shape[-1]))
 
 
-def _message(config: Config, memory: Memory, batch: int, images: int, free: float, size: int) -> str:
+def at_a_time(run: RunState, free: float | None = None) -> int | None:
+    """Return how many such runs on a CPU the free memory is enough for, at least one; None where it is not known."""
+    free = free_bytes() if free is None else free
+    if run.device.type != "cpu" or free is None:
+        return None
+    return max(int(USABLE * free / estimate(run).needed(images_of_a_pass(run))), 1)
+
+
+def images_of_a_pass(run: RunState) -> int:
+    """Return the number of images that one process works on at once."""
+    return -(-run.config.batch_size // (run.processes.count * run.config.grad_accum_steps))
+
+
+def _message(config: Config, memory: Memory, images: int, free: float, size: int) -> str:
     needed = f"training takes about {memory.needed(images) / GIGABYTE:.1f} GB, and {free / GIGABYTE:.1f} GB are free"
     fit = memory.images(USABLE * free)
     smaller = int(size * math.sqrt(fit / images)) // 8 * 8
     remedies = []
     if fit >= 2:
-        remedies.append(f"--grad-accum-steps {math.ceil(batch / fit)} (the same batch in parts)")
+        remedies.append(
+            f"--grad-accum-steps {math.ceil(images * config.grad_accum_steps / fit)} (the same batch in parts)"
+        )
         remedies.append(f"--batch-size {config.batch_size * fit // images}")
     if smaller >= 8:
         remedies.append(f"--image-size {smaller}")
