@@ -23,7 +23,7 @@ from typing import Any
 
 WORKLOADS = {
     "digits, batch 32": {"recipe": "quick", "image_size": 8, "batch_size": 32},
-    "32x32, batch 64": {"recipe": "sgd", "image_size": 32, "batch_size": 64},
+    "32x32, batch 16": {"recipe": "sgd", "image_size": 32, "batch_size": 16},
 }
 WAITS: dict[str, dict[str, str]] = {
     "spin": {},
