@@ -3,14 +3,20 @@
 import json
 import os
 import signal
+import statistics
 from dataclasses import replace
 
 import pytest
 from tiny import AtStep, tiny
 
 from flatnext.errors import InputError
+from flatnext.files import write_json
+from flatnext.report.tuning_page import tuning_page
 from flatnext.runs.config_file import read_config_file
+from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import read_epochs
+from flatnext.runs.records import Epoch
+from flatnext.schema import dump
 from flatnext.study import tuning
 from flatnext.study.search_space import parse_space
 from flatnext.study.trials import Trials
@@ -41,7 +47,7 @@ def value_is(monkeypatch):
     """Let the accuracy of a run be a function of its config, without training."""
 
     def replace_by(function):
-        monkeypatch.setattr(tuning, "_accuracy", lambda config, run, places: function(config))
+        monkeypatch.setattr(tuning, "_accuracy", lambda config, run, watch, places: function(config))
 
     return replace_by
 
@@ -51,6 +57,9 @@ def value_is(monkeypatch):
     [
         ("lr=log:0.005..0.5", "learning_rate", real(0.005, 0.5, log=True)),
         ("learning_rate=0.1..1", "learning_rate", real(0.1, 1)),
+        ("optimizer.learning_rate=0.1..1", "learning_rate", real(0.1, 1)),
+        ("schedule.warmup-epochs=int:0..2", "warmup_epochs", whole(0, 2)),
+        ("method.epsilon=0.1..0.2", "epsilon", real(0.1, 0.2)),
         ("weight-decay=log:1e-5..1e-2", "weight_decay", real(1e-5, 1e-2, log=True)),
         ("epsilon = 0.1..0.2", "epsilon", real(0.1, 0.2)),
         ("warmup_epochs=int:0..2", "warmup_epochs", whole(0, 2)),
@@ -77,6 +86,8 @@ def test_values_to_vary(text, name, distribution):
         ("epsilom=0.1..1", "no such setting"),
         ("learningrate=0.1..1", "did you mean learning_rate"),
         ("epsilon=0.1..1", "belongs to method"),
+        ("data.learning_rate=0.1..1", "no such setting"),
+        ("nowhere.learning_rate=0.1..1", "no such setting"),
         ("lr=1..0.1", "below the second"),
         ("lr=log:0..1", "begins above 0"),
         ("lr=lin:0.1..1", "unknown 'lin'"),
@@ -154,11 +165,13 @@ def test_the_same_search_goes_on(tmp_path, value_is):
 
 
 def test_a_stopped_trial_goes_on(tmp_path, no_test_set):
-    interrupt = AtStep(2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    search = searched(trials=1, epochs=2)
+    interrupt = AtStep(6, lambda: os.kill(os.getpid(), signal.SIGINT))  # in the second epoch of the first seed
     with pytest.raises(Stopped, match="the same command goes on"):
-        tune(searched(trials=1), tmp_path / "search", display=interrupt)
-    found = tune(searched(trials=1), tmp_path / "search")
-    assert found.trials == tune(searched(trials=1), tmp_path / "whole").trials
+        tune(search, tmp_path / "search", display=interrupt)
+    found = tune(search, tmp_path / "search")
+    assert found.trials == tune(search, tmp_path / "whole").trials
+    assert len(found.trials[0].curve) == 2
     assert [path.name for path in (tmp_path / "search").glob("trial-*")] == ["trial-0000"]
 
 
@@ -188,8 +201,80 @@ def test_pruning(tmp_path, value_is):
             assert not below
             ended.append(trial.accuracies[0])
     assert len(ended) < 12
-    every = tune(replace(searched(trials=12), prune=False), tmp_path / "whole")
+    every = tune(replace(searched(trials=12), pruner="none"), tmp_path / "whole")
     assert {trial.state for trial in every.trials} == {"finished"}
+
+
+@pytest.fixture
+def curve_is(monkeypatch):
+    """Let the accuracies of a run after its epochs be a function of its config, without training."""
+
+    def replace_by(function):
+        def train_epochs(config, run, *, resume, after_checkpoint, **places):
+            run.mkdir(parents=True, exist_ok=True)
+            write_json(run / "config.json", dump(config))
+            for number, accuracy in enumerate(function(config), start=1):
+                others = dict.fromkeys(("learning_rate", "train_loss", "train_accuracy", "train_seconds"), 0.0)
+                rest = dict.fromkeys(("validation_loss", "test_loss", "test_accuracy"))
+                speed = {"evaluation_seconds": 0.0, "images_per_second": 0.0}
+                epoch = Epoch(epoch=number, step=number, validation_accuracy=accuracy, **others, **rest, **speed)
+                RunFolder(run).add_epoch(epoch)
+                if after_checkpoint:
+                    after_checkpoint()
+            return RunFolder(run).epochs()
+
+        monkeypatch.setattr(tuning, "train_epochs", train_epochs)
+
+    return replace_by
+
+
+def late(config):
+    """Curves that cross: a high rate begins low, and is the best at the end."""
+    rate, epochs = config.optimizer.learning_rate, config.epochs
+    return [rate * (epoch / epochs) ** 2 + 0.1 * (1 - rate) for epoch in range(1, epochs + 1)]
+
+
+def test_pruning_within_the_run_of_the_first_seed(tmp_path, curve_is):
+    curve_is(late)
+    search = searched("lr=0.1..0.9", trials=12, epochs=4)
+    found = tune(search, tmp_path)
+    finished = []
+    for trial in found.trials:
+        accuracies = late(search.space.at(trial.settings))
+        cut = None
+        for epoch in range(1, 5):
+            there = [curve[epoch - 1] for curve in finished]
+            if epoch >= 2 and len(there) >= 5 and max(accuracies[:epoch]) < statistics.median(there):
+                cut = epoch
+                break
+        runs = tmp_path / f"trial-{trial.number:04d}"
+        if trial.state == "finished":
+            assert cut in (None, 4)
+            finished.append(accuracies)
+            assert [len(read_epochs(runs / f"seed-{seed}" / "metrics.jsonl")) for seed in (100, 101)] == [4, 4]
+        elif trial.accuracies:  # after the first seed
+            assert cut in (None, 4)
+        else:
+            assert trial.curve == tuple((e, accuracies[e - 1]) for e in range(1, cut + 1))
+            assert len(read_epochs(runs / "seed-100" / "metrics.jsonl")) == cut  # it is kept
+            assert not (runs / "seed-101").exists()
+    states = [trial.state for trial in found.trials if not trial.accuracies]
+    assert states
+    assert set(states) == {"pruned"}
+    page = tuning_page(found, ())
+    assert "pruned after epoch" in page
+    assert "Epochs of seed 100, by which trials are pruned" in page
+
+
+@pytest.mark.parametrize("pruner", ["hyperband", "none"])
+def test_other_pruners(tmp_path, curve_is, pruner):
+    curve_is(late)
+    found = tune(replace(searched("lr=0.1..0.9", trials=8, epochs=3), pruner=pruner), tmp_path)
+    cut = [trial for trial in found.trials if trial.state == "pruned"]
+    assert bool(cut) == (pruner == "hyperband")
+    assert all(len(trial.curve) == 3 for trial in found.ranked)
+    with pytest.raises(InputError, match="did you mean median"):
+        replace(searched(), pruner="mediam")
 
 
 def test_a_trial_that_diverges_fails_alone(tmp_path):
@@ -235,3 +320,15 @@ def test_best_as_flags_of_a_study(tmp_path):
     config = tiny("quick-amp", epsilon=0.123456789, nesterov=False)
     words = study_command(config)[1:]
     assert _configs(make_parser(["study"]).parse_args(words)) == [config]
+
+
+def test_best_as_a_recipe_of_a_study(tmp_path):
+    from flatnext.cli.main import make_parser
+    from flatnext.cli.study import _configs
+
+    config = tiny("quick-amp", epsilon=0.123456789)
+    (tmp_path / "best.json").write_text(json.dumps(as_file(config)))
+    words = ["study", "--recipes", "quick-amp", str(tmp_path / "best.json"), "--epochs", "3"]
+    plain, best = _configs(make_parser(["study"]).parse_args(words))
+    assert (plain.recipe, plain.epochs) == ("quick-amp", 3)
+    assert best == replace(config, recipe="quick-amp-best", epochs=3)

@@ -26,6 +26,7 @@ from flatnext.cli.report import write
 from flatnext.config import METHODS, RECIPES, Config, Model, default_recipes, named_model, recipe
 from flatnext.errors import InputError
 from flatnext.launch import rank_and_count
+from flatnext.runs.config_file import named_or_in_file
 
 if TYPE_CHECKING:
     from flatnext.study.ray_cluster import Cluster
@@ -43,10 +44,11 @@ def add_arguments(parser: Parser) -> None:
         "--recipes",
         nargs="+",
         action="extend",
-        type=known(recipe),
+        type=known(named_or_in_file),
         metavar="NAME",
         help="recipes to compare, the baseline first (default sgd amp; with --dataset digits, quick quick-amp): "
-        f"{', '.join(RECIPES)}; or RECIPE+METHOD, such as quick+sam (flatnext recipes)",
+        f"{', '.join(RECIPES)}; RECIPE+METHOD, such as quick+sam (flatnext recipes); or files with configs, such as "
+        "the best.json of flatnext tune",
     )
     parser.add_argument(
         "--models",
@@ -123,7 +125,7 @@ def _defaults(typed: Sequence[str]) -> dict[str, Config]:
     """Return the recipes that would be compared, by name."""
     options = peek(typed, recipes="+", dataset=None)
     try:
-        return {name: recipe(name) for name in options.recipes or default_recipes(options.dataset)}
+        return {name: named_or_in_file(name) for name in options.recipes or default_recipes(options.dataset)}
     except InputError:  # said when it is parsed
         return {name: recipe(name) for name in default_recipes(None)}
 
@@ -182,7 +184,7 @@ def _configs(options: argparse.Namespace) -> list[Config]:
 
     overrides = data_overrides(options)
     names = options.recipes or default_recipes(overrides.get("dataset"))
-    configs = override_each([recipe(name) for name in names], overrides)
+    configs = override_each([named_or_in_file(name) for name in names], overrides)
     if options.equal_compute:
         configs = with_equal_compute(configs)
     if not options.models:

@@ -53,10 +53,11 @@ def add_arguments(parser: Parser) -> None:
         help="first seed (default 100, so that a study of the result has seeds that chose nothing)",
     )
     parser.add_argument(
-        "--prune",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="end a trial after a seed, if it is below the median of the others (default yes)",
+        "--pruner",
+        choices=("median", "hyperband", "none"),
+        default="median",
+        help="what ends hopeless trials, within the run of their first seed or after a seed: the median of those that "
+        "have finished, Hyperband, or nothing (default median)",
     )
     parser.add_argument("--output", type=path, metavar="DIR", help="folder (default tuning/DATASET-RECIPE)")
     parser.add_argument(
@@ -92,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
 
     seeds = tuple(range(options.first_seed, options.first_seed + options.seeds))
     found = tune(
-        Search(space=space, trials=options.trials, seeds=seeds, prune=options.prune),
+        Search(space=space, trials=options.trials, seeds=seeds, pruner=options.pruner),
         output,
         storage=options.storage,
         data_dir=data_dir(options),

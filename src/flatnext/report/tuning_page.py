@@ -42,8 +42,17 @@ def row(search: Search, trial: Trial) -> tuple[str, ...]:
     )
     there = [points(accuracy) for accuracy in trial.accuracies]
     missing = [DASH] * (len(search.seeds) - len(there))
-    mean = points(trial.mean) if trial.state == "finished" else trial.state
-    return (str(trial.number), *settings, *there, *missing, mean)
+    return (str(trial.number), *settings, *there, *missing, _end(search, trial))
+
+
+def _end(search: Search, trial: Trial) -> str:
+    """Return the mean of a finished trial; of another how it ended, and where it was pruned."""
+    if trial.state != "pruned":
+        return points(trial.mean) if trial.state == "finished" else trial.state
+    if trial.accuracies:
+        return f"pruned after seed {search.seeds[len(trial.accuracies) - 1]}"
+    epoch, accuracy = trial.curve[-1]
+    return f"pruned after epoch {epoch} ({points(accuracy)})"
 
 
 def others(found: Found) -> str:
@@ -72,7 +81,7 @@ def tuning_page(found: Found, commands: Sequence[str]) -> str:
             for place, trial in enumerate(found.ranked[:3])
         ),
         sections=(
-            Section("figures", "Figures", (_history(found), _settings(found))),
+            Section("figures", "Figures", (_history(found), *_curves(found), _settings(found))),
             Section("trials", "Trials", (_table(found),)),
             Section("next", "Next", (Text("Train the best settings, or study them:"), Code(tuple(commands)))),
         ),
@@ -92,11 +101,12 @@ def _history(found: Found) -> Figure:
     ended = sorted(found.ranked, key=lambda trial: trial.number)
     numbers, means = [trial.number for trial in ended], [100 * trial.mean for trial in ended]
     pruned = [trial for trial in found.trials if trial.state == "pruned"]
+    caption = "Value of each trial, in the order in which they began; of a pruned one, that when it ended."
 
     def draw(axes: Axes) -> None:
         axes.plot(numbers, means, "o", color=OTHER, markersize=4, label="finished")
         if pruned:
-            values = [100 * trial.mean for trial in pruned]
+            values = [100 * (trial.mean if trial.accuracies else trial.curve[-1][1]) for trial in pruned]
             axes.plot([trial.number for trial in pruned], values, "x", color=QUIET, markersize=4, label="pruned")
         best = [max(means[: place + 1]) for place in range(len(means))]
         axes.step(numbers, best, where="post", color=BEST, label="best so far")
@@ -106,7 +116,32 @@ def _history(found: Found) -> Figure:
 
     alt = "Mean validation accuracy of each trial, and the best so far"
     drawn = panel("history", alt, "Validation accuracy (%)", draw)
-    return Figure("Value of each trial, in the order in which they began; of a pruned one, that so far.", (drawn,))
+    return Figure(caption, (drawn,))
+
+
+def _curves(found: Found) -> tuple[Figure, ...]:
+    """Return the figure of the first seed's epochs, by which trials are pruned; nothing where there are too few."""
+    curves = [trial for trial in found.trials if len(trial.curve) > 1 or trial.state == "pruned"]
+    if not any(len(trial.curve) > 1 for trial in curves):
+        return ()
+    best = found.ranked[0]
+
+    def draw(axes: Axes) -> None:
+        for trial in sorted(curves, key=lambda trial: (trial is best, trial.state == "pruned")):
+            epochs, values = [epoch for epoch, _ in trial.curve], [100 * value for _, value in trial.curve]
+            colour = BEST if trial is best else QUIET if trial.state == "pruned" else OTHER
+            axes.plot(epochs, values, color=colour, linewidth=1.8 if trial is best else 0.9)
+            if trial.state == "pruned" and epochs:
+                axes.plot(epochs[-1:], values[-1:], "x", color=QUIET, markersize=5)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for label, colour in (("best", BEST), ("others", OTHER), ("pruned", QUIET)):
+            axes.plot([], [], color=colour, label=label)
+        axes.legend(loc="best")
+
+    seed = found.search.seeds[0]
+    drawn = panel("curves", f"Validation accuracy of seed {seed} by epoch", "Validation accuracy (%)", draw)
+    return (Figure(f"Epochs of seed {seed}, by which trials are pruned: a cross where one ended.", (drawn,)),)
 
 
 def _settings(found: Found) -> Figure:

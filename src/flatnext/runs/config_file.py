@@ -6,10 +6,11 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flatnext.config import Config, from_partial
+from flatnext.config import Config, from_partial, recipe
 from flatnext.errors import InputError, choose
 from flatnext.files import read_text
 
@@ -32,6 +33,19 @@ def read_config_file(file: Path) -> Config:
     except (ValueError, RecursionError) as error:
         words = " ".join(str(error).split())
         raise InputError(f"{file} is not {file.suffix[1:].upper()} ({words}): correct it") from error
+
+
+def named_or_in_file(name: str) -> Config:
+    """Return the config of a recipe, or that in a file, where the name has the suffix of one.
+
+    The recipe of a file is called RECIPE-FILE, so that it is told from the one that it names: `amp-best` of
+    `tuning/amp/best.json`. Raises `InputError`.
+    """
+    file = Path(name)
+    if file.suffix.lower() not in READERS:
+        return recipe(name)
+    config = read_config_file(file)
+    return replace(config, recipe=re.sub(r"[^\w.+-]+", "-", f"{config.recipe}-{file.stem}"))
 
 
 def _json(text: str) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from flatnext.config import Config, remedy
+from flatnext.config import Config, flag_of, remedy
 from flatnext.config.setting import SettingInfo, Settings, described, require, show, type_hints
 from flatnext.errors import InputError, choose
 from flatnext.versions import import_extra
@@ -80,11 +80,17 @@ class Space:
         """Return the config with these values of the varied settings; `InputError` where they exclude each other."""
         return self.config.override(settings)
 
+    @property
+    def most_epochs(self) -> int:
+        """The epochs of a run, or where they are varied the most of them."""
+        return max(next((item.ends for item in self.varied if item.name == "epochs"), (self.config.epochs,)))
+
 
 def parse_space(config: Config, texts: Sequence[str]) -> Space:
     """Return the space that `NAME=VALUES` texts describe, around a config.
 
-    A setting is named as its flag (`lr`, `weight-decay`) or as in a config file (`learning_rate`). Its values are
+    A setting is named as its flag (`lr`, `weight-decay`) or as in a config file, with or without its section
+    (`learning_rate`, `optimizer.learning_rate`). Its values are
     `LOW..HIGH`, `log:LOW..HIGH`, `int:LOW..HIGH`, or a list `A,B,C`, whose type is the setting's. Raises `InputError`.
     """
     return Space(config, tuple(parse_varied(config, text) for text in texts))
@@ -120,20 +126,22 @@ def settings_of(config: Config) -> dict[str, tuple[Any, SettingInfo | None]]:
     return found | {"method": (str, None)}
 
 
-def flag_of(name: str, info: SettingInfo | None) -> str:
-    """Return what a setting is called on the command line, without the dashes before it."""
-    return ((info.flag if info else None) or name).replace("_", "-")
-
-
 def _setting_name(config: Config, known: Mapping[str, tuple[Any, SettingInfo | None]], typed: str) -> str:
-    names = {flag_of(name, info): name for name, (_, info) in known.items()}
-    name = typed if typed in known else names.get(typed.replace("_", "-").lstrip("-"))
-    if name is None:
+    section, _, word = typed.rpartition(".")
+    names = {flag_of(name).removeprefix("--"): name for name in known}
+    name = word if word in known else names.get(word.replace("_", "-").lstrip("-"))
+    if name is None or not _is_in(config, section, name):
         raise InputError(f"--vary {typed}: {config.recipe} has no such setting: {remedy(typed, [*known, *names])}")
     require(name not in FIXED, f"--vary {name}: trials that differ in it cannot be compared: give it as a flag")
     list_of = next((kind for kind in _kinds(known[name][0]) if typing.get_origin(kind) is tuple), None)
     require(list_of is None, f"--vary {name}: it is a list of numbers, which cannot be varied: give it as a flag")
     return name
+
+
+def _is_in(config: Config, section: str, name: str) -> bool:
+    """Return whether a setting stands in a section of the config, "" for any."""
+    part = getattr(config, section, None) if section else config
+    return not section or (isinstance(part, Settings) and name in {item.name for item in fields(part)})
 
 
 def _range(name: str, kind: Any, info: SettingInfo | None, form: str, text: str) -> Varied:

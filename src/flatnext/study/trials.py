@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,7 @@ from typing import Any, Literal
 from flatnext.errors import InputError
 from flatnext.runs.comparison import differences
 from flatnext.runs.lock import HeldError, lock
+from flatnext.runs.records import Epoch
 from flatnext.schema import dump
 from flatnext.seeds import mix
 from flatnext.study.search_space import Space
@@ -24,19 +26,27 @@ SECONDS = 60.0
 """How long to wait for another worker that takes a trial, or for a database that is busy."""
 
 STARTUP = 5
-"""Trials that end without a comparison, before any is pruned."""
+"""Trials that finish before the median prunes any."""
+
+WARMUP = 1 / 3
+"""The share of the epochs in which nothing is pruned: rates and methods differ in how fast they begin."""
 
 State = Literal["finished", "pruned", "failed", "running"]
+Pruner = Literal["median", "hyperband", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A trial: its settings, and the validation accuracy of each seed that was trained, a fraction."""
+    """A trial: its settings, and the validation accuracy of each seed that was trained to the end, a fraction.
+
+    `curve` has the epochs of the first seed with their validation accuracies.
+    """
 
     number: int
     state: State
     settings: dict[str, Any]
     accuracies: tuple[float, ...] = ()
+    curve: tuple[tuple[int, float], ...] = ()
     failure: str = ""
 
     @property
@@ -46,12 +56,19 @@ class Trial:
 
 
 class Trials:
-    """The trials of one search. Several processes may have one each, on the same storage and output folder."""
+    """The trials of one search. Several processes may have one each, on the same storage and output folder.
 
-    def __init__(self, space: Space, seeds: Sequence[int], output: Path, storage: str | None) -> None:
+    A trial reports the validation accuracy after each epoch of its first seed, and then after each seed the mean over
+    the seeds so far; by these its `pruner` may end it.
+    """
+
+    def __init__(
+        self, space: Space, seeds: Sequence[int], output: Path, storage: str | None, pruner: Pruner = "median"
+    ) -> None:
         self.optuna = import_extra("optuna", "tune")
         self.optuna.logging.set_verbosity(self.optuna.logging.WARNING)
         self.space, self.output, self.own, self.first_seed = space, output, storage is None, seeds[0]
+        self.epochs, self.pruner = space.most_epochs, pruner
         url = storage or f"sqlite:///{(output / DATABASE).resolve()}"
         with _one_at_a_time(output):
             self.study = self._open(url, output.resolve().name)
@@ -61,15 +78,23 @@ class Trials:
         options = {"connect_args": {"timeout": SECONDS}} if url.startswith("sqlite") else {}
         try:
             storage = self.optuna.storages.RDBStorage(url, engine_kwargs=options)
-            pruner = self.optuna.pruners.MedianPruner(n_startup_trials=STARTUP)
             return self.optuna.create_study(
-                storage=storage, study_name=name, direction="maximize", pruner=pruner, load_if_exists=True
+                storage=storage, study_name=name, direction="maximize", pruner=self._made(), load_if_exists=True
             )
         except Exception as error:  # of SQLAlchemy, of a driver, or of one that is not installed
             words = " ".join(str(error).split())[:200]
             raise InputError(
                 f"cannot open the storage {url.partition('://')[0]} ({words}): correct --storage"
             ) from error
+
+    def _made(self) -> Any:
+        """Return the pruner, as Optuna has it."""
+        pruners = self.optuna.pruners
+        if self.pruner == "median":
+            return pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=math.ceil(WARMUP * self.epochs))
+        if self.pruner == "hyperband":
+            return pruners.HyperbandPruner(max_resource=self.epochs)
+        return pruners.NopPruner()
 
     def _check(self, wanted: dict[str, Any]) -> None:
         """Note what the search is; `InputError` where the storage has another one of this name."""
@@ -137,6 +162,7 @@ class Trials:
                     item.name: trial.params[item.name] for item in self.space.varied if item.name in trial.params
                 },
                 accuracies=tuple(trial.user_attrs.get("accuracies", ())),
+                curve=tuple(sorted(item for item in trial.intermediate_values.items() if item[0] <= self.epochs)),
                 failure=trial.user_attrs.get("failure", ""),
             )
             for folder, trial in sorted(self._latest().items())
@@ -147,17 +173,25 @@ class Trials:
         trial.set_user_attr("accuracies", list(accuracies))
         self.study.tell(trial, sum(accuracies) / len(accuracies))
 
-    def prune(self, trial: Any, accuracies: Sequence[float]) -> bool:
-        """Note the accuracies so far, and end the trial if its mean is below the median of others after as many seeds.
+    def report_epochs(self, trial: Any, epochs: Sequence[Epoch]) -> bool:
+        """Note the epochs of the trial's first seed so far; return whether it is to end after the last of them."""
+        known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        new = [epoch for epoch in epochs if epoch.validation_accuracy is not None and epoch.epoch not in known]
+        end = False
+        for epoch in new:  # of those before the last one it was decided when they were new
+            trial.report(epoch.validation_accuracy, step=epoch.epoch)
+            end = bool(trial.should_prune())
+        return end
 
-        Returns whether it was ended.
-        """
+    def report_seed(self, trial: Any, accuracies: Sequence[float]) -> bool:
+        """Note the accuracies of the trial's seeds so far; return whether it is to end."""
         trial.set_user_attr("accuracies", list(accuracies))
-        trial.report(sum(accuracies) / len(accuracies), step=len(accuracies))
-        if not trial.should_prune():
-            return False
+        trial.report(sum(accuracies) / len(accuracies), step=self.epochs + len(accuracies))
+        return bool(trial.should_prune())
+
+    def prune(self, trial: Any) -> None:
+        """Note that a trial has ended early."""
         self.study.tell(trial, state=self.optuna.trial.TrialState.PRUNED)
-        return True
 
     def fail(self, trial: Any, reason: str) -> None:
         """Note that a trial has no value, and why."""

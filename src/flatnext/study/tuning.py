@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from flatnext.config import Config, differences, from_partial, recipe_name
+from flatnext.config import Config, differences, flag_of, from_partial, recipe_name
 from flatnext.config.setting import Settings, require, show
-from flatnext.errors import InputError
+from flatnext.errors import InputError, choose
 from flatnext.progress import Display
 from flatnext.runs.folder import RunFolder
 from flatnext.schema import dump
-from flatnext.study.search_space import Space, flag_of, settings_of
-from flatnext.study.trials import Trial, Trials
+from flatnext.study.search_space import Space
+from flatnext.study.trials import Pruner, Trial, Trials
 from flatnext.training import Stopped, train_epochs
 from flatnext.training.checkpoint import remove_states
 from flatnext.versions import import_extra
@@ -27,10 +28,11 @@ class Search:
     space: Space
     trials: int = 20
     seeds: tuple[int, ...] = (100, 101)
-    prune: bool = True
+    pruner: Pruner = "median"
 
     def __post_init__(self) -> None:
         """Check the counts, and that images are held out to choose by."""
+        require(self.pruner in get_args(Pruner), f"pruner is {self.pruner!r}: {choose(self.pruner, get_args(Pruner))}")
         require(self.trials >= 1, f"trials is {self.trials}: give at least 1")
         require(len(self.seeds) >= 2, f"seeds is {len(self.seeds)}: give at least 2, as one may be luck")
         require(self.seeds[0] >= 0, f"first_seed is {self.seeds[0]}: give at least 0")
@@ -75,8 +77,8 @@ def tune(
 
     The value of a trial is the mean validation accuracy after the last epoch over the seeds; a config whose loss is not
     finite fails its trial, not the search. Settings are proposed by Optuna's tree-structured Parzen estimator (Bergstra
-    et al., NeurIPS 2011). With `prune`, a trial ends after a seed if its mean so far is below the median of the trials
-    that had finished (Optuna's `MedianPruner`). A trial that was stopped or killed goes on in the next call.
+    et al., NeurIPS 2011). The pruner ends a trial within the run of its first seed, by its validation accuracy after an
+    epoch, or after a seed, by the mean so far. A trial that was stopped or killed goes on in the next call.
 
     Args:
         search: what to search.
@@ -93,7 +95,7 @@ def tune(
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is a file: choose another --output")
     output.mkdir(parents=True, exist_ok=True)
-    trials = Trials(search.space, search.seeds, output, storage)
+    trials = Trials(search.space, search.seeds, output, storage, search.pruner)
     places = {"data_dir": data_dir, "device": device, "download": download, "display": display, "command": command}
     while True:
         with trials.take(search.trials) as taken:
@@ -103,6 +105,10 @@ def tune(
     return Found(search=search, trials=trials.read())
 
 
+class Pruned(Exception):  # noqa: N818  # no error
+    """The trial is not worth more epochs; the message says after which."""
+
+
 def _run(search: Search, trials: Trials, trial: Any, folder: Path, places: Mapping[str, Any]) -> None:
     """Train a trial's config with each seed, and note what came of it."""
     say = places["display"].say
@@ -110,12 +116,17 @@ def _run(search: Search, trials: Trials, trial: Any, folder: Path, places: Mappi
     accuracies: list[float] = []
     for seed in search.seeds:
         run = folder / f"seed-{seed}"
+        watch = functools.partial(_watch, trials, trial, RunFolder(run)) if seed == search.seeds[0] else None
         try:
             config = replace(search.space.at(trial.params), seed=seed, test_curve=False)
         except InputError as error:  # settings that exclude each other within the ranges
             return trials.fail(trial, str(error))
         try:
-            accuracies.append(_accuracy(config, run, places))
+            accuracies.append(_accuracy(config, run, watch, places))
+        except Pruned as reason:
+            remove_states(run)
+            trials.prune(trial)
+            return say(f"{folder.name}: pruned after {reason}")
         except Stopped as error:
             raise Stopped(f"stopped in {folder.name}: the same command goes on") from error
         except InputError as error:
@@ -123,18 +134,28 @@ def _run(search: Search, trials: Trials, trial: Any, folder: Path, places: Mappi
                 raise
             say(f"{folder.name} failed: {error}")
             return trials.fail(trial, str(error))
-        if search.prune and seed != search.seeds[-1] and trials.prune(trial, accuracies):
-            return say(f"{folder.name}: {accuracies[-1]:.2%}, below the median: it ends here")
+        if trials.report_seed(trial, accuracies) and seed != search.seeds[-1]:
+            trials.prune(trial)
+            return say(f"{folder.name}: pruned after seed {seed}, with {accuracies[-1]:.2%}")
     say(f"{folder.name}: {', '.join(format(accuracy, '.2%') for accuracy in accuracies)} on validation images")
     return trials.finish(trial, accuracies)
 
 
-def _accuracy(config: Config, run: Path, places: Mapping[str, Any]) -> float:
-    """Return the validation accuracy of a run's last epoch, training what of it is left."""
+def _watch(trials: Trials, trial: Any, run: RunFolder) -> None:
+    """Report the epochs of a run; raise `Pruned` where it is to end before its last one."""
+    epochs = run.epochs()
+    if trials.report_epochs(trial, epochs) and epochs[-1].epoch < run.config().epochs:
+        raise Pruned(f"epoch {epochs[-1].epoch}, with {epochs[-1].validation_accuracy:.2%}")
+
+
+def _accuracy(config: Config, run: Path, watch: Callable[[], object] | None, places: Mapping[str, Any]) -> float:
+    """Return the validation accuracy of a run's last epoch, training what of it is left; `watch` may end it."""
     folder = RunFolder(run)
     epochs = folder.epochs() if folder.started() and folder.config() == config else ()
+    if epochs and watch:
+        watch()  # a trial that goes on has reported nothing yet
     if len(epochs) < config.epochs:
-        epochs = train_epochs(config, run, resume=folder.is_run(), **places)
+        epochs = train_epochs(config, run, resume=folder.is_run(), after_checkpoint=watch, **places)
     accuracy = epochs[-1].validation_accuracy
     if accuracy is None:
         raise InputError("no images are held out for validation: hold some out with --validation N")
@@ -165,11 +186,11 @@ def as_file(config: Config) -> dict[str, Any]:
 
 def study_command(config: Config) -> list[str]:
     """Return the words of a study of a config, whose settings are flags there: `["flatnext", "study", ...]`."""
-    known, words = settings_of(config), ["flatnext", "study", "--recipes", recipe_name(config)]
+    words = ["flatnext", "study", "--recipes", recipe_name(config)]
     for name, value in ({"dataset": config.data.dataset} | differences(config)).items():
-        flag = flag_of(name, known[name][1] if name in known else None)
+        flag = flag_of(name)
         if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
+            words.append(flag if value else f"--no-{flag[2:]}")
         else:
-            words += [f"--{flag}", repr(value) if isinstance(value, float) else show(value)]
+            words += [flag, repr(value) if isinstance(value, float) else show(value)]
     return words
