@@ -141,7 +141,7 @@ def _setting_name(config: Config, known: Mapping[str, tuple[Any, SettingInfo | N
 def _is_in(config: Config, section: str, name: str) -> bool:
     """Return whether a setting stands in a section of the config, "" for any."""
     part = getattr(config, section, None) if section else config
-    return not section or (isinstance(part, Settings) and name in {item.name for item in fields(part)})
+    return not section or (isinstance(part, Settings) and hasattr(part, name))
 
 
 def _range(name: str, kind: Any, info: SettingInfo | None, form: str, text: str) -> Varied:
