@@ -5,18 +5,30 @@ DATA   ?= digits
 SEEDS  ?= 5
 ARGS   ?=
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip install --quiet --disable-pip-version-check
 
 help:            ## list the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
 env: $(VENV)/ready  ## make the pinned environment in .venv
-# torch comes first and pinned: asked for by another package, pip might take a build for another device.
-$(VENV)/ready: pyproject.toml constraints.txt
+# All but torch has its hashes in the lock: which build of torch an index gives depends on the machine and its device.
+$(VENV)/ready: pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --require-hashes --requirement requirements.lock
+	$(PIP) --constraint constraints.txt torch
+	$(PIP) --no-deps --no-build-isolation --editable .
 	$(BIN)/python -c 'from flatnext import ops; ops.library()'  # compiles them, so that no first run has to
 	touch $@
+
+lock:            ## write requirements.lock anew, by constraints.txt, with uv (pip install uv)
+	printf 'torch ; python_version < "3"\n' > no-torch.txt
+	printf '%s\n' setuptools filelock fsspec networkx sympy | uv pip compile pyproject.toml - --extra dev --universal \
+	  --python-version 3.11 --constraint constraints.txt --overrides no-torch.txt --no-emit-package httpx2-jsfetch \
+	  --generate-hashes --no-annotate --quiet --custom-compile-command 'make lock' --output-file requirements.lock
+	rm no-torch.txt
+
+audit: env       ## known vulnerabilities in the pinned packages; skipped where the database does not answer
+	@$(BIN)/python .ci/audit.py
 
 study: env       ## SGD against AMP with statistics, on the digits; DATA=cifar10, SEEDS=n, ARGS='--epochs 3' change it
 	$(BIN)/flatnext study --dataset $(DATA) --seeds $(SEEDS) $(ARGS)
@@ -28,7 +40,7 @@ test-slow: env   ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 docs: env        ## the documentation as a site, in site/
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(PIP) --constraint constraints.txt --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 lint: env        ## linter, formatter, type checker
@@ -44,4 +56,4 @@ clean:           ## remove the environment and caches, not data and runs
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist src/*.egg-info
 
 .DEFAULT_GOAL := help
-.PHONY: help env study test test-slow docs lint format clean
+.PHONY: help env lock audit study test test-slow docs lint format clean
