@@ -29,16 +29,20 @@ def answers() -> bool:
     return True
 
 
+def run(*command: str | Path) -> int:
+    """Run a command without its output, and return its exit status. `SubprocessError`: it takes too long."""
+    nothing = subprocess.DEVNULL
+    return subprocess.run(command, stdout=nothing, stderr=nothing, timeout=AUDIT_SECONDS, check=False).returncode
+
+
 def audit(folder: Path) -> list[dict]:
     """Return the packages that have known vulnerabilities. `OSError` or `SubprocessError`: it could not be asked."""
     python, found = folder / "venv" / "bin" / "python", folder / "found.json"
-    run = {"check": True, "timeout": AUDIT_SECONDS, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], **run)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "pip-audit"], **run)
+    run(sys.executable, "-m", "venv", folder / "venv")
+    run(python, "-m", "pip", "install", "--disable-pip-version-check", "pip-audit")
     source = ("--requirement", "constraints.txt", "--no-deps", "--disable-pip")
     service = ("--vulnerability-service", "osv", "--osv-url", URL, "--progress-spinner", "off")
-    command = [python, "-m", "pip_audit", *source, *service, "--format", "json", "--output", found]
-    subprocess.run(command, **(run | {"check": False}))
+    run(python, "-m", "pip_audit", *source, *service, "--format", "json", "--output", found)
     return [package for package in json.loads(found.read_text())["dependencies"] if package.get("vulns")]
 
 
