@@ -185,6 +185,17 @@ def read_checkpoint(folder: Path, *, finished: bool = False) -> Checkpoint | Non
     raise InputError(f"{'; '.join(problems)}: start the run anew, with --overwrite or another --output")
 
 
+def put_last(checkpoint: Checkpoint) -> None:
+    """Let a checkpoint that was read in place of a damaged one be the last: its files are then those that are kept."""
+    path, last = checkpoint.path, checkpoint.folder / LAST
+    if path == last:
+        return
+    state = checkpoint.metadata["state"]
+    if path.parent != checkpoint.folder:
+        copy_atomically(path.parent / state, checkpoint.folder / state)
+    copy_atomically(path, last)
+
+
 def read_pair(folder: Path, path: Path, *, finished: bool = False) -> Checkpoint:
     """Return the checkpoint of a run whose weights are at `path`. `InputError` says what is wrong, and no remedy."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -19,7 +20,7 @@ from flatnext.runs.claim import Claim
 from flatnext.runs.comparison import require_as_trained
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import ENVIRONMENT, read_environment
-from flatnext.training.checkpoint import Checkpoint, read_checkpoint
+from flatnext.training.checkpoint import Checkpoint, put_last, read_checkpoint
 from flatnext.training.environment import environment
 from flatnext.training.inputs import load_data
 from flatnext.training.memory import require_memory
@@ -67,6 +68,8 @@ def run_session(
         checkpoint = None
         if options.resume and folder.is_run():
             checkpoint = read_checkpoint(folder.path, finished=folder.finished())
+            if checkpoint:
+                processes.on_first(functools.partial(put_last, checkpoint))
         config = with_more_epochs(folder, before, options.changes, checkpoint) if options.changes else before
         result = hold.result(config, read)
         if result is not None:

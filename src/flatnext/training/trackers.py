@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
+import platform
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,26 +40,45 @@ class Tracker:
 
 
 class TensorBoard(Tracker):
-    """Event files in the run folder; a resumed run begins with the epochs that it has, in a new file."""
+    """Event files in the run folder; a resumed run begins with the epochs that it has, in a new file.
+
+    They are written here and not by the writer of TensorBoard, whose thread of its own can only print what went wrong.
+    """
 
     def __init__(self, folder: RunFolder, config: Config, epochs: Sequence[Epoch]) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # a second to import, so only where a run writes events
+        from tensorboard.compat.proto.event_pb2 import Event  # a second to import, so only where a run writes events
 
-        path = folder.path / "tensorboard"
-        shutil.rmtree(path, ignore_errors=True)
-        self.writer = SummaryWriter(str(path))
+        place = folder.path / "tensorboard"
+        shutil.rmtree(place, ignore_errors=True)
+        self.path = place / f"events.out.tfevents.{int(time.time()):010d}.{platform.node()}.{os.getpid()}.0"
+        self._write([Event(wall_time=time.time(), file_version="brain.Event:2")])
         for epoch in epochs:
             self.add(epoch)
 
     def add(self, epoch: Epoch) -> None:
         """See `Tracker`."""
-        for name, value in scalars(epoch).items():
-            self.writer.add_scalar(name, value, epoch.step)
-        self.writer.flush()
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars(epoch).items()]
+        self._write([Event(wall_time=time.time(), step=epoch.step, summary=Summary(value=values))])
 
     def close(self, *, finished: bool) -> None:
         """See `Tracker`."""
-        self.writer.close()
+
+    def _write(self, events: Sequence[Any]) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        content = io.BytesIO()
+        for event in events:
+            RecordWriter(content).write(event.SerializeToString())
+        try:
+            self.path.parent.mkdir(exist_ok=True)
+            with open(self.path, "ab") as file:
+                file.write(content.getvalue())
+        except OSError as error:
+            remedy = "free the disk, or go on without it, with --track none"
+            raise InputError(f"cannot write {self.path}: {error.strerror}; {remedy}") from error
 
 
 class Wandb(Tracker):

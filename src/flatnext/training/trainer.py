@@ -103,6 +103,8 @@ class Trainer:
             self.display.say(f"{self.title}: starts from {run.started_from.weights}: {run.started_from.taken}")
         if run.step:
             self.display.say(f"{self.title}: goes on after step {run.step:,} of {run.total_steps:,}")
+        if run.epoch and not run.step_in_epoch:
+            self._keep()  # a kill may have come between the checkpoint and this
         if self._rolls_back and run.epoch < run.config.epochs:
             prepare_rollback(run)
         with (
