@@ -72,7 +72,10 @@ class InProcess:
         """See `Runner`."""
         for place, assignment in enumerate(assignments, start=1):
             begun(assignment, assignments[place:], 1)
-            yield assignment, carry_out(assignment, self.display)
+            outcome = carry_out(assignment, self.display)
+            yield assignment, outcome
+            if outcome.kind == "stopped":
+                return
 
 
 def carry_out(

@@ -20,6 +20,7 @@ class RunLog:
     def __init__(self, display: Display, folders: Sequence[str], *, overwrite: bool) -> None:
         self.display, self.folders, self.overwrite = display, folders, overwrite
         self.failures: list[str] = []
+        self.stopped: str | None = None
         self.began: dict[str, float] = {}
         self.seconds: dict[str, list[float]] = {}
         for number, folder in enumerate(folders, start=1):
@@ -46,14 +47,13 @@ class RunLog:
             self.began[assignment.folder] = time.monotonic()
 
     def end(self, assignment: Assignment, outcome: Outcome) -> None:
-        """Take what became of a run. Raises `Stopped` and `InputError` for what ends the study."""
+        """Take what became of a run. `InputError`: it could not be started, which ends the study."""
         label = self.label(assignment)
         if outcome.kind == "stopped":
-            again = "the same command without --overwrite" if self.overwrite else "the same command"
-            raise Stopped(f"stopped in {label}; {again} goes on from there")
-        if outcome.kind == "refused":
+            self.stopped = self.stopped or label
+        elif outcome.kind == "refused":
             raise InputError(outcome.message)
-        if outcome.kind == "held":
+        elif outcome.kind == "held":
             self.display.say(f"{label}: left to {outcome.message}")
         elif outcome.kind == "failed":
             self.display.say(f"{label}: failed: {outcome.message}")
@@ -61,3 +61,10 @@ class RunLog:
         elif assignment.folder in self.began:
             seconds = time.monotonic() - self.began[assignment.folder]
             self.seconds.setdefault(assignment.config.recipe, []).append(seconds)
+
+    def close(self) -> list[str]:
+        """Return a line for each run that failed. `Stopped`: the study was stopped before its last run."""
+        if self.stopped:
+            again = "the same command without --overwrite" if self.overwrite else "the same command"
+            raise Stopped(f"stopped in {self.stopped}; {again} goes on from there")
+        return self.failures

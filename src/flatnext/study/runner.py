@@ -75,7 +75,7 @@ def run_study(
         log = RunLog(display, [str(run.folder) for run in runs], overwrite=overwrite)
         exchange.plan(plan, command, kept)
         if not left:
-            return log.failures
+            return log.close()
         wanted = _Wanted(
             jobs=jobs,
             threads=threads or (kept.threads if kept else None),
@@ -103,7 +103,7 @@ def run_study(
                 for assignment, outcome in outcomes:
                     exchange.end(Path(assignment.folder))
                     log.end(assignment, outcome)
-    return log.failures
+        return log.close()
 
 
 def _left(runs: Sequence[PlannedRun], *, overwrite: bool) -> list[PlannedRun]:
