@@ -1,4 +1,4 @@
-"""What several processes send, by method, as docs/scaling.md says; and that its figures follow from the model's size."""
+"""What several processes send, by method, as docs/scaling.md says; its figures follow from the size of the model."""
 
 from __future__ import annotations
 
