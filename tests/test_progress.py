@@ -40,7 +40,7 @@ def test_a_log_gets_a_line_now_and_then(clock: Clock) -> None:
         shown.say("[done] 100 %")
     lines = log.getvalue().splitlines()
     assert len(lines) == 81 * 10 // 60 + 1
-    assert lines[1].startswith("run: step 31, ")
+    assert lines[1].endswith(" left, step 31")
     assert lines[-1] == "[done] 100 %"
 
 
@@ -61,7 +61,7 @@ def test_a_terminal_gets_a_bar_with_lines_above_it(clock: Clock) -> None:
         task(1, 2, "step 1")
         shown.say("half")
     text = terminal.getvalue()
-    assert "run: step 1, 30 s left" in text
+    assert "run: 30 s left, step 1" in text
     assert "half\n" in text
     assert "━" in text
 

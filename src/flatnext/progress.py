@@ -148,7 +148,8 @@ class ShownTask(Task):
         """See `Task`."""
         self.total = total
         if self.due() and done < total:
-            self.show(done / total, f"{self.title}: {text or format(done / total, '.0%')}, {self.left(done)}")
+            part, left = done / total, self.left(done)  # a narrow terminal cuts the end: not the time left
+            self.show(part, f"{self.title}: {left}, {text}" if text else f"{self.title}: {part:.0%}, {left}")
 
     def show(self, part: float, text: str) -> None:
         """See `Task`."""
