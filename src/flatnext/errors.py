@@ -17,9 +17,19 @@ class FallbackWarning(UserWarning):
     """The work goes on in another way, or without something. The message says why, and what it costs."""
 
 
-def warn_of_fallback(message: str) -> None:
-    """Warn of a fallback. Python shows the same message once; the command line shows it as one line."""
-    warnings.warn(message, FallbackWarning, stacklevel=3)
+_said: dict[object, object] = {}
+"""The registry of the warnings that are shown once wherever they come from."""
+
+
+def warn_of_fallback(message: str, *, once: bool = False) -> None:
+    """Warn of a fallback. The command line shows it as one line.
+
+    Python shows the same message of the same place once; with `once` also the same message of different places.
+    """
+    if once:
+        warnings.warn_explicit(message, FallbackWarning, "flatnext", 1, registry=_said)  # type: ignore[arg-type]
+    else:
+        warnings.warn(message, FallbackWarning, stacklevel=3)
 
 
 FEW = 8

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -84,6 +85,16 @@ def remove_temporaries(folder: Path) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically. A number that is not finite is an error, since JSON has none."""
     write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def as_typed(path: Path | str) -> str:
+    """Return a path as it was typed: `Path` makes one slash of the two of an address on the web."""
+    return re.sub(r"^(\w+):/(?!/)", r"\1://", str(path))
+
+
+def is_address(path: Path | str) -> bool:
+    """Return whether a path is an address on the web, which no file here has as its name."""
+    return re.match(r"https?:/", str(path)) is not None and not Path(path).exists()
 
 
 def open_regular(path: Path) -> io.BufferedReader:

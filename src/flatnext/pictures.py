@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from flatnext.errors import InputError
-from flatnext.files import open_regular
+from flatnext.files import as_typed, is_address, open_regular
 from flatnext.progress import printable
 
 Resize = Literal["crop", "pad", "stretch"]
@@ -42,7 +42,7 @@ class PictureError(InputError):
     """A picture that cannot be read. `source` says which, `reason` why."""
 
     def __init__(self, source: Path | str, reason: str) -> None:
-        self.source, self.reason = printable(str(source)), reason
+        self.source, self.reason = printable(as_typed(source)), reason
         super().__init__(f"{self.source} ({reason}) cannot be read as an image: repair or remove it")
 
 
@@ -76,8 +76,10 @@ def read_picture(
         with _SILENCE:
             if not isinstance(file, Path):
                 return _read(file, size, resize, channels, most)
+            if is_address(file):
+                raise PictureError(source, "an address on the web, where nothing is fetched from: download it first")
             if file.exists() and not file.is_file():
-                raise PictureError(source, "no regular file")
+                raise PictureError(source, "a folder, no regular file" if file.is_dir() else "no regular file")
             with open_regular(file) as opened:
                 return _read(opened, size, resize, channels, most)
     except _UnfitError as error:

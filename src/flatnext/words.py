@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 def counted(number: int, noun: str) -> str:
     """Return `1 seed`, `3 seeds`, `0 class folders` or `1,200 classes`."""
-    ending = "" if number == 1 else "es" if noun.endswith(("s", "x", "ch", "sh")) else "s"
+    ending = "" if number == 1 else "es" if noun.endswith(("s", "x", "sh", "tch", "nch")) else "s"
     return f"{number:,} {noun}{ending}"
 
 

@@ -147,13 +147,13 @@ def test_a_folder_that_holds_a_run_hides_no_other_error(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--resume", "a run/config.json"], "give the folder of the run, --resume 'a run'"),
+        (["--resume", "a run/config.json"], "a run/config.json is a file of a run: give the run, a run"),
         (["--resume", "a run", "--lr", "3"], "leave settings, --output and --overwrite out; --epochs N makes the run"),
     ],
 )
 def test_what_resume_does_not_take_is_answered_with_what_does(run, tmp_path, arguments, message):
     (tmp_path / "a run").mkdir()
-    (tmp_path / "a run" / "config.json").write_text("{}")
+    (tmp_path / "a run" / "config.json").write_text(json.dumps(recipe("quick").to_json()))
     status, _, err = run("train", *arguments)
     assert (status, err.count("\n")) == (2, 1)
     assert message in err

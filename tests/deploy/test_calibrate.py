@@ -105,6 +105,7 @@ def test_weights_that_ship_need_another_file(folder):
 
 
 def test_an_export_and_an_unfinished_run_are_refused(copy, tmp_path):
+    (tmp_path / "model.onnx").touch()
     with pytest.raises(InputError, match="export them again"):
         calibrate(tmp_path / "model.onnx", split="test")
     (copy / "result.json").unlink()

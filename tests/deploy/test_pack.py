@@ -120,7 +120,7 @@ BAD = [
     ({"name": "resnext29-cifar10-cpu"}, "give MODEL-digits-VARIANT"),
     ({"name": "../a-digits-b"}, "give MODEL-digits-VARIANT"),
     ({"name": NAME}, "--overwrite"),
-    ({"run": "nowhere"}, "not a run folder"),
+    ({"run": "nowhere"}, "nowhere does not exist: give the folder of a run"),
     ({"run": "unfinished"}, r"no result \(unfinished: 8 of 8 epochs\)"),
     ({"run": "huge"}, r"layer1.0.conv1.weight does not fit into torch.float16"),
     ({"output": "taken"}, "choose another --output"),

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import math
+import re
 
 import pytest
 import torch
@@ -245,3 +246,24 @@ def test_batch_norm_counts_the_micro_batches_of_the_first_call_alone():
 
     flatnext.amp(closure, model.parameters(), model.buffers(), epsilon=0.1, inner_iter=2)
     assert {int(b) for name, b in model.named_buffers() if name.endswith("num_batches_tracked")} == {4}
+
+
+@pytest.mark.parametrize("name", methods.RULES)
+def test_a_call_without_a_rules_three_arguments_is_answered_with_the_right_one(name):
+    rule, model = methods.RULES[name], bn_network()
+    second, example = ("inputs", "[images]") if name == "adversarial" else ("parameters", "model.parameters()")
+    call = re.escape(f"{rule.__name__}(closure, {example}, model.buffers(), ...)")
+    tensors = [torch.zeros(2)]
+    buffers = "buffers is missing: give the tensors that a forward pass changes and that should count a batch once"
+    for arguments, message in (
+        ((print, tensors), buffers),
+        ((print, tensors, None), buffers),
+        ((print, tensors, model), buffers),
+        ((print,), f"{second} is missing"),
+        ((print, model, ()), f"{second} is a Sequential"),
+        ((print, tensors[0], ()), f"{second} is a Tensor"),
+        ((torch.zeros(1), tensors, ()), "closure is no function"),
+        ((), "closure is no function"),
+    ):
+        with pytest.raises(InputError, match=f"{message}.*{call}"):
+            rule(*arguments)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import io
+import re
 
 import numpy as np
 import oracle_methods
@@ -13,7 +15,7 @@ from torch.nn import functional as F
 
 import flatnext
 from flatnext.errors import InputError
-from flatnext.methods import ASAM, SAM
+from flatnext.methods import AMP, ASAM, SAM
 
 SGD = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-2}
 CASES = [
@@ -86,6 +88,53 @@ def test_a_fresh_instance_with_its_state_goes_on_as_if_never_stopped(kind, rule,
         each.load_state_dict(state)
     train(resumed, fresh, batches[3:])
     assert same_bits(state_of(model, optimizer), state_of(resumed, fresh))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"), [(SAM, (0.1,)), (ASAM, (0.3, 0.02)), (AMP, (0.5, 0.7, 2))], ids=["SAM", "ASAM", "AMP"]
+)
+def test_the_base_optimizer_may_come_second_as_elsewhere(kind, settings):
+    batches, models = image_batches(2), [bn_network() for _ in range(3)]
+    names = list(inspect.signature(kind).parameters)[2 : 2 + len(settings)]
+    optimizers = [
+        kind(models[0].parameters(), torch.optim.SGD, *settings, **SGD),
+        kind(models[1].parameters(), torch.optim.SGD, **SGD, **dict(zip(names, settings, strict=True))),
+        kind(models[2].parameters(), **SGD, **dict(zip(names, settings, strict=True))),
+    ]
+    for model, optimizer in zip(models, optimizers, strict=True):
+        train(model, optimizer, batches)
+    states = [state_of(*pair) for pair in zip(models, optimizers, strict=True)]
+    assert same_bits(states[0], states[2])
+    assert same_bits(states[1], states[2])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda m: SAM(m, torch.optim.SGD, lr=0.1),
+            "params is a Sequential: give the model's parameters: flatnext.",
+        ),
+        (lambda m: ASAM(torch.optim.SGD(m.parameters(), lr=0.1), m, rho=0.5), "params is a SGD: give the model's para"),
+        (lambda m: SAM(m.parameters(), torch.optim.SGD(m.parameters(), lr=0.1)), "was made already: give its class"),
+        (
+            lambda m: SAM(m.parameters(), torch.optim.SGD, momentum=0.9),
+            "lr is missing: flatnext.SAM(model.para",
+        ),
+        (
+            lambda m: SAM(m.parameters(), torch.optim.SGD, adaptive=True, lr=0.1),
+            "flatnext.ASAM(model.parameters(), ",
+        ),
+        (lambda m: SAM(m.parameters(), lr=0.1).first_step(zero_grad=True), "in one step: optimizer.step(closure)"),
+        (lambda m: SAM(m.parameters(), lr=0.1).second_step(), "in one step: optimizer.step(closure)"),
+        (lambda m: ASAM(m.parameters(), lr=0.1).ascent_step(), "ASAM takes all its passes in one step"),
+        (lambda m: AMP(m.parameters(), lr=0.1, epsilon=0.5).first_step(), "AMP takes all its passes in one step"),
+    ],
+)
+def test_calls_of_other_implementations_are_answered_with_the_right_one(make, message):
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        make(bn_network())
+    assert "\n" not in str(caught.value)
 
 
 def test_groups_have_their_own_rate_and_one_radius():

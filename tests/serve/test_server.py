@@ -11,6 +11,7 @@ import pytest
 from served import CLASSES, SIZE, colour, encoded, write_model
 from serving import serving
 
+from flatnext.config import Config
 from flatnext.deploy.manifest import Golden
 from flatnext.errors import FallbackWarning, InputError
 from flatnext.serve import server
@@ -112,6 +113,12 @@ def test_the_token_of_the_environment(model_file):
 
 @pytest.mark.parametrize("name", ["last.safetensors", "runs/mine", "model.pt"])
 def test_what_is_not_exported(tmp_path, name):
+    if name == "runs/mine":
+        (tmp_path / name).mkdir(parents=True)
+        for file, content in {"config.json": Config().to_json(), "environment.json": {}}.items():
+            (tmp_path / name / file).write_text(json.dumps(content))
+    else:
+        (tmp_path / name).write_bytes(b"weights")
     with pytest.raises(InputError, match=f"{name} is no .onnx file: make one with flatnext export"):
         check_exported(tmp_path / name)
 
@@ -124,7 +131,7 @@ def test_a_model_that_answers_otherwise_here(tmp_path):
 
 
 def test_no_such_model(tmp_path):
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match=r"does not exist: give an .onnx file"):
         serve(tmp_path / "missing.onnx", ServeSettings(port=0))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -183,11 +182,13 @@ def config_and_folder(options: argparse.Namespace) -> tuple[Config, Path]:
 
 def _resumed(options: argparse.Namespace, overrides: Mapping[str, Any]) -> Config:
     """Return the config of the run to resume."""
+    from flatnext.runs.artifact import RUN, refusal
+    from flatnext.runs.folder import RunFolder
     from flatnext.runs.reading import CONFIG, read_config
 
     folder = options.resume
-    if folder.is_file():
-        raise InputError(f"{folder} is a file: give the folder of the run, --resume {shlex.quote(str(folder.parent))}")
+    if not RunFolder(folder).is_run():
+        raise InputError(refusal(folder, RUN, files=False) or f"{folder} is not the folder of a run: {RUN}")
     if options.output or options.overwrite or (overrides and "epochs" not in overrides):
         raise InputError(
             "--resume takes its settings from the run: leave settings, --output and --overwrite out; --epochs N makes "

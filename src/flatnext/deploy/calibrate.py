@@ -82,13 +82,13 @@ def calibrate(
         raise InputError("test_set and split say which images to calibrate on: give one of them")
     if split not in (None, "test", "validation"):
         raise InputError(f"split is {split!r}: choose test or validation, which the model was not trained on")
-    if path.suffix.lower() == ".onnx":
+    if path.suffix.lower() == ".onnx" and path.is_file():
         raise InputError(f"{path} was exported: calibrate the weights that it is of, and export them again")
-    if path.is_dir() and not RunFolder(path).finished():
+    if RunFolder(path).started() and not RunFolder(path).finished():
         raise InputError(f"{path} has not finished: wait, or go on with {RunFolder(path).resume_command}")
+    weights = models.find_weights(path, checkpoint)
     if not path.exists() and output is None:
         raise InputError(f"{path} ships with the package, which is left as it is: give an --output")
-    weights = models.find_weights(path, checkpoint)
     origin = models.read_origin(models.read_weights(weights)[1], weights)
     if origin is None:
         raise InputError(f"{weights} does not say its classes: give a run folder or a weights file of this package")

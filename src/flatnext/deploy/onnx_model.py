@@ -113,8 +113,10 @@ def _read(path: Path) -> bytes:
     try:
         with open_regular(path) as file:
             content = file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: give an .onnx file of flatnext export --to onnx") from None
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+        raise InputError(f"cannot read {path} ({error.strerror}): make it readable") from error
     if len(content) > MOST_BYTES:
         raise InputError(f"{path} is larger than {MOST_BYTES // 10**6} MB: give a file of flatnext export --to onnx")
     return content

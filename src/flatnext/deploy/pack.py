@@ -24,6 +24,7 @@ from flatnext.errors import InputError
 from flatnext.files import write_atomically, write_json
 from flatnext.models import catalog
 from flatnext.models.catalog import INDEX, Shipped, best_first, shipped
+from flatnext.runs.artifact import require_run
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import read_run
 from flatnext.runs.records import RunRecord, UnfinishedRun
@@ -141,8 +142,7 @@ def format_packed(packed: Packed) -> str:
 
 
 def _finished(folder: Path) -> RunRecord:
-    if not RunFolder(folder).started():
-        raise InputError(f"{folder} is not a run folder: give the folder of a finished run")
+    require_run(folder)
     record = read_run(folder, folder.name)
     if isinstance(record, UnfinishedRun):
         raise InputError(f"{folder} has no result ({record.reason}): finish it with {RunFolder(folder).resume_command}")

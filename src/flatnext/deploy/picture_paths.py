@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from flatnext.errors import InputError, warn_of_fallback
+from flatnext.files import as_typed
+from flatnext.words import counted, shortened
 
 STDIN = "-"
 HEAD = 32  # bytes by which an image is told from a list of paths
@@ -42,7 +44,7 @@ def find_pictures(arguments: Sequence[str], stdin: BinaryIO | None = None) -> li
 
 def name_of(source: Source) -> str:
     """Return what a source is called in answers."""
-    return str(source) if isinstance(source, Path) else STDIN
+    return as_typed(source) if isinstance(source, Path) else STDIN
 
 
 def _expand(argument: str, stdin: BinaryIO | None) -> Iterator[Source]:
@@ -69,12 +71,9 @@ def _in_folder(folder: Path) -> Iterator[Path]:
 
     listing = list_images(folder)
     if listing.others:
-        names = ", ".join(path.name for path in listing.others[:NAMED]) + (
-            ", ..." if len(listing.others) > NAMED else ""
-        )
-        count = len(listing.others)
-        what = "1 file is no image and is" if count == 1 else f"{count:,} files are no images and are"
-        warn_of_fallback(f"{folder}: {what} left out ({names})")
+        names = shortened((path.name for path in listing.others), NAMED)
+        are = "is no image and is" if len(listing.others) == 1 else "are no images and are"
+        warn_of_fallback(f"{folder}: {counted(len(listing.others), 'file')} {are} left out ({names})")
     yield from listing.images
 
 

@@ -14,9 +14,6 @@ from flatnext.errors import InputError
 from flatnext.evaluation import load_predictor
 from flatnext.models import Origin
 
-SIZES = {"cifar10": 32, "cifar100": 32, "digits": 8, "folder": 32}
-"""The side of the images of each data set, for files that do not say it: those of version 0.1.0."""
-
 
 def load_torch(path: Path, *, checkpoint: str | None = None, device: str = "auto") -> Classifier:
     """Return the classifier of a run folder, a weights file, or the name of weights; errors as of `load`."""
@@ -41,6 +38,5 @@ def load_torch(path: Path, *, checkpoint: str | None = None, device: str = "auto
 
 def preprocessing(origin: Origin) -> Preprocessing:
     """Return what becomes of an image before the model that `origin` describes."""
-    data = origin.config.data
-    size = origin.image_size or data.image_size or SIZES[data.dataset]
-    return Preprocessing(image_size=size, channels=len(origin.normalization.mean), resize=data.resize)
+    channels, resize = len(origin.normalization.mean), origin.config.data.resize
+    return Preprocessing(image_size=origin.side, channels=channels, resize=resize)

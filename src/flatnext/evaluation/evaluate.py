@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flatnext import data
+from flatnext import data, models
 from flatnext.errors import InputError
 from flatnext.evaluation.metrics import score
+from flatnext.evaluation.predictor import Predictor, load_predictor
 from flatnext.evaluation.trained_model import load_trained_model
+from flatnext.runs.folder import require_other_images
 from flatnext.schema import dump
 
 
@@ -45,22 +47,46 @@ def evaluate(
     """
     if test_set is not None and split != "test":
         raise InputError(f"split is {split!r} and test_set {str(test_set)!r}: give one of them")
-    model = load_trained_model(
-        path,
-        checkpoint=checkpoint,
-        data_dir=data_dir,
-        device=device,
-        download=download,
-        progress=progress,
-        overrides=overrides,
-    )
-    images = model.split(split) if test_set is None else model.other_test_set(test_set)
-    scores = score(model.predictor(images.images), images.labels)
+    given = {"checkpoint": checkpoint, "device": device, "overrides": overrides}
+    alone = _without_data(path, test_set, given)
+    if alone is None:
+        model = load_trained_model(path, data_dir=data_dir, download=download, progress=progress, **given)
+        images = model.split(split) if test_set is None else model.other_test_set(test_set)
+        weights, predictor = model.weights, model.predictor
+    else:
+        weights, predictor, images = alone
+    scores = score(predictor(images.images), images.labels)
     return {
-        "weights": str(model.weights),
+        "weights": str(weights),
         "split": split if test_set is None else data.test_set_name(test_set),
-        "precision": model.predictor.precision,
+        "precision": predictor.precision,
         **dump(scores),
         "confusion": [list(row) for row in scores.confusion or ()],  # in full, of however many classes
-        "classes": model.predictor.classes,
+        "classes": predictor.classes,
     }
+
+
+def _without_data(
+    path: Path | str, test_set: Path | str | None, given: Mapping[str, Any]
+) -> tuple[Path, Predictor, data.Split] | None:
+    """Return a weights file, its predictor and another test set, for which the data trained on are of no use.
+
+    None where they are: there is no such test set, or the file does not say its classes.
+    """
+    if test_set is None:
+        return None
+    weights = models.find_weights(path, given["checkpoint"])
+    origin = models.read_origin(models.read_weights(weights)[1], weights)
+    if origin is None:
+        return None
+    require_other_images(weights, test_set)
+    predictor = load_predictor(weights, device=given["device"], overrides=given["overrides"])
+    settings = origin.config.override(given["overrides"] or {}).data
+    images = data.read_test_set(
+        test_set,
+        origin.classes,
+        settings.image_size or origin.side,
+        channels=len(origin.normalization.mean),
+        resize=settings.resize,
+    )
+    return weights, predictor, images

@@ -103,6 +103,11 @@ def load_trained_model(
     state, metadata = models.read_weights(weights)
     origin = models.read_origin(metadata, weights)
     config = (origin.config if origin else Config(recipe="unknown")).override(overrides or {})
+    if config.data.dataset == "folder" and not Path(data_dir).is_dir():
+        raise InputError(
+            f"{weights} was trained on a folder of images, and {data_dir} is none: give that folder as data_dir, or "
+            "other images as test_set"
+        )
     dataset = data.load_by(
         config.data, Path(data_dir), channels=models.input_channels(state), download=download, progress=progress
     )

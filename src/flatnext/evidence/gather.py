@@ -69,9 +69,9 @@ def gather(
     """
     plan, display, path = plan or EvidencePlan(), display or Display(), Path(path)
     todo = _measurements(names, test_sets, cifar10_c)
-    weights = models.find_weights(path, checkpoint)
-    if path.is_dir() and not RunFolder(path).finished():
+    if RunFolder(path).started() and not RunFolder(path).finished():
         raise InputError(f"{path} has not finished: wait, or go on with {RunFolder(path).resume_command}")
+    weights = models.find_weights(path, checkpoint)
     digest = sha256(weights)  # before they are read: if they change meanwhile, the results are stale and not wrong
     model = load_trained_model(
         path,
@@ -104,15 +104,18 @@ def gather(
 
 
 def run_folders(path: Path) -> list[Path]:
-    """Return the finished runs in and below a folder that is no run itself; else the path alone.
+    """Return the finished runs in and below a folder that is no run itself; the path alone where it holds no run.
 
-    `InputError`: there is none.
+    `InputError`: none of the runs has finished.
     """
     if not path.is_dir() or (path / "config.json").is_file():
         return [path]
-    finished = [folder for folder in find_runs(path) if RunFolder(folder).finished()]
+    runs = find_runs(path)
+    if not runs:
+        return [path]
+    finished = [folder for folder in runs if RunFolder(folder).finished()]
     if not finished:
-        raise InputError(f"{path}: no finished run in it: give a study, a run, or a weights file")
+        raise InputError(f"{path} holds no finished run: give a study, a run, or a weights file")
     return finished
 
 

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from flatnext.errors import InputError
 from flatnext.methods.perturbation import TINY, check, move, off, restored
+from flatnext.methods.rule import explained
 
 T = TypeVar("T")
 
 
+@explained
 def adversarial(
     closure: Callable[[], T],
     inputs: Iterable[Tensor],

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from flatnext.errors import InputError
 from flatnext.methods.perturbation import check, checked_pass, clipped, gradients, move, off, restored
+from flatnext.methods.rule import explained
 
 T = TypeVar("T")
 
 
+@explained
 def amp(
     closure: Callable[[], T],
     parameters: Iterable[Tensor],

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from flatnext.methods.perturbation import check, checked_pass, factors, move, norms, off, restored, scaled
+from flatnext.methods.rule import explained
 
 T = TypeVar("T")
 
 
+@explained
 def momentum_amp(
     closure: Callable[[], T],
     parameters: Iterable[Tensor],

@@ -93,7 +93,8 @@ class SAM(PerturbedOptimizer):
         loss = optimizer.step(closure)
 
     Args:
-        params: parameters or parameter groups; a group may have its own `lr`.
+        params: parameters or parameter groups; a group may have its own `lr`. The class of the base optimizer may
+            follow, as in other implementations: `SAM(params, torch.optim.SGD, lr=0.1, momentum=0.9)`.
         lr: learning rate of the base optimizer.
         rho: length of the perturbation, over all parameters together; 0 is plain training.
         base_optimizer: class of the optimizer that takes the step.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +35,12 @@ class PerturbedOptimizer(torch.optim.Optimizer):
     """The rule's settings that a parameter group may have its own of."""
     of_all: ClassVar[tuple[str, ...]] = ()
     """Those that are one for all groups. They too are kept in each, where a state dict keeps them."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let the class of the base optimizer come second as well, as other implementations have it."""
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = _in_either_order(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(
         self,
@@ -97,6 +105,14 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         """Leave the gradient in `p.grad` by the rule, as `flatnext.methods.Rule` says."""
         raise NotImplementedError
 
+    def first_step(self, *_: Any, **__: Any) -> NoReturn:
+        """Answer what is one step here: `InputError`."""
+        raise InputError(
+            f"{self.name} takes all its passes in one step: optimizer.step(closure); closure runs forward and backward"
+        )
+
+    second_step = ascent_step = descent_step = first_step
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; return what the first call of the closure, at the unperturbed weights, returned, detached.
@@ -120,6 +136,29 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         result = self.compute(zeroed, [p for group in self.param_groups for p in group["params"]], buffers)
         self.base_optimizer.step()
         return tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, result)
+
+
+def _in_either_order(init: Callable[..., None]) -> Callable[..., None]:
+    """Return a constructor that also takes (params, base_optimizer, rho, lr=...), and explains what it cannot take."""
+    of_rule = tuple(inspect.signature(init).parameters)[3:]
+
+    @functools.wraps(init)
+    def either(self: PerturbedOptimizer, params: Any, *args: Any, **settings: Any) -> None:
+        call = f"flatnext.{self.name}(model.parameters(), lr=0.1, base_optimizer=torch.optim.SGD, ...)"
+        if isinstance(params, (nn.Module, torch.optim.Optimizer)):
+            raise InputError(f"params is a {type(params).__name__}: give the model's parameters: {call}")
+        if args and isinstance(args[0], type):
+            settings |= {"base_optimizer": args[0]} | dict(zip(of_rule, args[1:], strict=False))
+            args = ()
+        if any(isinstance(given, torch.optim.Optimizer) for given in (*args, *settings.values())):
+            raise InputError(f"base_optimizer is an optimizer that was made already: give its class: {call}")
+        if settings.pop("adaptive", False):
+            raise InputError("adaptive SAM is a class of its own: flatnext.ASAM(model.parameters(), lr=0.1, rho=2.0)")
+        if not args and "lr" not in settings:
+            raise InputError(f"lr is missing: {call}")
+        init(self, params, *args, **settings)
+
+    return either
 
 
 @contextmanager

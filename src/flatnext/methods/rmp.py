@@ -23,10 +23,12 @@ from flatnext.methods.perturbation import (
     restored,
     scaled,
 )
+from flatnext.methods.rule import explained
 
 T = TypeVar("T")
 
 
+@explained
 def rmp(
     closure: Callable[[], T],
     parameters: Iterable[Tensor],

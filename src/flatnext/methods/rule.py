@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from flatnext.errors import InputError
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Rule(Protocol):
@@ -30,3 +35,27 @@ class Rule(Protocol):
 
     def __call__(self, closure: Callable[[], T], parameters: Iterable[Tensor], buffers: Iterable[Tensor]) -> T:
         """Compute the gradient."""
+
+
+def explained(rule: F) -> F:
+    """Return a rule that answers a call with other arguments than a rule's three by the right one (`InputError`)."""
+    first, tensors, last = list(inspect.signature(rule).parameters)[:3]
+    example = "[images]" if tensors == "inputs" else "model.parameters()"
+    call = f"{rule.__name__}({first}, {example}, model.buffers(), ...)"
+
+    @functools.wraps(rule)
+    def explaining(*args: Any, **settings: Any) -> Any:
+        given = dict(zip((first, tensors, last), args, strict=False)) | settings
+        if not callable(given.get(first)):
+            raise InputError(f"{first} is no function: give one that runs forward and backward: {call}")
+        if tensors not in given or isinstance(given[tensors], (nn.Module, Tensor)):
+            what = f"a {type(given[tensors]).__name__}" if tensors in given else "missing"
+            raise InputError(f"{tensors} is {what}: give the tensors to perturb: {call}")
+        if given.get(last) is None or isinstance(given[last], nn.Module):
+            raise InputError(
+                f"{last} is missing: give the tensors that a forward pass changes and that should count a batch once, "
+                f"such as batch norm's statistics, or () where there are none: {call}"
+            )
+        return rule(*args, **settings)
+
+    return cast(F, explaining)

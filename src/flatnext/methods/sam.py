@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from flatnext.methods.perturbation import check, checked_pass, factors, gradients, move, norms, off, restored, scaled
+from flatnext.methods.rule import explained
 
 T = TypeVar("T")
 
 
+@explained
 def sam(closure: Callable[[], T], parameters: Iterable[Tensor], buffers: Iterable[Tensor], *, rho: float | Tensor) -> T:
     """Leave in `p.grad` the gradient at theta + rho * g / ||g||, the norm taken over all `parameters`.
 
@@ -27,6 +29,7 @@ def sam(closure: Callable[[], T], parameters: Iterable[Tensor], buffers: Iterabl
     return _ascend(closure, parameters, buffers, rho)
 
 
+@explained
 def asam(
     closure: Callable[[], T],
     parameters: Iterable[Tensor],

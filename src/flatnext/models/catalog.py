@@ -9,13 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flatnext.errors import InputError
+from flatnext.errors import InputError, alike, choose, warn_of_fallback
 from flatnext.files import read_json, sha256
 from flatnext.models import hub
+from flatnext.runs.artifact import WEIGHTS as WANTED
+from flatnext.runs.artifact import refusal
+from flatnext.runs.folder import RunFolder
 from flatnext.schema import parse
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 INDEX = "index.json"
+
+CHECKPOINTS = ("last", "best")
+"""Those of a run folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,22 +107,40 @@ def find_weights(path: Path | str, checkpoint: str | None = None) -> Path:
     shipped file that is missing or damaged.
     """
     path = Path(path)
+    if checkpoint not in (None, *CHECKPOINTS):
+        raise InputError(f"checkpoint is {checkpoint!r}: {choose(checkpoint, CHECKPOINTS)}")
     if path.is_dir():
-        file = path / f"{checkpoint or 'last'}.safetensors"
-        if checkpoint is None and not file.is_file() and (path / hub.FILE).is_file():
-            return path / hub.FILE
-        if not file.is_file():
-            raise InputError(f"{path} has no {file.name}: is it a run folder with a {file.stem} checkpoint?")
-        return file
+        return _in_folder(path, checkpoint)
     if hub.is_address(path) and not path.exists():
         return hub.download(path)
     entry = None if path.exists() else entry_of(str(path))
     if not path.exists() and entry is None:
-        known = f"one of {', '.join(names())}" if names() else "none ship with this version"
-        raise InputError(f"{path} does not exist: give a run folder, a weights file, or a name of weights ({known})")
+        close = alike(path, names())
+        known = (
+            choose(path, close)
+            if close
+            else f"one of {', '.join(names())}"
+            if names()
+            else "none ship with this version"
+        )
+        raise InputError(refusal(path, f"{WANTED} ({known})"))
     if checkpoint is not None:
         raise InputError(f"checkpoint is {checkpoint!r}: it is for run folders, and {path} is not one: leave it out")
     return path if entry is None else _verified(WEIGHTS / entry.file, entry)
+
+
+def _in_folder(folder: Path, checkpoint: str | None) -> Path:
+    """Return the weights file in a folder; warn where it is of a run that has not finished."""
+    file = folder / f"{checkpoint or 'last'}.safetensors"
+    if checkpoint is None and not file.is_file() and (folder / hub.FILE).is_file():
+        return folder / hub.FILE
+    if not file.is_file():
+        missing = f"{folder} has no {file.name}: its run has no {file.stem} checkpoint; give another, or another run"
+        raise InputError(refusal(folder) or missing)
+    run = RunFolder(folder)
+    if run.started() and not run.finished():
+        warn_of_fallback(f"{folder} has not finished: {run.done()} are in its {file.stem} checkpoint", once=True)
+    return file
 
 
 def _verified(path: Path, entry: Shipped) -> Path:

@@ -21,6 +21,7 @@ from flatnext.errors import InputError, warn_of_fallback
 from flatnext.files import open_regular
 from flatnext.models.catalog import find_weights
 from flatnext.models.pickled import read_pickled
+from flatnext.runs.artifact import refusal
 from flatnext.runs.conformal import Conformal
 from flatnext.runs.fingerprint import DataFingerprint
 from flatnext.schema import parse
@@ -33,6 +34,9 @@ PLACES = ("model", "state_dict", "model_state_dict", "net", "ema", "module")
 
 AVERAGED = "n_averaged"
 """The count of updates in torch's `AveragedModel`."""
+
+SIDES = {"cifar10": 32, "cifar100": 32, "digits": 8, "folder": 32}
+"""The side of the images of each data set, for files that do not say it: those of version 0.1.0."""
 
 COUNTERS = ("total_ops", "total_params")
 """Buffers that the profiler thop leaves in a model."""
@@ -52,6 +56,12 @@ class Origin:
     image_size: int | None = None
     data: DataFingerprint | None = None
     conformal: Conformal | None = None
+
+    @property
+    def side(self) -> int:
+        """The side of the images in pixels, also where the file does not say it."""
+        data = self.config.data
+        return self.image_size or data.image_size or SIDES[data.dataset]
 
 
 def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:
@@ -120,7 +130,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except OSError as error:
         raise InputError(f"{path}: cannot read the weights file: {error.strerror}") from error
     # A safetensors file is the length of its JSON header in 8 bytes, then the header.
-    return _read_safetensors(path) if head[8:] == b"{" else _read_torch(path)
+    if head[8:] == b"{":
+        return _read_safetensors(path)
+    try:
+        return _read_torch(path)
+    except InputError as error:
+        raise InputError(refusal(path) or str(error)) from error
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from flatnext.config import Config
@@ -32,6 +33,7 @@ from flatnext.runs.reading import (
 )
 from flatnext.runs.records import Environment, Epoch, Failure, Result, Rollback
 from flatnext.schema import dump
+from flatnext.words import counted
 
 KEPT = "checkpoints"
 """The folder of the checkpoints that are kept from the ends of epochs."""
@@ -213,6 +215,11 @@ class RunFolder:
         """Write why the run could not go on."""
         write_json(self.path / FAILURE, dump(failure))
 
+    def done(self) -> str:
+        """Return how far the run is: `25 of 100 epochs`."""
+        epochs = self.epochs()
+        return f"{epochs[-1].epoch if epochs else 0} of {counted(self.config().epochs, 'epoch')}"
+
     def epochs(self) -> tuple[Epoch, ...]:
         """Return the metrics of the finished epochs."""
         return read_epochs(self.path / METRICS)
@@ -270,9 +277,10 @@ def require_other_images(model: Path | str, test_set: Path | str) -> None:
         )
 
 
-def find_runs(folder: Path) -> list[Path]:
-    """Return the folders of the runs that were started in and below a folder, in order."""
-    return [path for path, _ in _walk(folder) if RunFolder(path).started()]
+def find_runs(folder: Path, most: int | None = None) -> list[Path]:
+    """Return the folders of the runs that were started in and below a folder, in order; at most so many are looked at.
+    """
+    return [path for path, _ in islice(_walk(folder), most) if RunFolder(path).started()]
 
 
 def find_plans(folder: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from flatnext.runs.evidence import PARTS, Evidence
 from flatnext.runs.records import Environment, Epoch, Failure, Result, RunRecord, StudyPlan, UnfinishedRun
 from flatnext.runs.scores import check_classes, is_png, require
 from flatnext.schema import ParseError, parse
+from flatnext.words import counted
 
 T = TypeVar("T")
 
@@ -29,7 +30,7 @@ def read_run(folder: Path, name: str) -> RunRecord | UnfinishedRun:
     config = read_config(folder / CONFIG)
     epochs = read_epochs(folder / METRICS)
     if not (folder / RESULT).exists():
-        done = f"{epochs[-1].epoch if epochs else 0} of {config.epochs} epochs"
+        done = f"{epochs[-1].epoch if epochs else 0} of {counted(config.epochs, 'epoch')}"
         failure = read_failure(folder / FAILURE)
         reason = f"failed after {done}: {failure.error}" if failure else f"unfinished: {done}"
         return UnfinishedRun(name, reason, config, failed=failure is not None)

@@ -13,6 +13,7 @@ from PIL import Image
 from flatnext.cpu import cores
 from flatnext.deploy.onnx_model import OnnxModel
 from flatnext.errors import InputError, warn_of_fallback
+from flatnext.runs.artifact import refusal
 from flatnext.serve.settings import ServeSettings
 from flatnext.versions import import_extra
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import uvicorn
 
 NEEDS = ("onnxruntime", "fastapi", "uvicorn", "python_multipart", "prometheus_client")
+
+WANTED = "give an .onnx file; flatnext export WEIGHTS --to onnx makes one of a run or other weights"
 
 CONNECTIONS = 1024
 """Open connections; another is answered with 503."""
@@ -43,9 +46,12 @@ def serve(path: Path, settings: ServeSettings) -> None:
 
 def check_exported(path: Path) -> None:
     """Raise `InputError` for what is no file in ONNX by its name."""
-    if path.suffix.lower() != ".onnx":
-        output = f"{path.stem or 'model'}.onnx"
-        raise InputError(f"{path} is no .onnx file: make one with flatnext export {path} --to onnx --output {output}")
+    if path.suffix.lower() == ".onnx" and path.is_file():
+        return
+    if found := refusal(path, WANTED):
+        raise InputError(found)
+    output = f"{path.stem or 'model'}.onnx"
+    raise InputError(f"{path} is no .onnx file: make one with flatnext export {path} --to onnx --output {output}")
 
 
 def listen(host: str, port: int) -> socket.socket:

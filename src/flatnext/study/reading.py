@@ -9,12 +9,15 @@ from typing import Any
 
 from flatnext.config import Config, labelled, recipe_name
 from flatnext.errors import InputError
+from flatnext.runs.artifact import refusal
 from flatnext.runs.fingerprint import change
 from flatnext.runs.folder import RunFolder, find_plans, find_runs
 from flatnext.runs.reading import read_plan, read_run
 from flatnext.runs.records import RunRecord, StudyPlan, UnfinishedRun
 from flatnext.study.groups import Group, setting_text, settings
 from flatnext.study.study import Study
+
+WANTED = "give a study, a run, or a folder that holds some"
 
 
 def read_study(paths: Iterable[Path]) -> Study:
@@ -28,10 +31,10 @@ def read_study(paths: Iterable[Path]) -> Study:
     folders: dict[Path, str] = {}  # real path of a run folder to its name
     for path in paths:
         if not path.is_dir():
-            raise InputError(f"{path}: no such folder: give a study, a run, or a folder that holds some")
+            raise InputError(refusal(path, WANTED, files=False) or f"{path} is no folder: {WANTED}")
         runs, files = find_runs(path), find_plans(path)
         if not runs and not files:
-            raise InputError(f"{path}: no runs in it (folders with a config.json and an environment.json)")
+            raise InputError(refusal(path, WANTED, files=False) or f"{path} holds no run: {WANTED}")
         plans |= {file.parent.resolve(): read_plan(file) for file in files}
         folders |= {folder.resolve(): _name(folder, path) for folder in runs}
     records = [read_run(folder, name) for folder, name in folders.items()]

@@ -8,6 +8,7 @@ from pathlib import Path
 from flatnext.errors import InputError
 from flatnext.models import read_weights
 from flatnext.progress import Display
+from flatnext.runs.artifact import require_run
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import read_run
 from flatnext.runs.records import RunRecord, UnfinishedRun
@@ -65,11 +66,10 @@ def rerun(
         InputError: the run has not finished, was made longer, or was made by several processes; or its data are others.
     """
     first = Path(run)
-    if not RunFolder(first).started():
-        raise InputError(f"{first} is not the folder of a run: give one with a config.json")
+    require_run(first)
     record = read_run(first, first.name)
     if isinstance(record, UnfinishedRun):
-        raise InputError(f"{first} is {record.reason}: finish it first, with flatnext train --resume")
+        raise InputError(f"{first} is {record.reason}: finish it first, with {RunFolder(first).resume_command}")
     was = record.environment
     if any(session.changed for session in was.sessions):
         raise InputError(f"{first} was made longer after it had begun: such a run cannot be made again in one go")
