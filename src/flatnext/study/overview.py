@@ -27,7 +27,7 @@ class Overview:
         self.shown: dict[str, ExitStack] = {}
         self.tasks: dict[str, Task] = {}
         self.study = Task()
-        self.began = time.monotonic()
+        self.began: float | None = None  # when the first run has begun to train
 
     def __enter__(self) -> Overview:
         if len(self.work) > 1:
@@ -48,6 +48,8 @@ class Overview:
     def show(self, assignment: Assignment, part: float, text: str) -> None:
         """Show how far a run is, a fraction, and a text that begins with its title."""
         folder = assignment.folder
+        if self.began is None:
+            self.began = time.monotonic()
         self.first.setdefault(folder, part)  # of a run that goes on, what was done before
         self.part[folder] = part
         if folder in self.tasks:
@@ -77,7 +79,7 @@ class Overview:
     def left(self) -> str:
         """Return the time left as text."""
         new = sum((self.part[folder] - self.first[folder]) * self.work[folder] for folder in self.first)
-        if new <= 0:
+        if new <= 0 or self.began is None:
             return "time left unknown"
         left = sum(self.work.values()) - self._done()
         return f"{duration((time.monotonic() - self.began) * left / new)} left"
