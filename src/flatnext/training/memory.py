@@ -62,9 +62,8 @@ def estimate(run: RunState) -> Memory:
     with autocast(run.precision, run.device):
         kept = (kept_bytes(model, batch) - kept_bytes(model, batch[:2])) / 2
     parameters = sum(p.nbytes for p in run.model.parameters())
-    # Weights, gradients, momentum; a second moment or an average of the weights; a perturbation and the weights before.
-    config = run.config
-    copies = 3 + (config.optimizer.optimizer == "adamw") + bool(config.ema) + 2 * (config.method.name != "sgd")
+    # Weights, gradients, momentum, and what a method may keep of both: a perturbation and the weights before it.
+    copies = 5 + (run.config.optimizer.optimizer == "adamw") + bool(run.config.ema)
     return Memory(an_image=PEAK * kept * (images.shape[-1] / size) ** 2, weights=copies * parameters)
 
 
