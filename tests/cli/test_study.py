@@ -41,3 +41,21 @@ def test_a_failed_run_is_status_1(run):
     status, _, err = run("study", "--recipes", "quick", "--seeds", 1, *flags)
     assert status == 1
     assert "not finite" in err
+
+
+def test_a_study_with_more_epochs_says_what_can_be_done(run):
+    """What is advised does what it says when it is copied."""
+    study = ["study", "--recipes", "quick", "--seeds", 1, "--jobs", 1, *TINY_FLAGS]
+    constant = [*study, "--schedule", "constant", "--output", "constant"]
+    assert run(*study, "--output", "cosine")[0] == run(*constant)[0] == 0
+    message = run(*study, "--output", "cosine", "--epochs", 2)[2]
+    assert message == (
+        "flatnext: error: cosine/quick/seed-0 was made with epochs = 1, not 2: choose another --output, give "
+        "--overwrite, or give it the same settings\n"
+    )
+    message = run(*constant, "--epochs", 2)[2]
+    assert "give it the same settings; to make the run longer: flatnext train --resume constant/quick/seed-0" in message
+    assert run(*message.rpartition(": flatnext ")[2].split())[0] == 0
+    status, out, err = run(*constant, "--epochs", 2)
+    assert status == 0, err
+    assert "constant/report.html" in out

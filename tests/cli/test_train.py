@@ -137,7 +137,12 @@ def test_a_folder_that_holds_a_run_hides_no_other_error(run, tmp_path):
     flags = ["--recipe", "quick", *TINY_FLAGS, "--output", "a run"]
     assert run("train", *flags)[0] == 0
     assert "a run holds a finished run" in run("train", *flags)[2]
-    assert "to make it longer: flatnext train --resume 'a run' --epochs N" in run("train", *flags, "--epochs", "3")[2]
+    message = run("train", *flags, "--epochs", "3")[2]
+    assert "choose another --output, or give --overwrite (to train the added epochs with a schedule of" in message
+    command = shlex.split(message.rpartition(": flatnext ")[2].rstrip(")\n"))
+    assert command == ["train", "--resume", "a run", "--epochs", "3", "--schedule", "cosine", "--lr", "0.004"]
+    assert run(*command)[0] == 0
+    assert "to make it longer" not in run("train", *flags, "--epochs", "3", "--momentum", "0.5")[2]
     assert "nowhere is not a folder" in run("train", *flags, "--dataset", "folder", "--data-dir", "nowhere")[2]
     assert "abacus" in run("train", *flags, "--device", "abacus")[2]
     (tmp_path / "a run" / "result.json").unlink()

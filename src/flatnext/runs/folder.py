@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from flatnext.config import Config
+from flatnext.config import Config, depends_on_length
 from flatnext.errors import InputError
 from flatnext.files import read_json, remove_temporaries, write_atomically, write_json
 from flatnext.progress import printable
@@ -65,11 +65,6 @@ class RunFolder:
         """What to type to go on with the run."""
         return f"flatnext train --resume {shlex.quote(str(self.path))}"
 
-    @property
-    def longer_command(self) -> str:
-        """What to type to make the run longer."""
-        return f"{self.resume_command} --epochs N"
-
     def is_run(self) -> bool:
         """Return whether a run was created here: other programs too have a `config.json`."""
         file = self.path / CONFIG
@@ -106,19 +101,30 @@ class RunFolder:
             raise InputError(f"{path} exists and is not a run folder: choose another --output")
         if overwrite:
             return
-        different = differences(self.config().to_json(), config.to_json())
-        longer = any(difference.startswith("epochs =") for difference in different)
+        there = self.config()
+        different = differences(there.to_json(), config.to_json())
+        longer = self._how_to_lengthen(there, config) if len(different) == 1 else None
         if not resume:
             state, way = ("a finished run", "") if self.finished() else ("a run", f"go on with {self.resume_command}, ")
-            note = f" (to make it longer: {self.longer_command})" if longer else ""
+            note = f" ({longer})" if longer else ""
             raise InputError(f"{path} holds {state}: {way}choose another --output, or give --overwrite{note}")
-        if longer:
-            raise InputError(f"{path} was made with {different[0]}: to make it longer, {self.longer_command}")
         if different:
+            # The runs of a study keep one schedule: one that depends on the number of epochs cannot go on.
+            note = f"; {longer}" if longer and not depends_on_length(there) else ""
             raise InputError(
-                f"{path} was made with {different[0]}: choose another --output, give --overwrite, "
-                "or give it the same settings"
+                f"{path} was made with {different[0]}: choose another --output, give --overwrite, or give it the same "
+                f"settings{note}"
             )
+
+    def _how_to_lengthen(self, there: Config, wanted: Config) -> str | None:
+        """Return what to type to give the run more epochs, where these are wanted and that can be done."""
+        if wanted.epochs <= there.epochs or getattr(there.method, "radius_schedule", "constant") != "constant":
+            return None
+        command = f"{self.resume_command} --epochs {wanted.epochs}"
+        if not depends_on_length(there):
+            return f"to make the run longer: {command}"
+        rate = f"--schedule cosine --lr {there.optimizer.learning_rate / 5:g}"
+        return f"to train the added epochs with a schedule of their own: {command} {rate}"
 
     def make(self) -> list[Path]:
         """Make the folder, unless it is there; return those that were not there, this one and those that it is in."""
@@ -278,8 +284,7 @@ def require_other_images(model: Path | str, test_set: Path | str) -> None:
 
 
 def find_runs(folder: Path, most: int | None = None) -> list[Path]:
-    """Return the folders of the runs that were started in and below a folder, in order; at most so many are looked at.
-    """
+    """Return the folders of the runs that were started in and below a folder, in order; at most so many are looked at."""
     return [path for path, _ in islice(_walk(folder), most) if RunFolder(path).started()]
 
 
