@@ -155,7 +155,7 @@ class RayCluster:
     def carry_out(self, assignments: Sequence[Assignment], begun: Begun) -> Outcomes:
         """See `Runner`. All are given to the cluster at once, unless there is a `most`; it begins those that fit."""
         with stop_on_signal() as stop_requested, Overview(self.display, assignments) as view:
-            work = RayWork(self, assignments, begun, view)
+            work = RayWork(self, assignments, begun, view, retries=self.cluster.retries)
             while not stop_requested() and not work.ended():
                 yield from work.look()
             yield from work.stop()

@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from flatnext.progress import Display
 from flatnext.schema import parse
 from flatnext.study.assignment import Assignment, Begun, Outcome, Outcomes
 from flatnext.study.overview import Overview
-
-if TYPE_CHECKING:
-    from flatnext.study.ray_cluster import RayCluster
 
 POLL_SECONDS = 0.5
 """Between two looks at the cluster."""
@@ -21,11 +19,29 @@ STOP_SECONDS = 60.0
 """In which runs that are asked to stop write their checkpoints."""
 
 
+class Tasks(Protocol):
+    """What gives runs to a cluster: `ray` is Ray's module; at most `most` runs are given at a time."""
+
+    ray: Any
+    display: Display
+    most: int | None
+
+    def submit(self, assignment: Assignment, *, again: bool) -> Any:
+        """Give a run to the cluster, and return Ray's reference to what will become of it."""
+        ...
+
+    def reports(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return what the runs have reported since the last call."""
+        ...
+
+
 class RayWork:
     """The runs of one call of `carry_out`: those that wait, and the tasks of those that do not."""
 
-    def __init__(self, cluster: RayCluster, assignments: Sequence[Assignment], begun: Begun, view: Overview) -> None:
-        self.cluster, self.begun, self.view = cluster, begun, view
+    def __init__(
+        self, cluster: Tasks, assignments: Sequence[Assignment], begun: Begun, view: Overview, *, retries: int
+    ) -> None:
+        self.cluster, self.begun, self.view, self.retries = cluster, begun, view, retries
         self.say, self.ray = cluster.display.say, cluster.ray
         self.waiting = deque(assignments)
         self.runs = {item.folder: item for item in assignments}
@@ -49,7 +65,7 @@ class RayWork:
         for task in done:
             assignment = self.tasks.pop(task)
             outcome, reason = self._outcome(task)
-            if reason and self.lost[assignment.folder] < self.cluster.cluster.retries:
+            if reason and self.lost[assignment.folder] < self.retries:
                 self._begin_again(assignment, reason)
                 continue
             self.view.end(assignment)
@@ -69,11 +85,13 @@ class RayWork:
             yield assignment, Outcome(kind="stopped", message="stopped")
 
     def _begin_again(self, assignment: Assignment, reason: str) -> None:
-        folder, most = assignment.folder, self.cluster.cluster.retries
+        folder = assignment.folder
         self.lost[folder] += 1
         self.seen.discard(folder)
         self.view.end(assignment, done=False)
-        self.say(f"{assignment.title}: {reason}: again from its last checkpoint ({self.lost[folder]} of {most} times)")
+        self.say(
+            f"{assignment.title}: {reason}: again from its last checkpoint ({self.lost[folder]} of {self.retries} times)"
+        )
         self.waiting.appendleft(assignment)
 
     def _outcome(self, task: Any, *, stopping: bool = False) -> tuple[Outcome, str]:
