@@ -26,7 +26,7 @@ from flatnext.cli.report import write
 from flatnext.config import METHODS, RECIPES, Config, Model, default_recipes, named_model, recipe
 from flatnext.errors import InputError
 from flatnext.launch import rank_and_count
-from flatnext.runs.config_file import named_or_in_file
+from flatnext.runs.config_file import is_config_file, named_or_in_file
 
 if TYPE_CHECKING:
     from flatnext.study.ray_cluster import Cluster
@@ -44,7 +44,7 @@ def add_arguments(parser: Parser) -> None:
         "--recipes",
         nargs="+",
         action="extend",
-        type=known(named_or_in_file),
+        type=known(lambda name: is_config_file(name) or recipe(name)),
         metavar="NAME",
         help="recipes to compare, the baseline first (default sgd amp; with --dataset digits, quick quick-amp): "
         f"{', '.join(RECIPES)}; RECIPE+METHOD, such as quick+sam (flatnext recipes); or files with configs, such as "

@@ -35,15 +35,20 @@ def read_config_file(file: Path) -> Config:
         raise InputError(f"{file} is not {file.suffix[1:].upper()} ({words}): correct it") from error
 
 
+def is_config_file(name: str) -> bool:
+    """Return whether a name is that of a config in a file, by its suffix."""
+    return Path(name).suffix.lower() in READERS
+
+
 def named_or_in_file(name: str) -> Config:
     """Return the config of a recipe, or that in a file, where the name has the suffix of one.
 
     The recipe of a file is called RECIPE-FILE, so that it is told from the one that it names: `amp-best` of
     `tuning/amp/best.json`. Raises `InputError`.
     """
-    file = Path(name)
-    if file.suffix.lower() not in READERS:
+    if not is_config_file(name):
         return recipe(name)
+    file = Path(name)
     config = read_config_file(file)
     return replace(config, recipe=re.sub(r"[^\w.+-]+", "-", f"{config.recipe}-{file.stem}"))
 
