@@ -54,6 +54,8 @@ def test_info_is_the_runs(run, folder):
     mean, std = (np.reshape(values, (1, 3, 1, 1)) for values in astuple(info.normalization))
     wanted = (images.numpy() / 255 - mean) / std
     np.testing.assert_allclose(info.normalize(images).numpy(), wanted, rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match=r"images are torch.uint8: normalise them, by pretrained_info"):
+        flatnext.from_pretrained(NAME)(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
     with pytest.raises(InputError, match=r"give torch\.uint8"):
         info.normalize(images.float())
 

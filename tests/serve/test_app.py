@@ -165,7 +165,7 @@ def test_bodies_that_are_refused(request_, options, status, part):
     assert part in answer[1]
 
 
-@pytest.mark.parametrize("query", ["top=0", "top=x", "coverage=1", "threshold=2", "map=maybe", "topp=3"])
+@pytest.mark.parametrize("query", ["top=0", "top=x", "coverage=1", "threshold=2", "map=maybe"])
 def test_parameters_that_are_refused(request_, query):
     status, detail = refusal(request_("POST", f"/predict?{query}", **raw(RED)))
     assert status == 422
@@ -325,6 +325,48 @@ def test_openapi_describes_what_comes(request_):
     for status, response in predict["responses"].items():
         name = "Answers" if status == "200" else "Problem"
         assert json.dumps(response["content"]).endswith(f'/{name}"}}}}}}')
+
+
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        ("topp=3", "the query has 'topp', which is unknown: did you mean top? known are top, coverage,"),
+        (
+            "top=x&tops=1",
+            "the query has 'tops', which is unknown: did you mean top? known are top, coverage,",
+        ),
+        ("k=3", "the query has 'k', which is unknown: known are top, coverage, threshold, map"),
+        ("%1b[2J=1", "the query has '\\x1b[2J', which is unknown: known are top, coverage, threshold, map"),
+    ],
+)
+def test_a_name_in_the_query_that_is_unknown(request_, query, detail):
+    response = request_("POST", f"/predict?{query}", **raw(RED))
+    assert (response.status_code, list(response.json())) == (400, ["detail"])
+    assert response.json()["detail"].startswith(detail)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "detail"),
+    [
+        ("GET", "/predcit", 404, "there is no '/predcit' here: did you mean /predict?"),
+        (
+            "POST",
+            "/nowhere",
+            404,
+            "there is no '/nowhere' here: choose one of /, /health, /metrics, /model, ",
+        ),
+        ("GET", "/samples/7", 404, "there is no sample 7: the model has 3"),
+        ("GET", "/predict", 405, "'/predict' does not take 'GET': send POST"),
+        ("POST", "/model", 405, "'/model' does not take 'POST': send GET"),
+        ("DELETE", "/", 405, "'/' does not take 'DELETE': send GET or HEAD"),
+    ],
+)
+def test_wrong_paths_and_methods_are_answered_as_other_errors(request_, method, path, status, detail):
+    response = request_(method, path)
+    assert response.status_code == status
+    assert list(response.json()) == ["detail"]
+    assert response.json()["detail"].startswith(detail)
+    assert ("allow" in response.headers) == (status == 405)
 
 
 def test_unknown_paths_are_one_series_of_the_metrics(request_):

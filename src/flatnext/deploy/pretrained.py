@@ -32,7 +32,7 @@ class PretrainedInfo(models.Origin):
         channels = len(self.normalization.mean)
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != channels:
             form = f"{images.dtype} {tuple(images.shape)}"
-            raise InputError(f"images are {form}: give torch.uint8, N x {channels} x H x W")
+            raise InputError(f"images are {form}: give torch.uint8 from 0 to 255, N x {channels} x H x W")
         return self.normalization(images)
 
 
@@ -44,7 +44,16 @@ def pretrained_info(name: str | Path) -> PretrainedInfo:
 def from_pretrained(name: str | Path) -> nn.Module:
     """Return a trained model on the CPU, in float32 and in evaluation mode.
 
-    It maps images (N x C x H x W) normalised by `pretrained_info(name).normalize` to logits (N x classes).
+    It maps normalised images (float32, N x C x H x W) to logits (N x classes). What is normalised are uint8 pixels from
+    0 to 255, of the size and channels that the model was trained on, by `pretrained_info(name).normalize`: in [0, 1],
+    less the mean, over the standard deviation. Pixels that were divided by 255 or normalised otherwise give wrong
+    answers without an error. `flatnext.load(name).predict` does all of it, for files and images of any size.
+
+    Example::
+
+        model, info = flatnext.from_pretrained(name), flatnext.pretrained_info(name)
+        images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)  # yours
+        logits = model(info.normalize(images))
 
     Args:
         name: of weights that ship with the package: `resnext29-cifar10`, for the most accurate ones, or the full name

@@ -91,7 +91,7 @@ class Network(nn.Module):
         self.linear = nn.Linear(width_in, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (N, C, H, W) to logits (N, classes). `InputError`: H or W is not divisible."""
+        """Map normalised images (N, C, H, W) to logits (N, classes). `InputError`: bytes; H or W is not divisible."""
         x = self.features(images)
         # Pooled features and logits stay out of autocast: in bf16 about one image in 200 has two equal top logits.
         pooled = x.mean((2, 3), dtype=self.linear.weight.dtype)
@@ -100,6 +100,11 @@ class Network(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Map images (N, C, H, W) to what is pooled: (N, channels, H / downsampling, W / downsampling)."""
+        if not images.is_floating_point():
+            raise InputError(
+                f"images are {images.dtype}: normalise them, by pretrained_info(name).normalize(images), "
+                "or use flatnext.load(name).predict(images)"
+            )
         height, width = images.shape[-2:]
         if height % self.downsampling or width % self.downsampling:
             raise InputError(f"image size is {height}x{width}: give sides that are multiples of {self.downsampling}")

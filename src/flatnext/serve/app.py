@@ -9,15 +9,15 @@ from typing import Annotated, Any
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi import Query as InQuery
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as RefusedByStarlette
 
-from flatnext.errors import InputError
+from flatnext.errors import InputError, alike, choose
 from flatnext.pictures import PictureError, TooLargeError
 from flatnext.serve.answers import Answers, Health, ImageAnswer, ImageProblem, Limits, ModelInfo, Problem, Query
-from flatnext.serve.guard import Guard
+from flatnext.serve.guard import Guard, problem
 from flatnext.serve.metrics import Measured
 from flatnext.serve.service import Outcome, Service
-from flatnext.serve.uploads import MULTIPART, RAW, Load, Take, Upload, read_uploads
+from flatnext.serve.uploads import MULTIPART, RAW, Load, Take, Upload, read_uploads, shown
 from flatnext.versions import version_of
 
 WAITING = 256
@@ -44,7 +44,7 @@ from their answers: its item has `error`, with that status, in place of an answe
 status of the request is that of the first."""
 
 REFUSALS = {
-    400: "the form is malformed",
+    400: "the form is malformed, or the query has a name that is unknown",
     401: "the token is missing or wrong",
     403: "another site asks through a browser",
     408: "the upload took too long",
@@ -93,14 +93,31 @@ def _add_errors(app: FastAPI) -> None:
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"][1:]) or "the request"
-        return JSONResponse({"detail": f"{name}: {first['msg']}"}, status_code=422)
+        unknown = next((each for each in error.errors() if each["type"] == "extra_forbidden"), None)
+        first = unknown or error.errors()[0]
+        name = shown(".".join(str(part) for part in first["loc"][1:])) or "the request"
+        if unknown:
+            known = ", ".join(Query.model_fields)
+            close = " or ".join(alike(unknown["loc"][-1], Query.model_fields))
+            meant = f"did you mean {close}? " if close else ""
+            return problem(400, f"the query has {name}, which is unknown: {meant}known are {known}")
+        return problem(422, f"{name}: {first['msg']}")
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RefusedByStarlette)
+        detail, path = error.detail, shown(request.url.path)
+        if error.status_code == 404 and detail == "Not Found":
+            detail = f"there is no {path} here: {choose(request.url.path, sorted(PATHS))}"
+        if error.status_code == 405:
+            allowed = sorted((error.headers or {}).get("Allow", "another method").split(", "))
+            detail = f"{path} does not take {shown(request.method)}: send {' or '.join(allowed)}"
+        return problem(error.status_code, detail, error.headers)
 
     async def failed(_: Request, error: Exception) -> Response:
-        return JSONResponse({"detail": "the service failed; its log says more"}, status_code=500)
+        return problem(500, "the service failed; its log says more")
 
     app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(RefusedByStarlette, refused)
     app.add_exception_handler(Exception, failed)
 
 

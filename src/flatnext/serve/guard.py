@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -61,12 +62,12 @@ class Guard:
             if path in self.open_paths or self._authorized(headers):
                 return None
             needed = {"WWW-Authenticate": 'Bearer realm="flatnext"'}
-            return _problem(401, "this needs the token: send the header Authorization: Bearer TOKEN", needed)
+            return problem(401, "this needs the token: send the header Authorization: Bearer TOKEN", needed)
         host, origin = headers.get("host", ""), headers.get("origin")
         if self.settings.loopback and _name(host) not in (*LOCAL, self.settings.host):
-            return _problem(421, "this service answers to local names only: ask 127.0.0.1, or start it with --token")
+            return problem(421, "this service answers to local names only: ask 127.0.0.1, or start it with --token")
         if origin is not None and _authority(origin) != host:
-            return _problem(403, "another site may not ask this service through a browser")
+            return problem(403, "another site may not ask this service through a browser")
         return None
 
     def _authorized(self, headers: Headers) -> bool:
@@ -76,7 +77,8 @@ class Guard:
         return scheme.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), self.token)
 
 
-def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the answer to a request that is refused, in the one form that all have."""
     return JSONResponse({"detail": detail}, status_code=status, headers=headers)
 
 

@@ -83,7 +83,7 @@ async def read_uploads(request: Request, settings: ServeSettings, take: Take) ->
     kind, options = parse_options_header(request.headers.get("content-type") or RAW)
     media = kind.decode("latin-1").lower()
     if media not in (RAW, MULTIPART) and not media.startswith("image/"):
-        raise HTTPException(415, f"the body is {_shown(media)}: {HOW}")
+        raise HTTPException(415, f"the body is {shown(media)}: {HOW}")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise HTTPException(415, "the body is compressed: send it without Content-Encoding")
     body = await _read(request, settings, take)
@@ -143,7 +143,7 @@ def _parse(body: bytes, boundary: bytes | None, most: int) -> list[Upload]:
         file.close()
 
     def refuse(field: Field) -> None:
-        name = _shown((field.field_name or b"").decode("utf-8", "replace"))
+        name = shown((field.field_name or b"").decode("utf-8", "replace"))
         raise HTTPException(422, f"the field {name} is text: send images as files, and settings in the query (?top=3)")
 
     if not boundary:
@@ -153,7 +153,7 @@ def _parse(body: bytes, boundary: bytes | None, most: int) -> list[Upload]:
         parser.write(body)
         parser.finalize()
     except (FormParserError, AssertionError) as error:
-        raise HTTPException(400, f"the form is malformed: {_shown(str(error))}") from None
+        raise HTTPException(400, f"the form is malformed: {shown(str(error))}") from None
     if not ended:
         raise HTTPException(400, "the form is malformed: it ends early")
     return _not_empty(uploads)
@@ -166,6 +166,6 @@ def _not_empty(uploads: Iterable[Upload]) -> list[Upload]:
     return found
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """Return a text of others in a message: short, and with nothing that a terminal would obey."""
     return ascii(text if len(text) <= 60 else f"{text[:60]}...")
