@@ -89,9 +89,8 @@ class RayWork:
         self.lost[folder] += 1
         self.seen.discard(folder)
         self.view.end(assignment, done=False)
-        self.say(
-            f"{assignment.title}: {reason}: again from its last checkpoint ({self.lost[folder]} of {self.retries} times)"
-        )
+        times = f"{self.lost[folder]} of {self.retries} times"
+        self.say(f"{assignment.title}: {reason}: again from its last checkpoint ({times})")
         self.waiting.appendleft(assignment)
 
     def _outcome(self, task: Any, *, stopping: bool = False) -> tuple[Outcome, str]:
