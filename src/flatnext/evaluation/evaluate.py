@@ -47,7 +47,7 @@ def evaluate(
     """
     if test_set is not None and split != "test":
         raise InputError(f"split is {split!r} and test_set {str(test_set)!r}: give one of them")
-    given = {"checkpoint": checkpoint, "device": device, "overrides": overrides}
+    given: dict[str, Any] = {"checkpoint": checkpoint, "device": device, "overrides": overrides}
     alone = _without_data(path, test_set, given)
     if alone is None:
         model = load_trained_model(path, data_dir=data_dir, download=download, progress=progress, **given)

@@ -284,7 +284,7 @@ def require_other_images(model: Path | str, test_set: Path | str) -> None:
 
 
 def find_runs(folder: Path, most: int | None = None) -> list[Path]:
-    """Return the folders of the runs that were started in and below a folder, in order; at most so many are looked at."""
+    """Return the folders of the runs that were started in and below a folder, in order, looking at so many at most."""
     return [path for path, _ in islice(_walk(folder), most) if RunFolder(path).started()]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +201,7 @@ def _before(
     channels = start.channels if start else None
     partition = load_data(config, options.data_dir, channels=channels, download=options.download, known=known)
     keep_memory()
-    config = replace(config, precision=environment.precision)  # what "auto" was there
+    config = config.override({"precision": environment.precision})  # what "auto" was there
     run = RunState(config, folder, normalized(config, partition, start), resolve_device(options.device))
     if start is None:
         run.load()
