@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -61,6 +62,15 @@ def run_study(
     """
     display = display or Display()
     plan = replace(plan, configs=tuple(map(settled, plan.configs)))
+    make = functools.partial(
+        Assignment,
+        data_dir=str(data_dir),
+        device=device,
+        download=download,
+        overwrite=overwrite,
+        command=command,
+        track=tuple(track),
+    )
     with kept_on(cluster.storage if cluster else None, output, display.say) as exchange:
         runs = plan.runs(output)
         if not overwrite:
@@ -85,20 +95,8 @@ def run_study(
         )
         with _runner(wanted, display, cluster, exchange) as (runner, division):
             exchange.plan(plan, command, division)
-            assignments = [
-                Assignment(
-                    config=run.config,
-                    folder=str(run.folder),
-                    data_dir=str(data_dir),
-                    device=device,
-                    download=download,
-                    overwrite=overwrite,
-                    command=command,
-                    track=tuple(track),
-                    threads=wanted.threads or (division.threads if division else None),
-                )
-                for run in left
-            ]
+            threads = wanted.threads or (division.threads if division else None)
+            assignments = [make(config=run.config, folder=str(run.folder), threads=threads) for run in left]
             with closing(runner.carry_out(assignments, log.begin)) as outcomes:
                 for assignment, outcome in outcomes:
                     exchange.end(Path(assignment.folder))
