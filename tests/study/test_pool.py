@@ -18,7 +18,8 @@ from flatnext.errors import InputError
 from flatnext.progress import Display
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import read_environment, read_plan
-from flatnext.study.division import Division, candidates, fastest
+from flatnext.study import pool
+from flatnext.study.division import Division, Sample, candidates, fastest
 from flatnext.study.plan import make_plan
 from flatnext.study.pool import Pool
 from flatnext.study.runner import run_study
@@ -131,6 +132,18 @@ def test_auto_measures_once_and_keeps_it(tmp_path: Path, monkeypatch: pytest.Mon
     assert run_study(make_plan(PAIR, 2), tmp_path, jobs="auto", display=again) == []
     assert not any("images a second" in line and "at a time" in line for line in again.lines)
     assert json.loads((tmp_path / "study.json").read_text())["jobs"] == content["jobs"]
+
+
+def test_a_study_from_a_larger_machine_does_not_ask_for_more_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(pool, "Pool", lambda jobs, display: made.append(jobs))
+    monkeypatch.setattr(pool, "cores", lambda: 4)
+    monkeypatch.setattr(pool, "gpus", lambda device: 0)
+    sample = Sample(config=PAIR[0], data_dir=".data", device="cpu", threads=1)
+    kept = Division(jobs=64, threads=2)
+    assert pool.open_pool("auto", 2, kept, sample, Display(), 10)[1] == Division(jobs=2, threads=2)
+    assert pool.open_pool(3, 2, kept, sample, Display(), 10)[1] == Division(jobs=3, threads=2)
+    assert made == [2, 3]
 
 
 def test_divisions() -> None:
