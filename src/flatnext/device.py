@@ -16,6 +16,9 @@ from flatnext.runs.records import Machine
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 
+ELSEWHERE = {"gpu": "cuda", "metal": "mps", "apple": "mps", "intel": "xpu"}
+"""Devices by the names that other libraries have for them."""
+
 
 def resolve_device(name: str) -> torch.device:
     """Return the device of a name such as `cpu`, `cuda`, `cuda:1`, `mps`; `auto` is CUDA's GPU, or else the CPU."""
@@ -27,8 +30,10 @@ def resolve_device(name: str) -> torch.device:
             raise RuntimeError(f"no training on {device.type}")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {name!r} cannot be used ({reason}): try --device auto, or cpu") from error
+        meant = f"cuda:{name}" if name.isdecimal() else ELSEWHERE.get(name.lower())
+        reason = f"did you mean {meant}?" if meant else f"{str(error).splitlines()[0]}"
+        remedy = "; several GPUs: torchrun --nproc-per-node N -m flatnext train" if "," in name else ""
+        raise InputError(f"device {name!r} cannot be used ({reason}): try --device auto, or cpu{remedy}") from error
     return device
 
 

@@ -129,7 +129,7 @@ BAD = [
     (["study", "--recipes", "best-ever"], "unknown recipe 'best-ever'"),
     (["train", "--method", "amp", "--epsilon", "-1"], "epsilon is -1.0"),
     (["train", "--epsilon", "0.1"], "method sgd has no setting 'epsilon'"),
-    (["train", "--epochs", "many"], "'many' is not N"),
+    (["train", "--epochs", "many"], "'many' is not a whole number"),
     (["train", "--epoch", "3"], "--epoch"),
     (["study", "--seed", "3"], "--seed"),
     (["study", "--seeds", "0", "--dataset", "digits"], "seeds is 0"),

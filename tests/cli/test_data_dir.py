@@ -57,7 +57,7 @@ WRONG = {
     "other": "other holds no pictures and no CIFAR, but pets.zip: put a folder of pictures for each class there",
     "flat": "flat holds 1 image and no class folders: make a folder for each class there, and move its images into it, "
     "as in flat/CLASS/cat.1.png",
-    "pets.zip": "pets.zip is a file and not a folder: unpack it, and give one with a folder of images for each class",
+    "pets.zip": "pets.zip is a file and not a folder: unpack it, and give a folder with a folder of images for each",
     "cifar100": "cifar100 holds cifar100: say so with --dataset cifar100",
 }
 

@@ -260,7 +260,9 @@ def _reader(kind: Any) -> Callable[[str], Any]:
         try:
             return tuple(map(number, text.split(","))) if is_list else number(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {_metavar(kind)}") from None
+            what = {int: "a whole number", float: "a number"}.get(number, _metavar(kind))
+            what = f"{what.removeprefix('a ')}s with commas between" if is_list else what
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
 
     return read
 

@@ -58,8 +58,8 @@ def run(options: argparse.Namespace) -> int:
     from flatnext.deploy.loading import load
     from flatnext.deploy.picture_paths import find_pictures
 
-    pictures = find_pictures(options.pictures, sys.stdin.buffer if "-" in options.pictures else None)
     model = load(options.model, checkpoint=options.checkpoint, device=options.device)
+    pictures = find_pictures(options.pictures, sys.stdin.buffer if "-" in options.pictures else None)
     question = model.ask(top=options.top, coverage=options.coverage, threshold=options.threshold)
     format = options.format or ("table" if sys.stdout.isatty() else "jsonl")
     # A bar and a table that grows would write over each other on one terminal.

@@ -17,7 +17,7 @@ from flatnext.config.method import METHODS, Amp, Ball, Method
 from flatnext.config.model import MODELS, named_model
 from flatnext.config.optimizer import Optimizer, Schedule
 from flatnext.config.start import Start
-from flatnext.errors import InputError, choose
+from flatnext.errors import InputError, alike, choose
 
 
 def report_sgd() -> Config:
@@ -196,7 +196,10 @@ def recipe(name: str) -> Config:
     for model in MODELS:
         if base := name.removesuffix(f"-{model}") if name.endswith(f"-{model}") else "":
             return with_model(recipe(base), model)
-    raise InputError(f"unknown recipe {name!r}: {choose(name, RECIPES)} (flatnext recipes lists them)")
+    composed = [f"{each}+{method}" for each in RECIPES for method in METHODS if each in name]
+    composed += [f"{each}-{model}" for each in RECIPES for model in MODELS if each in name]
+    names = [*RECIPES, *composed] if alike(name, composed) else RECIPES
+    raise InputError(f"unknown recipe {name!r}: {choose(name, names)} (flatnext recipes lists them)")
 
 
 def with_model(config: Config, name: str) -> Config:

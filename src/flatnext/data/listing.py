@@ -36,7 +36,7 @@ def require_folder(folder: Path) -> None:
     """Raise `InputError` for a data folder that does not exist or is a file, such as an archive."""
     if folder.is_dir():
         return
-    remedy = "give one with a folder of images for each class as data_dir"
+    remedy = "give a folder with a folder of images for each class as data_dir (--data-dir)"
     if folder.suffix.lower() in ARCHIVES and folder.exists():
         remedy = f"unpack it, and {remedy}"
     what = "is a file and not a folder" if folder.exists() else "is not a folder, as it does not exist"

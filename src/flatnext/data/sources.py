@@ -85,7 +85,8 @@ def load(
     elif name == "digits":
         classes, train, test = load_digits()
     else:
-        raise InputError(f"unknown dataset {name!r}: {choose(name, NAMES)}")
+        folder = f"; for the images in {name}: dataset 'folder', data_dir {name!r}" if Path(name).is_dir() else ""
+        raise InputError(f"unknown dataset {name!r}: {choose(name, NAMES)}{folder}")
     if image_size is not None:
         train, test = (Split(resize_images(split.images, image_size), split.labels) for split in (train, test))
     if channels is not None:

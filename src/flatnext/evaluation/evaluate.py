@@ -10,7 +10,7 @@ from flatnext import data, models
 from flatnext.errors import InputError
 from flatnext.evaluation.metrics import score
 from flatnext.evaluation.predictor import Predictor, load_predictor
-from flatnext.evaluation.trained_model import load_trained_model
+from flatnext.evaluation.trained_model import check_split, load_trained_model
 from flatnext.runs.folder import require_other_images
 from flatnext.schema import dump
 
@@ -45,6 +45,7 @@ def evaluate(
     Raises:
         InputError: the file, the data or the split is not there, or the weights are of another model.
     """
+    check_split(split)
     if test_set is not None and split != "test":
         raise InputError(f"split is {split!r} and test_set {str(test_set)!r}: give one of them")
     given: dict[str, Any] = {"checkpoint": checkpoint, "device": device, "overrides": overrides}

@@ -11,11 +11,19 @@ from typing import Any
 from flatnext import data, models
 from flatnext.config import Config
 from flatnext.device import resolve_device
-from flatnext.errors import InputError
+from flatnext.errors import InputError, choose
 from flatnext.evaluation.predictor import Predictor, load_predictor
 from flatnext.runs.comparison import warn_if_edited
 from flatnext.runs.fingerprint import DataFingerprint, change
 from flatnext.runs.folder import require_other_images
+
+SPLITS = ("test", "validation", "train")
+
+
+def check_split(name: str) -> None:
+    """Raise `InputError` for a name that is no split's."""
+    if name not in SPLITS:
+        raise InputError(f"split is {name!r}: {choose(name, SPLITS)}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,8 +52,7 @@ class TrainedModel:
 
         `InputError`: there are none, nobody knows which they are, or they are others than in training.
         """
-        if name not in ("test", "validation", "train"):
-            raise InputError(f"split is {name!r}: choose test, validation or train")
+        check_split(name)
         self._require_same_data(name)
         if name == "test":
             return self.dataset.test
