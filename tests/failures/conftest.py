@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 
-import full_disk
+import faults
 import pytest
 from fork_server import ForkServer
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    library = full_disk.compiled(tmp_path_factory.mktemp("library"))
+    library = faults.compiled(tmp_path_factory.mktemp("library"))
     server = ForkServer({"LD_PRELOAD": str(library)} if library else {})
-    server.fills_disks = library is not None
+    server.has_faults = library is not None
     yield server
     server.close()

@@ -59,7 +59,7 @@ class Child:
         return self.status
 
     def work(self, seconds: float) -> int | None:
-        """Let it compute for so many seconds, which take longer on a busy machine; return the status if it has ended."""
+        """Let it compute for so many seconds, which are more on a busy machine; return the status if it has ended."""
         while self.status is None and self._computed() < seconds:
             self.server.look(0.002)
         return self.status
@@ -88,7 +88,7 @@ class ForkServer:
             env={**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **(environment or {})},
         )
         self.children: dict[int, Child] = {}
-        self.fills_disks = False
+        self.has_faults = False
         self.buffer = b""
 
     def start(self, *words: object, log: Path, code: str = "", cwd: Path | None = None) -> Child:
@@ -164,6 +164,8 @@ def _child(request: dict[str, Any]) -> None:
     """Run the command as `flatnext` would, and end."""
     status = 1
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # as a shell starts it
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.chdir(request["cwd"])
         log = os.open(request["log"], os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
         for stream in (1, 2):

@@ -202,9 +202,16 @@ def _write(folder: Path, entry: Shipped, content: bytes, card: str) -> None:
     others = [packed for packed in before if packed.name != entry.name]
     if len(others) < len(before):
         _write_index(folder, others)
-    write_atomically(folder / entry.file, content)
-    write_atomically(folder / f"{entry.name}.md", card)
-    _write_index(folder, [*others, entry])
+    files = {folder / entry.file: content, folder / f"{entry.name}.md": card}
+    new = [path for path in files if not path.exists()]
+    try:
+        for path, data in files.items():
+            write_atomically(path, data)
+        _write_index(folder, [*others, entry])
+    except InputError:  # so that the same can be asked for again
+        for path in new:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _write_index(folder: Path, entries: list[Shipped]) -> None:

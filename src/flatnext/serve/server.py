@@ -95,8 +95,15 @@ def _run(path: Path, settings: ServeSettings, listening: socket.socket) -> None:
 
 
 def _until_signal(server: uvicorn.Server, listening: socket.socket) -> None:
-    """Run until a signal. uvicorn ends by itself, and raises the signal again when it has: that is nothing then."""
-    handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    """Run until a signal. uvicorn ends by itself, and raises the signal again when it has: that is nothing then.
+
+    One that comes before uvicorn listens to signals ends it as soon as it has begun.
+    """
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
+    handlers = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         server.run(sockets=[listening])
     finally:

@@ -134,7 +134,8 @@ class Trainer:
             self.train_epoch(task)
             return self._finish_epoch()
         except Interrupted:
-            self._save()
+            if self.run.step:
+                self._save()
             raise
 
     def train_epoch(self, task: Task, *, checkpoints: bool = True, until: int | None = None) -> None:
@@ -237,6 +238,7 @@ class Trainer:
             train_accuracy=accuracy,
             validation_loss=validation.loss if validation else None,
             validation_accuracy=validation.accuracy if validation else None,
+            validation_balanced_accuracy=validation.balanced_accuracy if validation else None,
             test_loss=test.loss if test else None,
             test_accuracy=test.accuracy if test else None,
             train_seconds=run.metrics.seconds,
@@ -274,6 +276,8 @@ class Trainer:
         return result
 
     def _stopped(self) -> Stopped:
+        if not self.run.step:  # a new run leaves nothing
+            return Stopped("stopped before its first step was done")
         return Stopped(f"stopped at step {self.run.step:,}; go on with: {self.run.folder.resume_command}")
 
 
@@ -281,5 +285,8 @@ def describe(epoch: Epoch) -> str:
     """Return an epoch's metrics as a line of text."""
     accuracies = {"train": epoch.train_accuracy, "validation": epoch.validation_accuracy, "test": epoch.test_accuracy}
     parts = [f"epoch {epoch.epoch}", f"{epoch.images_per_second:,.0f} images/s"]
-    parts += [f"{split} {accuracy:.2%}" for split, accuracy in accuracies.items() if accuracy is not None]
+    balanced = epoch.validation_balanced_accuracy  # of uneven classes: it chooses the best epoch
+    notes = {"validation": "" if balanced is None else f" (balanced {balanced:.2%})"}
+    for split, accuracy in accuracies.items():
+        parts += [f"{split} {accuracy:.2%}{notes.get(split, '')}"] if accuracy is not None else []
     return ", ".join([*parts, f"loss {epoch.train_loss:.3f}"])

@@ -1,4 +1,4 @@
-"""A disk that is full at the call of choice: `full_disk.c`, which is preloaded, from Python."""
+"""A disk that is full at the call of choice, and a clock that jumps: `faults.c`, which is preloaded, from Python."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def compiled(folder: Path) -> Path | None:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return None
-    library = folder / "full_disk.so"
+    library = folder / "faults.so"
     command = [compiler, "-shared", "-fPIC", "-O1", str(SOURCE), "-o", str(library), "-ldl"]
     subprocess.run(command, check=True, capture_output=True)
     return library
 
 
-def code(folder: Path, call: int, kind: int) -> str:
+def full_disk(folder: Path, call: int, kind: int) -> str:
     """Return what a child of the fork server runs so that the disk below a folder is full at a call (0: never).
 
     The last line that it prints is how many calls there were.
@@ -44,3 +44,19 @@ def main(words):
         print(f"\\n{{calls}}", flush=True)
 flatnext.cli.main = main
 """
+
+
+CLOCK = """
+import ctypes, random
+from flatnext.training.run_state import RunState
+clock, draw, advance = ctypes.CDLL(None), random.Random(1), RunState.advance
+def jump():
+    clock.wrong_clock(ctypes.c_long(draw.randrange(-10**7, 10**7)))
+def jumping(*arguments):
+    jump()
+    advance(*arguments)
+    jump()
+RunState.advance = jumping
+jump()
+"""
+"""What a child of the fork server runs so that the time of day jumps by months, forth and back, around every step."""

@@ -1,8 +1,9 @@
-/* A disk that is full at a call of choice: preloaded, it fails what may need space in files under a folder.
+/* Faults of a machine: preloaded, this library lets a disk be full, or a clock jump, when it is told to.
 
-   full_disk(folder, at, kind) arms it: call number `at` (from 1) fails with ENOSPC; kind 0: that one alone, 1: that one
-   and all after it, 2: as 1, but a write first puts half of its bytes on the disk, as a real one does.
-   full_disk_calls() returns how many there have been. */
+   full_disk(folder, at, kind): of the calls that may need space in files under a folder, number `at` (from 1) fails with
+   ENOSPC. Kind 0: that one alone; 1: that one and all after it; 2: as 1, but a write first puts half of its bytes on the
+   disk, as a real one does. full_disk_calls() returns how many there have been.
+   wrong_clock(seconds): the time of day is wrong by so much. Monotonic clocks go on as they are. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 static char folder[PATH_MAX];
@@ -141,4 +143,22 @@ int mkdir(const char *path, mode_t mode) {
     if (inside(path) && full()) return -1;
     REAL(mkdir);
     return real(path, mode);
+}
+
+static time_t wrong;
+
+void wrong_clock(long seconds) { wrong = seconds; }
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    REAL(clock_gettime);
+    int result = real(clock, now);
+    if (clock == CLOCK_REALTIME && !result) now->tv_sec += wrong;
+    return result;
+}
+
+time_t time(time_t *result) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (result) *result = now.tv_sec;
+    return now.tv_sec;
 }
