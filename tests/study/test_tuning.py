@@ -27,6 +27,9 @@ from flatnext.training.evaluator import Evaluator
 optuna = pytest.importorskip("optuna")
 real, whole, listed = (getattr(optuna.distributions, f"{name}Distribution") for name in ("Float", "Int", "Categorical"))
 
+MEMORY = "sqlite:///:memory:"
+"""A storage that does not wait for the disk, where no other process and no later call needs it."""
+
 
 def searched(*vary, trials=2, **changes):
     space = parse_space(tiny(**{"epochs": 1, **changes}), vary or ["lr=log:0.005..0.05"])
@@ -190,7 +193,7 @@ def test_workers_share_the_trials(tmp_path, value_is):
 
 def test_pruning(tmp_path, value_is):
     value_is(lambda config: config.optimizer.learning_rate)
-    found = tune(searched(trials=12), tmp_path / "pruned")
+    found = tune(searched(trials=12), tmp_path / "pruned", storage=MEMORY)
     ended = []
     for trial in found.trials:
         below = len(ended) >= 5 and trial.accuracies[0] < sorted(ended)[(len(ended) - 1) // 2]
@@ -201,7 +204,7 @@ def test_pruning(tmp_path, value_is):
             assert not below
             ended.append(trial.accuracies[0])
     assert len(ended) < 12
-    every = tune(replace(searched(trials=12), pruner="none"), tmp_path / "whole")
+    every = tune(replace(searched(trials=12), pruner="none"), tmp_path / "whole", storage=MEMORY)
     assert {trial.state for trial in every.trials} == {"finished"}
 
 
@@ -236,15 +239,15 @@ def late(config):
 
 def test_pruning_within_the_run_of_the_first_seed(tmp_path, curve_is):
     curve_is(late)
-    search = searched("lr=0.1..0.9", trials=12, epochs=4)
-    found = tune(search, tmp_path)
+    search = searched("lr=0.1..0.9", trials=16, epochs=4)
+    found = tune(search, tmp_path, storage=MEMORY)
     finished = []
     for trial in found.trials:
         accuracies = late(search.space.at(trial.settings))
         cut = None
         for epoch in range(1, 5):
             there = [curve[epoch - 1] for curve in finished]
-            if epoch >= 2 and len(there) >= 5 and max(accuracies[:epoch]) < statistics.median(there):
+            if epoch >= 3 and len(there) >= 5 and max(accuracies[:epoch]) < statistics.median(there):
                 cut = epoch
                 break
         runs = tmp_path / f"trial-{trial.number:04d}"
@@ -269,7 +272,7 @@ def test_pruning_within_the_run_of_the_first_seed(tmp_path, curve_is):
 @pytest.mark.parametrize("pruner", ["hyperband", "none"])
 def test_other_pruners(tmp_path, curve_is, pruner):
     curve_is(late)
-    found = tune(replace(searched("lr=0.1..0.9", trials=8, epochs=3), pruner=pruner), tmp_path)
+    found = tune(replace(searched("lr=0.1..0.9", trials=8, epochs=3), pruner=pruner), tmp_path, storage=MEMORY)
     cut = [trial for trial in found.trials if trial.state == "pruned"]
     assert bool(cut) == (pruner == "hyperband")
     assert all(len(trial.curve) == 3 for trial in found.ranked)

@@ -28,8 +28,8 @@ SECONDS = 60.0
 STARTUP = 5
 """Trials that finish before the median prunes any."""
 
-WARMUP = 1 / 3
-"""The share of the epochs in which nothing is pruned: rates and methods differ in how fast they begin."""
+WARMUP = 2 / 3
+"""The share of the epochs in which the median prunes nothing: rates and methods differ in how fast they begin."""
 
 State = Literal["finished", "pruned", "failed", "running"]
 Pruner = Literal["median", "hyperband", "none"]
