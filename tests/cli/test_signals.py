@@ -10,7 +10,7 @@ import pytest
 from tiny import TINY_FLAGS
 
 from flatnext.cli import main
-from flatnext.training import loop
+from flatnext.training import session
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_sigterm_while_data_load_leaves_no_folder(
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
 
-    monkeypatch.setattr(loop, "load_data", slow)
+    monkeypatch.setattr(session, "load_data", slow)
     output = tmp_path / "runs" / "one"
     assert main(["train", "--recipe", "quick", *TINY_FLAGS, "--output", str(output)]) == 130
     assert "flatnext: interrupted" in capsys.readouterr().err

@@ -43,7 +43,7 @@ def test_what_differs_is_said(run: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_what_cannot_be_made_again_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is not the folder of a run"):
+    with pytest.raises(InputError, match="is empty: give the folder of a run"):
         rerun(tmp_path)
     (tmp_path / "half").mkdir()
     for name in ("config.json", "environment.json", "metrics.jsonl"):
