@@ -9,8 +9,8 @@ from typing import Any
 
 from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, path, setting_overrides
 from flatnext.progress import printable
+from flatnext.runs.class_balance import balanced_accuracy, f1_scores, is_uneven
 from flatnext.runs.scores import Confusion
-from flatnext.study.class_balance import balanced_accuracy, f1_scores, is_uneven
 
 HELP = "compute loss and accuracy of trained weights"
 

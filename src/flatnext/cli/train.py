@@ -28,8 +28,8 @@ from flatnext.config import METHODS, RECIPES, Config, Model, default_recipes, fo
 from flatnext.errors import InputError
 from flatnext.launch import is_first
 from flatnext.progress import printable
+from flatnext.runs.class_balance import balanced_accuracy, f1_scores, is_uneven
 from flatnext.runs.records import CheckpointScores
-from flatnext.study.class_balance import balanced_accuracy, f1_scores, is_uneven
 
 MOST_SHOWN = 20
 """Classes whose F1 is printed: those with the lowest."""
@@ -236,7 +236,9 @@ def _format_scores(name: str, checkpoint: CheckpointScores) -> str:
     if confusion is not None and is_uneven(confusion):  # then a high accuracy may hide a class that is never found
         balanced = f"balanced test accuracy {balanced_accuracy(confusion):.2%}, "
     accuracy = f"{balanced}test accuracy {checkpoint.test.accuracy:.2%}"
-    return f"{name} (epoch {checkpoint.epoch}): {accuracy}, loss {loss:.4f}"
+    by_balanced = checkpoint.validation is not None and checkpoint.validation.balanced_accuracy is not None
+    chosen = ", by the balanced validation accuracy" if name == "best" and by_balanced else ""
+    return f"{name} (epoch {checkpoint.epoch}{chosen}): {accuracy}, loss {loss:.4f}"
 
 
 def _format_f1(checkpoint: CheckpointScores, classes: Sequence[str]) -> str:

@@ -11,7 +11,9 @@ from flatnext.errors import InputError
 from flatnext.evaluation.metrics import score
 from flatnext.evaluation.predictor import Predictor, load_predictor
 from flatnext.evaluation.trained_model import check_split, load_trained_model
+from flatnext.runs.class_balance import balanced_accuracy
 from flatnext.runs.folder import require_other_images
+from flatnext.runs.scores import Confusion
 from flatnext.schema import dump
 
 
@@ -62,6 +64,7 @@ def evaluate(
         "split": split if test_set is None else data.test_set_name(test_set),
         "precision": predictor.precision,
         **dump(scores),
+        "balanced_accuracy": balanced_accuracy(scores.confusion or Confusion()),
         "confusion": [list(row) for row in scores.confusion or ()],  # in full, of however many classes
         "classes": predictor.classes,
     }

@@ -14,8 +14,8 @@ from flatnext.report.drawing import color_of, panel
 from flatnext.report.numbers import DASH, decimal, interval, probability
 from flatnext.report.svg import INK, PAPER, QUIET
 from flatnext.report.tables import BY_IMAGES, by_images, mean, quantity_table
+from flatnext.runs.class_balance import class_sizes, majority
 from flatnext.runs.scores import Confusion
-from flatnext.study.class_balance import class_sizes, majority
 from flatnext.study.contrasts import Contrast, passes
 from flatnext.study.groups import Group
 from flatnext.study.quantities import Quantity

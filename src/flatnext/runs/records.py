@@ -114,6 +114,8 @@ class Epoch:
     train_seconds: float
     evaluation_seconds: float
     images_per_second: float
+    validation_balanced_accuracy: float | None = None
+    """Of uneven classes, where it chooses the best epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)

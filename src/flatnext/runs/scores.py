@@ -59,7 +59,7 @@ class Scores:
     """Loss (mean cross-entropy, None where it is not finite) and accuracy (a fraction) on `count` images.
 
     Of `not_finite` images a logit is not finite; they count as classified wrongly. `confusion` is None where it was
-    not kept.
+    not kept; `balanced_accuracy` is then that over the classes, where these are uneven (`class_balance.is_uneven`).
     """
 
     loss: float | None
@@ -67,11 +67,12 @@ class Scores:
     count: int
     not_finite: int = 0
     confusion: Confusion | None = None
+    balanced_accuracy: float | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         check_count(self.count)
-        check_fractions(accuracy=self.accuracy)
+        check_fractions(accuracy=self.accuracy, balanced_accuracy=self.balanced_accuracy)
         require(min((min(row, default=0) for row in self.confusion or ()), default=0) >= 0, "confusion is below zero")
 
 

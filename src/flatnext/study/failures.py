@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable
 
 from flatnext.config import Config, Sgd
+from flatnext.runs.class_balance import majority, predicted_sizes, tells_apart
 from flatnext.runs.records import RunRecord, UnfinishedRun
-from flatnext.study.class_balance import majority, predicted_sizes, tells_apart
 from flatnext.study.groups import Group
 from flatnext.study.statistics import points, wilson
 from flatnext.study.study import Study

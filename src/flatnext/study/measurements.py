@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
+from flatnext.runs.class_balance import balanced_accuracy, f1_scores, is_uneven
 from flatnext.runs.evidence import Attacks, Calibration, Corruptions, Flatness, TestSets
 from flatnext.runs.records import CheckpointScores, RunRecord
-from flatnext.study.class_balance import balanced_accuracy, f1_scores, is_uneven
 from flatnext.study.groups import Group
 
 PUBLISHED = "cifar10-c"

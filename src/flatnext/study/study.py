@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from flatnext.runs.class_balance import is_uneven
 from flatnext.runs.records import RunRecord, Session, UnfinishedRun
-from flatnext.study.class_balance import is_uneven
 from flatnext.study.contrasts import Contrast, default_pairs, is_plain, planned_pairs
 from flatnext.study.groups import Group, settings
 from flatnext.study.measurements import Measurement, measurements

@@ -13,6 +13,7 @@ from flatnext.data import Partition, Split
 from flatnext.evaluation import Predictor, most_confident_errors, score
 from flatnext.evaluation.conformal import after_training
 from flatnext.processes import ALONE, Processes
+from flatnext.runs.class_balance import balanced_accuracy, is_uneven
 from flatnext.runs.conformal import Conformal
 from flatnext.runs.records import CheckpointScores
 from flatnext.runs.scores import Mistake, Scores
@@ -30,8 +31,8 @@ class Final(NamedTuple):
 class Evaluator:
     """Scores the predictor's model, as it is at the time of the call, on the splits of its data.
 
-    The validation split chooses the best epoch; the test split chooses nothing. `interrupt` is called after each batch:
-    what it raises ends the evaluation.
+    The validation split chooses the best epoch (`better`); the test split chooses nothing. `interrupt` is called after
+    each batch: what it raises ends the evaluation.
     """
 
     predictor: Predictor
@@ -90,12 +91,27 @@ class Evaluator:
 
 
 def _without_confusion(logits: torch.Tensor, split: Split) -> Scores:
-    return replace(score(logits, split.labels), confusion=None)
+    scores = score(logits, split.labels)
+    assert scores.confusion is not None
+    balanced = balanced_accuracy(scores.confusion) if is_uneven(scores.confusion) else None
+    return replace(scores, confusion=None, balanced_accuracy=balanced)
+
+
+ROUNDING = 1e-12
+"""Accuracies that differ by less are the same: a mean of fractions is rounded."""
 
 
 def better(new: Scores, old: Scores | None) -> bool:
-    """Return whether the accuracy is higher than in `old`, or as high with a lower loss."""
-    if old is None or new.accuracy != old.accuracy:
-        return old is None or new.accuracy > old.accuracy
+    """Return whether the accuracy is higher than in `old`, or as high with a lower loss.
+
+    Of uneven classes it is the balanced accuracy, unless `old` is of an earlier version, which does not have it.
+    """
+    if old is None:
+        return True
+    gain = new.accuracy - old.accuracy
+    if new.balanced_accuracy is not None and old.balanced_accuracy is not None:
+        gain = new.balanced_accuracy - old.balanced_accuracy
+    if abs(gain) > ROUNDING:
+        return gain > 0
     losses = [math.inf if s.loss is None or math.isnan(s.loss) else s.loss for s in (new, old)]
     return losses[0] < losses[1]

@@ -37,8 +37,8 @@ def train(
     """Train the model that `config` describes, leave a run folder at `output`, and return its result.
 
     The result (also `result.json`) has the scores on the validation and test set of the `last` epoch's weights and of
-    the `best` by validation accuracy, which are in `last.safetensors` and `best.safetensors`. The test set chooses
-    nothing. A run whose folder has a result already returns it.
+    the `best` by validation accuracy (of uneven classes: balanced accuracy), which are in `last.safetensors` and
+    `best.safetensors`. The test set chooses nothing. A run whose folder has a result already returns it.
 
     Args:
         config: what to train; see `flatnext.config.recipes`.

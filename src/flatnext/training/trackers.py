@@ -194,7 +194,7 @@ def scalars(epoch: Epoch) -> dict[str, float]:
     for key, value in vars(epoch).items():
         split, _, name = key.partition("_")
         if value is not None and key not in ("epoch", "step"):
-            values[f"{name}/{split}" if name in ("loss", "accuracy") else f"run/{key}"] = value
+            values[f"{name}/{split}" if name in ("loss", "accuracy", "balanced_accuracy") else f"run/{key}"] = value
     return values
 
 
