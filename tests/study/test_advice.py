@@ -10,9 +10,9 @@ from fake_study import small_study, write_json, write_run, write_study
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from flatnext.config import recipe
+from flatnext.runs.class_balance import balanced_accuracy, f1_scores, is_uneven, majority, tells_apart
 from flatnext.runs.scores import Confusion
 from flatnext.study.advice import advice, summary
-from flatnext.runs.class_balance import balanced_accuracy, f1_scores, is_uneven, majority, tells_apart
 from flatnext.study.failures import failure, warnings
 from flatnext.study.reading import read_study
 from flatnext.study.study import Study
