@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from flatnext.cli.flags import add_place_flags, data_dir, path
+from flatnext.words import counted
 
 if TYPE_CHECKING:
     from flatnext.training.verify import Verified
@@ -52,14 +53,14 @@ def format_verified(result: Verified) -> str:
     span, (first, last) = result.span, result.steps
     what = f"epoch {span.epoch}" if span.epoch else "between two checkpoints"
     start = span.start or "the beginning of the run"
-    how = f"{result.threads} thread{'s' * (result.threads != 1)}, {result.precision}"
+    how = f"{counted(result.threads, 'thread')}, {result.precision}"
     lines = [f"replayed {what}, steps {first + 1:,} to {last:,}, from {start} in {duration(result.seconds)} ({how})"]
     if result.weights is None:
         lines.append(f"no checkpoint to compare weights with: the metrics alone were compared; {KEEP}")
-    elif result.weights.differing:
-        lines.append(f"{different(result.weights)}, from {span.end} and its optimizer")
     else:
-        lines.append(f"the same to the bit: {result.weights.tensors} tensors of {span.end} and its optimizer")
+        end = f"{span.end}{' and its optimizer' * result.optimizer}"
+        same = f"the same to the bit: {counted(result.weights.tensors, 'tensor')} of {end}"
+        lines.append(f"{different(result.weights)}, from {end}" if result.weights.differing else same)
     if result.metrics is not None:
         names = ", ".join(result.metrics)
         lines.append(f"metrics that differ: {names}" if names else "the same to the bit: the metrics of the epoch")

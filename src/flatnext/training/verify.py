@@ -48,9 +48,9 @@ class Span:
 class Verified:
     """What was replayed, in how many seconds, and how it compares with what the run has.
 
-    `weights` are those of the checkpoint `span.end` and of its optimizer, where there is one. `metrics` are the names
-    of those of the epoch that differ; None: there are none to compare with. `circumstances` are phrases on what was not
-    as in the run.
+    `weights` are those of the checkpoint `span.end`, where there is one, and with `optimizer` its tensors. `metrics`
+    are the names of those of the epoch that differ; None: there are none to compare with. `circumstances` are phrases
+    on what was not as in the run.
     """
 
     span: Span
@@ -59,6 +59,7 @@ class Verified:
     threads: int
     precision: str
     weights: Difference | None
+    optimizer: bool
     metrics: tuple[str, ...] | None
     circumstances: tuple[str, ...]
 
@@ -124,6 +125,7 @@ def verify(
         threads=sessions[-1].threads,
         precision=state.precision,
         weights=compare_tensors(_tensors_of(state), _stored(end)) if end else None,
+        optimizer=end is not None and end.state is not None,
         metrics=differing_metrics(again, line) if again and line else None,
         circumstances=(
             *differing_circumstances(vars(machine(resolved)), vars(sessions[-1]), ("device_name", "torch")),
@@ -139,7 +141,7 @@ def spans(folder: RunFolder, lines: Mapping[int, Epoch]) -> list[Span]:
     ends: dict[int, Path] = dict(kept)
     parts: list[Span] = []
     if folder.finished():
-        ends[folder.result().last.epoch] = path / LAST
+        ends.setdefault(folder.result().last.epoch, path / LAST)
     elif not (path / CLAIM).exists():  # nobody is writing them
         for name in (PREVIOUS, LAST):
             if (path / name).exists() and (at := _epochs(read_pair(path, path / name))) is not None:

@@ -1,0 +1,160 @@
+"""A loss that is not finite: the run stops, or goes back and on with a lower rate, and says so in its files."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from killing import Killed, kill_at_write
+from same_run import assert_same_run, measured, weights
+from tiny import AtStep, tiny
+
+from flatnext.errors import InputError
+from flatnext.progress import Display
+from flatnext.runs.folder import RunFolder
+from flatnext.runs.reading import read_environment
+from flatnext.runs.records import Rollback
+from flatnext.training import Stopped, train
+from flatnext.training.rerun import rerun
+from flatnext.training.step import Step
+from flatnext.training.verify import verify
+
+CONFIG = tiny("quick-amp", epochs=3, ema=0.9)
+"""Four steps an epoch."""
+
+BACK = [Rollback(epoch=2, step=6, rate_factor=0.5), Rollback(epoch=2, step=5, rate_factor=0.25)]
+
+
+@pytest.fixture(autouse=True)
+def fragile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the loss of step 6 be infinite at the full rate, and that of step 5 at half of it."""
+    factors = {6: 1.0, 5: 0.5}
+    real = Step._take
+
+    def take(self: Step, images: Any, labels: Any, number: int, count: int) -> Any:
+        stats = real(self, images, labels, number, count)
+        (rate, *_) = {group["lr"] for group in self.method.optimizer.param_groups}
+        if rate == factors.get(number, 0) * expected_rate(number):
+            stats = type(stats)(stats.loss * math.inf, stats.correct, stats.count, stats.trained)
+        return stats
+
+    monkeypatch.setattr(Step, "_take", take)
+
+
+def expected_rate(step: int) -> float:
+    from flatnext.training import learning_rate
+
+    return learning_rate(CONFIG.optimizer.learning_rate, CONFIG.schedule, step, 4, CONFIG.epochs)
+
+
+class Said(Display):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("whole") / "run"
+
+
+@pytest.fixture
+def back(whole: Path) -> Path:
+    """Return the folder of a run that went back twice."""
+    if not whole.exists():
+        train(CONFIG, whole, track=(), on_divergence="rollback")
+    return whole
+
+
+def test_by_default_it_stops_and_says_why(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"not finite at step 6 \(epoch 2\): lower --lr"):
+        train(CONFIG, tmp_path / "run", track=())
+    assert json.loads((tmp_path / "run" / "failure.json").read_text())["step"] == 6
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_it_goes_back_and_on_with_half_the_rate_and_its_files_say_so(tmp_path: Path) -> None:
+    said = Said()
+    result = train(CONFIG, tmp_path / "run", track=(), on_divergence="rollback", display=said)
+    assert result.last.epoch == 3
+    back = [line for line in said.lines if "back to" in line]
+    assert [line.partition(": ")[2] for line in back] == [
+        f"the loss is not finite, or huge, at step {entry.step}: back to the beginning of epoch 2, and on with "
+        f"{entry.rate_factor:g} times the learning rate ({number} of 3 times)"
+        for number, entry in enumerate(BACK, 1)
+    ]
+    environment = read_environment(tmp_path / "run" / "environment.json")
+    assert list(environment.rollbacks) == BACK
+    assert environment.sessions[0].on_divergence == "rollback"
+    rates = [line["learning_rate"] for line in measured(tmp_path / "run")]
+    factors = [1.0, 0.25, 0.25]
+    assert rates == [factor * expected_rate(step) for factor, step in zip(factors, (3, 7, 11), strict=True)]
+    assert not (tmp_path / "run" / "checkpoints").exists()  # it was kept for that alone
+    assert not (tmp_path / "run" / "failure.json").exists()
+
+
+@pytest.mark.parametrize("step", [2, 5, 7, 9, 11])
+def test_stopped_anywhere_it_ends_in_the_same_bits(back: Path, tmp_path: Path, step: int) -> None:
+    stop = AtStep(step, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Stopped):
+        train(CONFIG, tmp_path / "run", track=(), on_divergence="rollback", display=stop)
+    train(CONFIG, tmp_path / "run", track=(), resume=True)  # it was told before what to do
+    assert_same_run(tmp_path / "run", back)
+    assert list(read_environment(tmp_path / "run" / "environment.json").rollbacks) == BACK
+
+
+@pytest.mark.parametrize("write", range(2, 21, 3))
+def test_killed_at_a_write_it_ends_in_the_same_bits(back: Path, tmp_path: Path, write: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        kill_at_write(patch, write)
+        with pytest.raises(Killed):
+            train(CONFIG, tmp_path / "run", track=(), on_divergence="rollback")
+    train(CONFIG, tmp_path / "run", track=(), resume=True, on_divergence="rollback")
+    assert_same_run(tmp_path / "run", back)
+    assert list(read_environment(tmp_path / "run" / "environment.json").rollbacks) == BACK
+
+
+def test_after_the_third_time_it_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Step._take
+
+    def take(self: Step, images: Any, labels: Any, number: int, count: int) -> Any:
+        stats = real(self, images, labels, number, count)
+        return type(stats)(stats.loss * (math.nan if number == 9 else 1), stats.correct, stats.count, stats.trained)
+
+    monkeypatch.setattr(Step, "_take", take)
+    with pytest.raises(InputError, match=r"step 9 \(epoch 3\) after 3 returns with a lower learning rate: lower --lr"):
+        train(CONFIG, tmp_path / "run", track=(), on_divergence="rollback")
+    assert len(RunFolder(tmp_path / "run").epochs()) == 2
+    assert all(bool(torch.isfinite(value).all()) for value in weights(tmp_path / "run").values())
+
+
+def test_weights_on_their_way_out_are_not_gone_back_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch whose loss is finite and huge is not the end that the next one goes back to."""
+    real = Step._take
+
+    def take(self: Step, images: Any, labels: Any, number: int, count: int) -> Any:
+        stats = real(self, images, labels, number, count)
+        rate = self.method.optimizer.param_groups[0]["lr"]
+        huge = number == 3 and rate > 0.7 * expected_rate(3)
+        return type(stats)(stats.loss * (1e9 if huge else 1), stats.correct, stats.count, stats.trained)
+
+    monkeypatch.setattr(Step, "_take", take)
+    train(CONFIG, tmp_path / "run", track=(), on_divergence="rollback")
+    first, *_ = read_environment(tmp_path / "run" / "environment.json").rollbacks
+    assert first == Rollback(epoch=1, step=3, rate_factor=0.5)
+
+
+def test_it_can_be_made_again_and_replayed(back: Path, tmp_path: Path) -> None:
+    assert rerun(back, tmp_path / "again").same
+    train(CONFIG, tmp_path / "kept", track=(), on_divergence="rollback", keep_checkpoints="all")
+    assert_same_run(tmp_path / "kept", back)
+    for epoch in (1, 2, 3):
+        assert verify(tmp_path / "kept", epoch=epoch).same
