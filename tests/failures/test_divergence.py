@@ -15,11 +15,14 @@ from killing import Killed, kill_at_write
 from same_run import assert_same_run, measured, weights
 from tiny import AtStep, tiny
 
+from flatnext.deploy.pack import pack
 from flatnext.errors import InputError
 from flatnext.progress import Display
+from flatnext.report.protocol import remarks
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import read_environment
 from flatnext.runs.records import Rollback
+from flatnext.study.reading import read_study
 from flatnext.training import Stopped, train
 from flatnext.training.rerun import rerun
 from flatnext.training.step import Step
@@ -158,3 +161,13 @@ def test_it_can_be_made_again_and_replayed(back: Path, tmp_path: Path) -> None:
     assert_same_run(tmp_path / "kept", back)
     for epoch in (1, 2, 3):
         assert verify(tmp_path / "kept", epoch=epoch).same
+
+
+def test_the_report_and_the_model_card_say_it(back: Path, tmp_path: Path) -> None:
+    words = (
+        "its loss was not finite, or huge, and it went on with 0.5 times from epoch 2 on, 0.25 times from epoch 2 on"
+    )
+    assert f"run has not had the learning rate of its recipe throughout: {words}." in remarks(read_study([back]))
+    pack(back, "tiny-digits-back", tmp_path)
+    card = (tmp_path / "tiny-digits-back.md").read_text()
+    assert f"- **Learning rate**: not that of the recipe throughout: {words}\n- **Weights**" in card

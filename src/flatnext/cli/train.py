@@ -146,6 +146,7 @@ def run(options: argparse.Namespace) -> int:
         threads=options.threads,
         keep_checkpoints=options.keep_checkpoints,
         on_divergence=options.on_divergence,
+        known=getattr(options, "known", None),
     )
     if is_first():
         for name, checkpoint in (("last", result.last), ("best", result.best)):
@@ -215,6 +216,7 @@ def _like(options: argparse.Namespace) -> Config:
     from flatnext.study.final_run import final_run
 
     found = final_run(options.like)
+    options.known = found.known
     if is_first():
         print(found.why, file=sys.stderr)
     if options.data_dir is None and "setting_dataset" not in options:

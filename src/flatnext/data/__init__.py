@@ -2,7 +2,7 @@
 
 from flatnext.data.dataset import Dataset, Partition, Split
 from flatnext.data.describe import describe
-from flatnext.data.fingerprint import fingerprint, fingerprint_images
+from flatnext.data.fingerprint import change_of_test, fingerprint, fingerprint_images
 from flatnext.data.loader import Loader
 from flatnext.data.normalization import CIFAR10, Normalization
 from flatnext.data.samples import sample_grid
@@ -17,6 +17,7 @@ __all__ = [
     "Normalization",
     "Partition",
     "Split",
+    "change_of_test",
     "check_place",
     "describe",
     "fingerprint",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import torch
 
 from flatnext.data.dataset import Partition, Split
-from flatnext.runs.fingerprint import DataFingerprint, ImagesFingerprint
+from flatnext.runs.fingerprint import DataFingerprint, ImagesFingerprint, change
 
 CHUNK = 100
 """Images that are hashed at a time."""
@@ -27,6 +28,11 @@ def fingerprint(partition: Partition) -> DataFingerprint:
         test=fingerprint_images(partition.test, count),
         calibration=calibration,
     )
+
+
+def change_of_test(before: DataFingerprint, test: Split) -> str | None:
+    """Return in words how test images are not those of a fingerprint, whose classes they have; None: they are."""
+    return change(before, replace(before, test=fingerprint_images(test, len(before.classes))), "test")
 
 
 def fingerprint_images(split: Split, classes: int) -> ImagesFingerprint:

@@ -67,6 +67,8 @@ def compare(
         require_other_images(old, test_set)
         require_other_images(new, test_set)
     source, images = _read(before, test_set, dataset, data_dir, download, display)
+    alike = [path for path, model in ((old, before), (new, after)) if _sees_as(model, before)]
+    notes += [note for path in alike if (note := _changed(path, dataset, images))]
     with display.task(f"{old}: {len(images):,} images") as progress:
         first, confidence = _answers(before, images, progress)
     if after.preprocessing != before.preprocessing:
@@ -105,6 +107,23 @@ def _dataset_of(path: Path | str, model: Classifier) -> str:
         raise InputError(f"{path} does not say which images to compare on: give --test-set or --dataset")
     origin = models.read_origin(models.read_weights(model.source)[1], model.source)
     return origin.config.data.dataset if origin else "cifar10"
+
+
+def _sees_as(model: Classifier, other: Classifier) -> bool:
+    """Return whether a model takes the same pixels and labels as another."""
+    return model.preprocessing == other.preprocessing and model.classes == other.classes
+
+
+def _changed(path: Path | str, dataset: str | None, images: data.Split) -> str | None:
+    """Return a note where the test images of a data set are not those that a model was trained beside."""
+    if dataset is None or Path(path).suffix.lower() == ".onnx":
+        return None
+    weights = models.find_weights(path)
+    origin = models.read_origin(models.read_weights(weights)[1], weights)
+    if origin is None or origin.data is None or origin.config.data.dataset != dataset:
+        return None
+    words = data.change_of_test(origin.data, images)
+    return f"The test images are not those that {path} had beside its training ({words})." if words else None
 
 
 def _read(

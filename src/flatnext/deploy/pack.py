@@ -89,7 +89,7 @@ def pack(
     dataset = data.load_by(
         record.config.data, Path(data_dir), channels=models.input_channels(state), download=download, progress=progress
     )
-    metadata = {key: value for key, value in metadata.items() if key != "state"}  # the file of the optimizer's state
+    metadata = {key: value for key, value in metadata.items() if not key.startswith("state")}  # the optimizer's state
     metadata |= {"name": name, "image_size": str(dataset.test.images.shape[-1])}
     origin = _origin(metadata, source, dataset)
     content = _stored(state, metadata, source)
@@ -161,6 +161,8 @@ def _origin(metadata: Mapping[str, Any], source: Path, dataset: data.Dataset) ->
     origin = models.read_origin(metadata, source)
     if origin is None or origin.classes != tuple(dataset.classes):
         raise InputError(f"{source} has other classes than the data, {', '.join(dataset.classes)}: give its --data-dir")
+    if origin.data and (words := data.change_of_test(origin.data, dataset.test)):
+        raise InputError(f"the data are not those of {source} ({words}): restore them")
     return origin
 
 

@@ -49,6 +49,11 @@ def remarks(study: Study) -> tuple[str, ...]:
         texts.append(f"All runs have settings that are not their recipe's own: {values}.")
     if study.contrasts:
         texts.append(_beside_the_method(study))
+    texts += [
+        f"{run.name} has not had the learning rate of its recipe throughout: {run.environment.rolled_back()}."
+        for run in study.runs
+        if run.environment.rollbacks
+    ]
     environments = [run.environment for run in study.runs]
     if len({(s.device_name, e.precision, s.torch) for e in environments for s in e.sessions}) > 1:
         texts.append("The runs were not all made with the same device, precision and version of torch; see Settings.")
@@ -202,5 +207,5 @@ def _settings(settings: Mapping[str, Any]) -> str:
 def _first(texts: Iterable[str]) -> str:
     """Return the first text, with the number of different others."""
     different = [text for text in dict.fromkeys(texts) if text]
-    others = f" (and {len(different) - 1} others)" if len(different) > 1 else ""
+    others = f" (and {counted(len(different) - 1, 'other')})" if len(different) > 1 else ""
     return f"{different[0]}{others}" if different else DASH

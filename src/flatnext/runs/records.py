@@ -88,6 +88,11 @@ class Environment(Machine):
     rollbacks: tuple[Rollback, ...] = ()
     sessions: tuple[Session, ...]
 
+    def rolled_back(self) -> str:
+        """Return in words where the run went back since its loss was not finite, and with which rate it went on."""
+        parts = [f"{back.rate_factor:g} times from epoch {back.epoch} on" for back in self.rollbacks]
+        return f"its loss was not finite, or huge, and it went on with {', '.join(parts)}"
+
     def __post_init__(self) -> None:
         """Check that there are classes and sessions."""
         for name in ("classes", "sessions"):

@@ -10,15 +10,20 @@ from flatnext.errors import InputError
 from flatnext.runs.folder import RunFolder, find_runs
 from flatnext.study.advice import advice, recommended
 from flatnext.study.reading import read_study
+from flatnext.training.inputs import KnownData, data_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinalRun:
-    """The config of the run, where the study's data lay (None: not there any more), and why it is this, in words."""
+    """The config of the run, where the study's data lay (None: not there any more), and why it is this, in words.
+
+    `known` are the study's data: if they have changed, that is to be said.
+    """
 
     config: Config
     data_dir: Path | None
     why: str
+    known: KnownData | None = None
 
 
 def final_run(study: Path) -> FinalRun:
@@ -46,5 +51,8 @@ def final_run(study: Path) -> FinalRun:
     why = f"{advice(whole)} It is trained on all the training images{': ' if notes else ''}{'; '.join(notes)}."
     folders = (RunFolder(path).data_dir() for path in find_runs(study))
     return FinalRun(
-        config=replace(best.config, data=data), data_dir=next((path for path in folders if path), None), why=why
+        config=replace(best.config, data=data),
+        data_dir=next((path for path in folders if path), None),
+        why=why,
+        known=data_of(find_runs(study), data, None),
     )

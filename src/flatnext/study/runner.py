@@ -21,8 +21,11 @@ from flatnext.study.pool import Jobs, open_pool
 from flatnext.study.ray_cluster import Cluster, open_cluster
 from flatnext.study.run_log import RunLog
 from flatnext.training import load_data
-from flatnext.training.inputs import check_fit
+from flatnext.training.inputs import check_fit, data_of
 from flatnext.training.starting import settled
+
+GOES_ON = "restore them, or begin a study with another --output"
+"""What to do where the data of a study have changed."""
 
 
 def run_study(
@@ -79,7 +82,9 @@ def run_study(
         if left and not cluster:
             resolve_device(device)  # before anything is downloaded
         for config in plan.configs:  # data that cannot be used is seen before anything is written
-            check_fit(config, load_data(config, data_dir, download=download, progress=display.speaks), processes=1)
+            known = None if overwrite else data_of((run.folder for run in runs), config.data, GOES_ON)
+            partition = load_data(config, data_dir, download=download, progress=display.speaks, known=known)
+            check_fit(config, partition, processes=1)
         kept = _kept_division(output)
         _make(output)
         log = RunLog(display, [str(run.folder) for run in runs], overwrite=overwrite)

@@ -12,13 +12,17 @@ from flatnext.config import Config, differences, flag_of, from_partial, recipe_n
 from flatnext.config.setting import Settings, require, show
 from flatnext.errors import InputError, choose
 from flatnext.progress import Display
-from flatnext.runs.folder import RunFolder
+from flatnext.runs.folder import RunFolder, find_runs
 from flatnext.schema import dump
 from flatnext.study.search_space import Space
 from flatnext.study.trials import Pruner, Trial, Trials
 from flatnext.training import Stopped, train_epochs
 from flatnext.training.checkpoint import remove_states
+from flatnext.training.inputs import data_of
 from flatnext.versions import import_extra
+
+GOES_ON = "restore them, or begin a search with another --output"
+"""What to do where the data of a search have changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +159,8 @@ def _accuracy(config: Config, run: Path, watch: Callable[[], object] | None, pla
     if epochs and watch:
         watch()  # a trial that goes on has reported nothing yet
     if len(epochs) < config.epochs:
-        epochs = train_epochs(config, run, resume=folder.is_run(), after_checkpoint=watch, **places)
+        known = data_of(find_runs(run.parent.parent), config.data, GOES_ON)
+        epochs = train_epochs(config, run, resume=folder.is_run(), after_checkpoint=watch, known=known, **places)
     accuracy = epochs[-1].validation_accuracy
     if accuracy is None:
         raise InputError("no images are held out for validation: hold some out with --validation N")

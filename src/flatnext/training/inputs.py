@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,6 +12,8 @@ from flatnext import data, models
 from flatnext.config import Config, Data, recipes_for
 from flatnext.errors import InputError
 from flatnext.runs.fingerprint import DataFingerprint, change
+from flatnext.runs.folder import RunFolder
+from flatnext.runs.reading import ENVIRONMENT, read_environment
 from flatnext.training.class_weights import class_weights
 
 
@@ -18,18 +21,37 @@ from flatnext.training.class_weights import class_weights
 class KnownData:
     """The data that a run should have: whose they were, in words, the settings that divided them, and what they were.
 
-    `words` begin a message: "the data are not those of the run runs/a".
+    `words` begin a message: "the data are not those of the run runs/a". Other data are refused, with `remedy`; with
+    None they are trained on, and that is said.
     """
 
     words: str
     settings: Data
     fingerprint: DataFingerprint
+    remedy: str | None = "restore them"
 
-    def require_same(self, dataset: data.Dataset) -> None:
-        """Raise `InputError` if a data set is another one by now."""
-        now = data.fingerprint(data.partition(dataset, self.settings))
-        if words := change(self.fingerprint, now):
-            raise InputError(f"{self.words} ({words}): restore them")
+    def check(self, dataset: data.Dataset) -> str | None:
+        """Return a note if a data set is another one by now, or raise `InputError`."""
+        words = change(self.fingerprint, data.fingerprint(data.partition(dataset, self.settings)))
+        if words and self.remedy:
+            raise InputError(f"{self.words} ({words}): {self.remedy}")
+        return f"{self.words} ({words})" if words else None
+
+
+READING = ("dataset", "image_size", "resize", "channels", "skip_damaged")
+"""The settings of data that say how they are read, before they are divided."""
+
+
+def data_of(folders: Iterable[Path], settings: Data, remedy: str | None) -> KnownData | None:
+    """Return the data of the first of some runs whose images were read as those of `settings`; None: there is none."""
+    for folder in map(RunFolder, folders):
+        if not folder.started() or not (folder.path / ENVIRONMENT).is_file():
+            continue
+        known, theirs = read_environment(folder.path / ENVIRONMENT).data, folder.config().data
+        if known and all(getattr(theirs, name) == getattr(settings, name) for name in READING):
+            words = f"the data are not those of {folder.path}"
+            return KnownData(words=words, settings=theirs, fingerprint=known, remedy=remedy)
+    return None
 
 
 def load_data(
@@ -44,12 +66,13 @@ def load_data(
     """Load and divide the data of a run; `InputError` if that cannot be done. `progress` shows that of a download.
 
     `channels` are those of a run that goes on: its images keep what they began with, so that runs of versions which
-    read all files in colour go on as well. None: as the images have them. With `known` they must be those data.
+    read all files in colour go on as well. None: as the images have them. With `known` they must be those data, or
+    a note says that they are not.
     """
     dataset = data.load_by(config.data, Path(data_dir), channels=channels, download=download, progress=progress)
-    if known:
-        known.require_same(dataset)
-    return data.partition(dataset, config.data, overwrite=True)
+    note = known.check(dataset) if known else None
+    partition = data.partition(dataset, config.data, overwrite=True)
+    return replace(partition, notes=(*partition.notes, note)) if note else partition
 
 
 def check_fit(config: Config, partition: data.Partition, processes: int) -> None:

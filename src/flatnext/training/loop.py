@@ -11,6 +11,7 @@ from flatnext.config.setting import require
 from flatnext.progress import Display
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.records import Epoch, Result
+from flatnext.training.inputs import KnownData
 from flatnext.training.options import Keep, OnDivergence, Options, Threads
 from flatnext.training.session import run_session
 from flatnext.training.trainer import Trainer
@@ -32,6 +33,7 @@ def train(
     after_checkpoint: Callable[[], object] | None = None,
     keep_checkpoints: Keep | None = None,
     on_divergence: OnDivergence | None = None,
+    known: KnownData | None = None,
     threads: Threads | None = None,
 ) -> Result:
     """Train the model that `config` describes, leave a run folder at `output`, and return its result.
@@ -63,6 +65,7 @@ def train(
             None: as in the run's last session, and none in a new run.
         on_divergence: what to do where the loss is not finite: `stop`, or `rollback`: go back to the last end of an
             epoch and on with half the learning rate, at most three times. None: as in the last session, or `stop`.
+        known: data of another run. Where those of this one are not the same, that is refused or said.
         threads: with how many threads a CPU computes; the bits of the results depend on it. `auto` measures, in a
             second or two, which number trains fastest beside what else the machine does; a run that is resumed keeps
             it. None: as many as torch has.
@@ -86,6 +89,7 @@ def train(
         after_checkpoint=after_checkpoint,
         keep_checkpoints=keep_checkpoints,
         on_divergence=on_divergence,
+        known=known,
         threads=threads,
     )
     return run_session(config, output, options, Trainer.fit, RunFolder.result)

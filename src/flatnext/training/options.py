@@ -24,7 +24,7 @@ Keep = int | Literal["all"]
 class Options:
     """The arguments of `flatnext.train` beside the config and the folder, where they are described.
 
-    `data` are the data that the run must have, where it is to be compared with another.
+    `known` are data that the run must have, or be said not to have, where it is to be compared with another.
     """
 
     data_dir: Path | str = ".data"
@@ -40,7 +40,7 @@ class Options:
     keep_checkpoints: Keep | None = None
     on_divergence: OnDivergence | None = None
     threads: Threads | None = None
-    data: KnownData | None = None
+    known: KnownData | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -87,7 +87,7 @@ def rerun(
         track=(),
         threads=was.threads,
         on_divergence=was.sessions[-1].on_divergence,
-        data=known_data(first, record),
+        known=known_data(first, record),
     )
     run_session(config, folder, options, Trainer.fit, RunFolder.result)
     again = read_run(folder, folder.name)

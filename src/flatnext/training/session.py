@@ -81,7 +81,7 @@ def run_session(
                 channels=checkpoint.channels if checkpoint else None,
                 download=options.download,
                 progress=display.speaks,
-                known=options.data,
+                known=options.known,
             )
         )
         for note in partition.notes:
