@@ -71,7 +71,7 @@ def test_a_new_schedule_is_counted_from_where_it_begins():
         (PLAIN, {"learning_rate": 0.2}, 10, "leave them out, but for --epochs"),
         (CONSTANT, {"epochs": 120, "batch_size": 3}, 10, "leave them out"),
         (CONSTANT, {"epochs": 120, "learning_rate": 0.2}, 10, "give --schedule as well"),
-        (CONSTANT, {"epochs": 120, "schedule": "cosine", "warmup_epochs": 21.0}, 100, "there are 20 epochs left"),
+        (CONSTANT, {"epochs": 120, "schedule": "cosine", "warmup_epochs": 21.0}, 100, "the run has 20 epochs left"),
         (
             CONSTANT.override({"method": "amp", "radius_schedule": "warmup"}),
             {"epochs": 120, "schedule": "constant"},

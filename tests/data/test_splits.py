@@ -122,7 +122,7 @@ def test_without_validation_all_images_train():
     ("settings", "message"),
     [
         ({"validation": 10}, "validation is 10: some has 10 training images, so give at most 9"),
-        ({"validation": 4, "calibration": 6}, "calibration is 6: some has 6 .* not for validation, so give at most 5"),
+        ({"validation": 4, "calibration": 6}, "calibration is 6: some has 6 .* for validation, so give at most 5"),
         ({"validation": 4, "train_images": 7}, "train_images is 7: some has 6 beside 4 that are held out, .* 6"),
     ],
 )

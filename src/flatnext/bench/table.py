@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from flatnext.words import counted
+
 
 def format_bench(result: dict[str, Any]) -> str:
     """Return the result of `run_bench` as text, a table for each part."""
@@ -25,9 +27,9 @@ def _head(result: dict[str, Any]) -> str:
     plan = result["plan"]
     before, after = (f"{value:.1f}" if value is not None else "unknown" for value in result["load"])
     return (
-        f"{result['device_name']}, {result['threads']} threads, torch {result['torch']}, Python {result['python']}, "
-        f"{result['precision']}, batch {plan['batch_size']} at {plan['image_size']}x{plan['image_size']}, "
-        f"{result['date']}, load {before} before and {after} after"
+        f"{result['device_name']}, {counted(result['threads'], 'thread')}, torch {result['torch']}, "
+        f"Python {result['python']}, {result['precision']}, batch {plan['batch_size']} at "
+        f"{plan['image_size']}x{plan['image_size']}, {result['date']}, load {before} before and {after} after"
     )
 
 

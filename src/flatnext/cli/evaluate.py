@@ -11,6 +11,7 @@ from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, pat
 from flatnext.progress import printable
 from flatnext.runs.class_balance import balanced_accuracy, f1_scores, is_uneven
 from flatnext.runs.scores import Confusion
+from flatnext.words import counted
 
 HELP = "compute loss and accuracy of trained weights"
 
@@ -83,14 +84,15 @@ def format_scores(scores: dict[str, Any]) -> str:
     confusion, balanced, f1 = Confusion.of(scores["confusion"]), "", None
     if is_uneven(confusion):  # then a high accuracy may hide a class that is never found
         balanced, f1 = f"balanced accuracy {balanced_accuracy(confusion):.2%}, ", f1_scores(confusion)
+    images = counted(scores["count"], f"{scores['split']} image")
     lines = [
-        f"{printable(scores['weights'])} on {scores['count']:,} {scores['split']} images ({scores['precision']})",
+        f"{printable(scores['weights'])} on {images} ({scores['precision']})",
         f"{balanced}accuracy {scores['accuracy']:.2%}, loss {loss}",
     ]
     if scores["not_finite"]:
         lines.append(
-            f"the outputs for {scores['not_finite']:,} images are not finite, and count as wrong: the training "
-            "diverged; choose another --checkpoint, or train again with a lower --lr"
+            f"the outputs for {counted(scores['not_finite'], 'image')} are not finite, and count as wrong: the "
+            "training diverged; choose another --checkpoint, or train again with a lower --lr"
         )
     for index, (name, row) in enumerate(zip(scores["classes"], scores["confusion"], strict=True)):
         score = f", F1 {f1[index]:.2%}" if f1 and f1[index] is not None else ""

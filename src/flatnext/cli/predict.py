@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from flatnext.cli.flags import path
 from flatnext.progress import ConsoleDisplay, Display, Task, printable
+from flatnext.words import counted
 
 if TYPE_CHECKING:
     from flatnext.deploy.classifier import Answered
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         ConsoleDisplay() if len(pictures) >= LONG and not (format == "table" and sys.stdout.isatty()) else Display()
     )
     skipped: list[str] = []
-    with display.task(f"{len(pictures):,} pictures", total=len(pictures)) as task:
+    with display.task(f"{counted(len(pictures), 'picture')}", total=len(pictures)) as task:
         answers = model.predict_files(pictures, question, options.batch_size)
         write_answers(_readable(answers, task, len(pictures), skipped), question, format)
     if len(skipped) > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from flatnext.cli.flags import add_place_flags, data_dir, path
+from flatnext.words import counted
 
 HELP = "make a finished run again, and say whether it is the same to the bit"
 
@@ -36,7 +37,8 @@ def run(options: argparse.Namespace) -> int:
     old, new = result.accuracies
     if result.same:
         print(
-            f"the same to the bit: {result.weights.tensors} tensors, the metrics of all epochs; test accuracy {new:.2%}"
+            f"the same to the bit: {counted(result.weights.tensors, 'tensor')}, the metrics of all epochs; "
+            f"test accuracy {new:.2%}"
         )
         return 0
     print(different(result.weights))

@@ -30,6 +30,7 @@ from flatnext.launch import is_first
 from flatnext.progress import printable
 from flatnext.runs.class_balance import balanced_accuracy, f1_scores, is_uneven
 from flatnext.runs.records import CheckpointScores
+from flatnext.words import counted
 
 MOST_SHOWN = 20
 """Classes whose F1 is printed: those with the lowest."""
@@ -250,5 +251,5 @@ def _format_f1(checkpoint: CheckpointScores, classes: Sequence[str]) -> str:
         return ""
     scores = [(score, name) for score, name in zip(f1_scores(confusion), classes, strict=True) if score is not None]
     shown = [f"{printable(name)} {score:.2%}" for score, name in sorted(scores)]
-    more = [f"{len(shown) - MOST_SHOWN} more classes"] if len(shown) > MOST_SHOWN else []
+    more = [f"{counted(len(shown) - MOST_SHOWN, 'more class')}"] if len(shown) > MOST_SHOWN else []
     return f"F1 by class, last epoch: {', '.join([*shown[:MOST_SHOWN], *more])}"

@@ -17,6 +17,7 @@ from flatnext.config.setting import Settings, described, require, setting
 from flatnext.config.start import Start, completed
 from flatnext.errors import InputError, choose
 from flatnext.schema import dump, parse
+from flatnext.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,14 +101,15 @@ class Config(Settings):
         begins = self.schedule.schedule_begins
         require(
             early <= self.epochs,
-            f"early_sizes has {early} epochs: there are {self.epochs} in all: give fewer sizes, or none",
+            f"early_sizes has {counted(early, 'epoch')}: there are {self.epochs} in all: give fewer sizes, or none",
         )
         require(
             0 <= begins < self.epochs,
             f"schedule_begins is {begins}: give a number below that of the epochs, {self.epochs}",
         )
         left = self.epochs - begins
-        require(warmup <= left, f"warmup_epochs is {warmup}: there are {left} epochs {'left' if begins else 'in all'}")
+        there = f"{counted(left, 'epoch')} {'left' if begins else 'in all'}"
+        require(warmup <= left, f"warmup_epochs is {warmup}: the run has {there}")
         require(t_max is None or warmup < t_max, f"warmup_epochs is {warmup}: it must be less than t_max, {t_max}")
 
     def to_json(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from flatnext.config.config import Config
 from flatnext.config.optimizer import Schedule
 from flatnext.config.setting import require
+from flatnext.words import counted
 
 NEW_SCHEDULE = (*(item.name for item in fields(Schedule) if "info" in item.metadata), "learning_rate")
 """The settings that a run may be given with more epochs."""
@@ -55,9 +56,9 @@ def longer(config: Config, settings: Mapping[str, Any], done: int) -> Config:
     words = {"linear": "falls linearly to zero", "cosine": "falls to zero along a cosine"}
     require(
         not depends_on_length(config),
-        f"its learning rate {words.get(config.schedule.schedule)} over its {config.epochs} epochs, so that with more "
-        "of them it would have been another: give the added epochs a schedule of their own, such as --schedule cosine "
-        "--lr 0.02, or --schedule constant, or train a new run with all the epochs",
+        f"its learning rate {words.get(config.schedule.schedule)} over its {counted(config.epochs, 'epoch')}, so that "
+        "with more of them it would have been another: give the added epochs a schedule of their own, such as "
+        "--schedule cosine --lr 0.02, or --schedule constant, or train a new run with all the epochs",
     )
     return replace(config, epochs=epochs)
 
@@ -65,7 +66,7 @@ def longer(config: Config, settings: Mapping[str, Any], done: int) -> Config:
 def described_change(before: Config, after: Config) -> str:
     """Return in words what a longer run does."""
     schedule, rate = after.schedule, after.optimizer.learning_rate
-    text = f"goes on beyond its {before.epochs} epochs to {after.epochs}"
+    text = f"goes on beyond its {counted(before.epochs, 'epoch')} to {after.epochs}"
     if schedule == before.schedule:
         return f"{text}; the learning rate goes on as planned ({schedule.schedule})"
     began = schedule.schedule_begins + 1

@@ -19,6 +19,7 @@ from flatnext.data.dataset import Split
 from flatnext.data.unpickler import read_pickle
 from flatnext.errors import InputError
 from flatnext.files import open_regular
+from flatnext.words import counted
 
 SHAPE = (3, 32, 32)
 PIXELS = 3 * 32 * 32
@@ -181,7 +182,8 @@ def _read_binary(path: Path, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"{path} cannot be read ({error.strerror}): put the published file there") from None
     record = layout.label_bytes + PIXELS
     if len(content) == 0 or len(content) % record:
-        raise InputError(f"{path} has {len(content)} bytes, not a multiple of {record}: it is truncated, replace it")
+        size = counted(len(content), "byte")
+        raise InputError(f"{path} has {size}, not a multiple of {record}: it is truncated, replace it")
     records = content.reshape(-1, record)
     return (
         records[:, layout.label_bytes :].reshape(-1, *SHAPE),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from flatnext.data.normalization import Normalization
 from flatnext.errors import InputError
+from flatnext.words import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +34,8 @@ class Split:
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
             raise InputError(f"labels are {labels.dtype} {tuple(labels.shape)}: give torch.int64, ({len(images)},)")
         if self.names is not None and len(self.names) != len(images):
-            raise InputError(f"there are {len(self.names)} names for {len(images)} images: give one for each")
+            names = counted(len(self.names), "name")
+            raise InputError(f"there are {names} for {counted(len(images), 'image')}: give one for each")
 
     def __len__(self) -> int:
         return len(self.labels)

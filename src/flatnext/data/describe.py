@@ -11,6 +11,7 @@ from flatnext.data.archive import md5
 from flatnext.data.cifar import LAYOUTS, find
 from flatnext.data.dataset import Dataset
 from flatnext.data.normalization import channel_statistics
+from flatnext.words import counted
 
 
 def describe(dataset: Dataset, data_dir: Path) -> str:
@@ -20,7 +21,7 @@ def describe(dataset: Dataset, data_dir: Path) -> str:
     validation = "" if dataset.validation is None else f", {len(dataset.validation):,} validation"
     colours = "R, G, B" if len(mean) == 3 else "grey"
     lines = [
-        f"{dataset.name}: {len(dataset.train):,} training{validation} and {len(dataset.test):,} test images "
+        f"{dataset.name}: {len(dataset.train):,} training{validation} and {counted(len(dataset.test), 'test image')} "
         f"of {height} x {width} pixels, {len(dataset.classes)} classes",
         "",
         *_class_table(dataset),

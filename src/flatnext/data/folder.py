@@ -97,9 +97,8 @@ def _read(
     paths = [path for files in parts.values() for path in files.paths]
     channels = reading.channels or (1 if all(map(is_grey, paths)) else 3)
     if (needed := len(paths) * channels * reading.size**2) > LARGE:
-        display.say(
-            f"reading {len(paths):,} images of {reading.size} x {reading.size} pixels: {needed / 1e9:.1f} GB of memory"
-        )
+        size = f"{reading.size} x {reading.size} pixels"
+        display.say(f"reading {counted(len(paths), 'image')} of {size}: {needed / 1e9:.1f} GB of memory")
     with display.task("reading images") as task:
         images, places, failures = read_images(
             paths, reading.size, reading.resize, channels, skip_damaged=reading.skip_damaged, progress=task

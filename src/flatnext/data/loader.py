@@ -15,6 +15,7 @@ from flatnext.data.images import resize_images
 from flatnext.data.mixing import Mixture, mix_images, mix_labels
 from flatnext.data.normalization import Normalization
 from flatnext.errors import InputError
+from flatnext.words import counted
 
 Batch = tuple[Tensor, Tensor]
 Places = slice | Tensor
@@ -99,11 +100,11 @@ class Loader:
         count = len(self.split)
         steps = count // self.batch_size if drop_last else -(-count // self.batch_size)
         if steps == 0:
-            raise InputError(f"batch_size is {self.batch_size}: there are {count} images, so an epoch has no step")
+            raise InputError(f"batch_size is {self.batch_size}: with {counted(count, 'image')} an epoch has no step")
         if (least := self.batch_count(steps - 1)) < self.ranks:
             raise InputError(
-                f"batch_size is {self.batch_size}: a batch of an epoch has {least} images for {self.ranks} processes: "
-                "change it"
+                f"batch_size is {self.batch_size}: a batch of an epoch has {counted(least, 'image')} for {self.ranks} "
+                "processes: change it"
             )
         return steps
 

@@ -16,6 +16,7 @@ from flatnext import config
 from flatnext.data.dataset import Dataset, Split
 from flatnext.data.loader import NO_AUGMENTATION, Loader
 from flatnext.files import write_atomically
+from flatnext.words import counted
 
 SAMPLES = 6
 """Images of a class."""
@@ -86,7 +87,7 @@ def _plot(dataset: Dataset, halves: list[list[Tensor]], captions: list[str]) -> 
         figure.text(x / width, 1 - y / height, text, parse_math=False, va="center", **style)
 
     part = f", {len(names)} of {len(dataset.classes)} classes" if len(names) < len(dataset.classes) else ""
-    write(left, 38, f"{dataset.name}: {len(dataset.train):,} training images{part}", size=11, weight="bold")
+    write(left, 38, f"{dataset.name}: {counted(len(dataset.train), 'training image')}{part}", size=11, weight="bold")
     for row, name in enumerate(names):
         write(left - 19, TOP + (row + 0.5) * TILE, name, size=9, ha="right")
     for half, (images, caption) in enumerate(zip(halves, captions, strict=True)):

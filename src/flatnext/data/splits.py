@@ -11,6 +11,7 @@ from torch import Tensor
 from flatnext import config
 from flatnext.data.dataset import Dataset, Partition, Split
 from flatnext.errors import InputError
+from flatnext.words import counted
 
 SHARE = 1 / 10
 """Of the training images, held out for validation by default."""
@@ -62,9 +63,9 @@ def _hold_out(
     if count == 0:
         return train, None
     if count >= len(train):
-        raise InputError(
-            f"validation is {count}: {dataset.name} has {len(train)} training images, so give at most {len(train) - 1}"
-        )
+        most = f"give at most {len(train) - 1}" if len(train) > 1 else "give 0, or more images"
+        images = counted(len(train), "training image")
+        raise InputError(f"validation is {count}: {dataset.name} has {images}, so {most}")
     return divide(train, *_draw(train.labels, count, _order(train, salt, generator)), overwrite=overwrite)
 
 
@@ -76,10 +77,9 @@ def _for_calibration(
     if count == 0:
         return train, None
     if count >= len(train):
-        raise InputError(
-            f"calibration is {count}: {dataset.name} has {len(train)} training images that are not for validation, so "
-            f"give at most {len(train) - 1}"
-        )
+        most = f"give at most {len(train) - 1}" if len(train) > 1 else "leave it out, or give more images"
+        images = counted(len(train), "training image")
+        raise InputError(f"calibration is {count}: {dataset.name} has {images} beside those for validation, so {most}")
     order = _order(train, f"calibration {settings.split_seed}", generator)
     return divide(train, *_draw(train.labels, count, order), overwrite=overwrite)
 

@@ -16,6 +16,7 @@ from flatnext.data.listing import list_images, subfolders
 from flatnext.errors import InputError, warn_of_fallback
 from flatnext.files import open_regular
 from flatnext.pictures import Resize, square
+from flatnext.words import counted
 
 DATA, LABELS = "_data.npy", "_labels.npy"
 KEYS = (("images", "labels"), ("data", "labels"), ("x", "y"), ("x_test", "y_test"))
@@ -194,7 +195,7 @@ def _check_labels(labels: np.ndarray, name: str, count: int, classes: int) -> np
     if labels.dtype.kind not in "iu" or labels.ndim == 0 or labels.shape[1:] not in ((), (1,)):
         raise InputError(f"{name} is {labels.dtype} {labels.shape}: give N integers")
     if len(labels) != count:
-        raise InputError(f"{name} has {len(labels):,} labels for {count:,} images: give one for each")
+        raise InputError(f"{name} has {counted(len(labels), 'label')} for {counted(count, 'image')}: give one for each")
     if labels.min() < 0 or labels.max() >= classes:
         raise InputError(
             f"{name} has labels from {labels.min()} to {labels.max()}: the model knows {classes} classes, so give "

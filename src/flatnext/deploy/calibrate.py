@@ -20,6 +20,7 @@ from flatnext.models import Origin
 from flatnext.runs.conformal import Conformal
 from flatnext.runs.folder import RunFolder, require_other_images
 from flatnext.schema import dump
+from flatnext.words import counted
 
 COVERAGES = (0.9, 0.95, 0.99)
 """The coverages that are shown, as far as there are images enough."""
@@ -122,9 +123,10 @@ def calibrate(
 def format_calibrated(calibrated: Calibrated) -> str:
     """Return what was done, in lines."""
     made = calibrated.conformal
-    lines = [f"{calibrated.path}: temperature {made.temperature:.3f}, {made.images:,} scores: {made.source}"]
+    lines = [f"{calibrated.path}: temperature {made.temperature:.3f}, {counted(made.images, 'score')}: {made.source}"]
+    others = counted(calibrated.count, "other image")
     for check in calibrated.checks:
-        share = f"{check.held / calibrated.count:.2%} of {calibrated.count:,} other images" if calibrated.count else ""
+        share = f"{check.held / calibrated.count:.2%} of {others}" if calibrated.count else ""
         lines.append(
             f"coverage {check.coverage:.0%}: the set holds the class of {share}, {check.mean_size:.2f} classes in a set"
         )

@@ -16,6 +16,7 @@ from flatnext.deploy.loading import load
 from flatnext.errors import InputError
 from flatnext.progress import Display, Progress
 from flatnext.runs.folder import require_other_images
+from flatnext.words import counted, shortened
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,11 +70,11 @@ def compare(
     source, images = _read(before, test_set, dataset, data_dir, download, display)
     alike = [path for path, model in ((old, before), (new, after)) if _sees_as(model, before)]
     notes += [note for path in alike if (note := _changed(path, dataset, images))]
-    with display.task(f"{old}: {len(images):,} images") as progress:
+    with display.task(f"{old}: {counted(len(images), 'image')}") as progress:
         first, confidence = _answers(before, images, progress)
     if after.preprocessing != before.preprocessing:
         images = _read(after, test_set, dataset, data_dir, download, display, classes=before.classes)[1]
-    with display.task(f"{new}: {len(images):,} images") as progress:
+    with display.task(f"{new}: {counted(len(images), 'image')}") as progress:
         second, new_confidence = _answers(after, images, progress)
     comparison = Comparison(
         old_name=str(old),
@@ -95,7 +96,7 @@ def _same_classes(old: Classifier, new: Classifier) -> np.ndarray:
     if sorted(old.classes) != sorted(new.classes):
         gone = [name for name in old.classes if name not in new.classes]
         added = [name for name in new.classes if name not in old.classes]
-        parts = [f"{verb} {', '.join(names[:3])}" for names, verb in ((gone, "lacks"), (added, "adds")) if names]
+        parts = [f"{verb} {shortened(names)}" for names, verb in ((gone, "lacks"), (added, "adds")) if names]
         raise InputError(
             f"{new.source} {' and '.join(parts)}, compared with {old.source}: compare models of the same classes"
         )
@@ -139,13 +140,14 @@ def _read(
     how, classes = model.preprocessing, classes or model.classes
     if test_set is not None:
         images = data.read_test_set(test_set, classes, how.image_size, channels=how.channels, resize=how.resize)
-        return f"{len(images):,} images of {data.test_set_name(test_set)}", images
+        return f"{counted(len(images), 'image')} of {data.test_set_name(test_set)}", images
     settings = Data(dataset=dataset, image_size=how.image_size, resize=how.resize)  # type: ignore[arg-type]
     loaded = data.load_by(settings, Path(data_dir), channels=how.channels, download=download, progress=display.speaks)
     if sorted(loaded.classes) != sorted(classes):
         raise InputError(f"{dataset} has the classes {', '.join(loaded.classes)}, and the models {', '.join(classes)}")
     places = torch.tensor([classes.index(name) for name in loaded.classes])[loaded.test.labels.cpu()]
-    return f"{len(places):,} test images of {dataset}", data.Split(loaded.test.images, places, loaded.test.names)
+    images = data.Split(loaded.test.images, places, loaded.test.names)
+    return f"{counted(len(places), 'test image')} of {dataset}", images
 
 
 def _answers(model: Classifier, images: data.Split, progress: Progress) -> tuple[np.ndarray, np.ndarray]:

@@ -87,8 +87,8 @@ def comparison_page(compared: Compared) -> str:
     changes = comparison.changes
     first, second, *others = sentences(comparison)
     keys = (
-        Key(comparison.old_name, _percent(changes.old_accuracy), f"{changes.old_correct:,} images right", 5),
-        Key(comparison.new_name, _percent(changes.new_accuracy), f"{changes.new_correct:,} images right", 0),
+        Key(comparison.old_name, _percent(changes.old_accuracy), f"{counted(changes.old_correct, 'image')} right", 5),
+        Key(comparison.new_name, _percent(changes.new_accuracy), f"{counted(changes.new_correct, 'image')} right", 0),
     )
     galleries: tuple[tuple[str, str, np.ndarray, str], ...] = (
         ("went-wrong", "Went wrong", comparison.lost(), "right before, wrong now"),

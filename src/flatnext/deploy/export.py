@@ -21,6 +21,7 @@ from flatnext.deploy.export_source import read_images, read_source
 from flatnext.deploy.manifest import Manifest
 from flatnext.errors import InputError, choose
 from flatnext.progress import printable
+from flatnext.words import counted
 
 IMAGES = 1000
 """Test images that prove an export in float32: logits are compared, so that few are enough."""
@@ -112,11 +113,12 @@ def format_exported(exported: Exported) -> str:
     manifest, path = exported.manifest, printable(str(exported.path))
     conformal = manifest.conformal
     calibration = (
-        f"temperature {manifest.temperature:.3g}, and calibration of {conformal.images:,} images for sets"
+        f"temperature {manifest.temperature:.3g}, and calibration of {counted(conformal.images, 'image')} for sets"
         if conformal
         else "no temperature, and no calibration for sets: flatnext calibrate adds both to the weights"
     )
-    lines = [f"{path}: {exported.bytes / 1e6:.2f} MB, {len(manifest.classes)} classes", *exported.proof.lines()]
+    classes = counted(len(manifest.classes), "class")
+    lines = [f"{path}: {exported.bytes / 1e6:.2f} MB, {classes}", *exported.proof.lines()]
     return "\n".join([*lines, calibration, *_next(exported.to, path)])
 
 

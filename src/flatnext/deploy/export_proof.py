@@ -12,6 +12,7 @@ from torch import Tensor
 from flatnext.data import Split
 from flatnext.deploy.manifest import Golden
 from flatnext.errors import InputError
+from flatnext.words import counted
 
 Logits = Callable[[np.ndarray], np.ndarray]
 """From images (uint8, N x C x H x W) to logits (float32, N x K)."""
@@ -129,7 +130,7 @@ def golden_images(exported: Logits, images: Split) -> tuple[Golden, ...]:
     `InputError`: there are fewer than three images.
     """
     if len(images) < GOLDEN:
-        raise InputError(f"there are {len(images)} test images: give at least {GOLDEN} to prove the export")
+        raise InputError(f"the test has {counted(len(images), 'image')}: give at least {GOLDEN} to prove the export")
     labels = images.labels.tolist()
     first = sorted({label: index for index, label in reversed(list(enumerate(labels)))}.values())
     chosen = [*first, *(index for index in range(len(labels)) if index not in first)][:GOLDEN]

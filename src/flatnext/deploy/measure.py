@@ -14,6 +14,7 @@ from flatnext.errors import InputError
 from flatnext.runs.evidence import Calibration
 from flatnext.runs.records import Machine
 from flatnext.runs.scores import Scores
+from flatnext.words import counted
 
 FIRST = 1000  # images of the quick check that the index allows
 MOST_CHANGE = 0.001  # share of the images by which rounding may change the number of correct ones; at least one
@@ -53,7 +54,7 @@ def near_chance(scores: Scores) -> str:
     if scores.accuracy > chance + ABOVE_CHANCE * error:
         return ""
     return (
-        f"No better than guessing, as far as {scores.count:,} test images can tell: the accuracy of "
+        f"No better than guessing, as far as {counted(scores.count, 'test image')} can tell: the accuracy of "
         f"{scores.accuracy:.2%} is not {ABOVE_CHANCE} standard errors (of {error:.2%}) above {chance:.2%}, which "
         "always predicting the most common class gives"
     )
@@ -85,7 +86,7 @@ def measure(
     if difference > limit:
         raise InputError(
             f"{source}: float16 changes the accuracy from {old.accuracy:.2%} to {new.accuracy:.2%}, by {difference} of "
-            f"{len(test):,} images where {limit} may change: weights so sensitive cannot be packed"
+            f"{counted(len(test), 'image')} where {limit} may change: weights so sensitive cannot be packed"
         )
     return Measured(
         scores=new,

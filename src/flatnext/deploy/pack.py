@@ -29,6 +29,7 @@ from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import read_run
 from flatnext.runs.records import RunRecord, UnfinishedRun
 from flatnext.schema import dump
+from flatnext.words import counted
 
 MOST_BYTES = 10_000_000
 
@@ -128,7 +129,7 @@ def format_packed(packed: Packed) -> str:
     measured, scores, calibration = packed.measured, packed.measured.scores, packed.measured.calibration
     difference = round((scores.accuracy - measured.trained_accuracy) * scores.count)
     lines = [
-        f"{packed.entry.name}: {packed.entry.bytes / 1e6:.2f} MB, {scores.count:,} test images in {PRECISION}",
+        f"{packed.entry.name}: {packed.entry.bytes / 1e6:.2f} MB, {counted(scores.count, 'test image')} in {PRECISION}",
         f"accuracy {measured.trained_accuracy:.2%} as trained, {scores.accuracy:.2%} as stored: {difference:+d} "
         f"images, where {measured.limit} may change; {measured.changed} are classified differently",
         f"negative log-likelihood {calibration.nll:.4f}, Brier score {calibration.brier:.4f}, calibration error "

@@ -15,6 +15,7 @@ from flatnext.evaluation.calibration import checked
 from flatnext.evaluation.metrics import has_finite_logits
 from flatnext.evaluation.temperature import TEMPERATURES, fit_temperature
 from flatnext.runs.conformal import Conformal
+from flatnext.words import counted
 
 
 def conformal(logits: Tensor, labels: Tensor, source: str, fitted_on: tuple[Tensor, Tensor] | None = None) -> Conformal:
@@ -52,7 +53,7 @@ def after_training(partition: Partition, *, validation: Tensor | None, calibrati
     if not all(bool(has_finite_logits(logits).all()) for logits in (validation, calibration)):
         return None
     labels = partition.calibration.labels.cpu()
-    source = f"{len(labels):,} images held out for calibration; the validation images fit the temperature"
+    source = f"{counted(len(labels), 'image')} held out for calibration; the validation images fit the temperature"
     return conformal(calibration, labels, source, fitted_on=(validation, partition.validation.labels.cpu()))
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from flatnext.errors import InputError
 from flatnext.methods.perturbation import check, checked_pass, clipped, gradients, move, off, restored
 from flatnext.methods.rule import explained
+from flatnext.words import counted
 
 T = TypeVar("T")
 
@@ -63,7 +64,8 @@ def amp(
     result = checked_pass(closure, everything)
     for name, value in (("epsilon", epsilon), ("inner_lr", inner_lr)):
         if isinstance(value, Sequence) and len(value) != len(everything):
-            raise InputError(f"{name} has {len(value)} numbers for {len(everything)} parameters: give one for each")
+            numbers, parameters = counted(len(value), "number"), counted(len(everything), "parameter")
+            raise InputError(f"{name} has {numbers} for {parameters}: give one for each")
     active = [i for i, p in enumerate(everything) if p.grad is not None]
     if not active or inner_iter == 0 or off(epsilon, inner_lr):
         return result

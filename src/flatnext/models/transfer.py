@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from flatnext.errors import InputError
 from flatnext.models.network import Network
 from flatnext.models.weights import assign_weights, fit_names
+from flatnext.words import counted
 
 STEM, HEAD = "conv1", "linear"
 """The first and the last layer of a `Network`."""
@@ -37,7 +38,8 @@ def _with_channels(weight: Tensor, channels: int, path: str | Path) -> Tensor:
         return weight.float().sum(dim=1, keepdim=True)
     if weight.shape[1] == 1:
         return weight.float().repeat(1, channels, 1, 1) / channels
-    raise InputError(f"{path}: its stem takes {weight.shape[1]} channels, and the images have {channels}: give others")
+    takes = counted(weight.shape[1], "channel")
+    raise InputError(f"{path}: its stem takes {takes}, and the images have {channels}: give others")
 
 
 def freeze(model: Network, which: str) -> tuple[nn.Module, ...]:

@@ -25,6 +25,7 @@ from flatnext.runs.artifact import refusal
 from flatnext.runs.conformal import Conformal
 from flatnext.runs.fingerprint import DataFingerprint
 from flatnext.schema import parse
+from flatnext.words import counted, shortened
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 """What DataParallel, `torch.compile`, Lightning and wrappers of one's own put before every name."""
@@ -150,7 +151,8 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     content = read_pickled(path)
     state = _state_dict(content)
     if state is None:
-        keys = f"; it has {_first([repr(key) for key in content], 8)}" if isinstance(content, dict) and content else ""
+        keys = shortened(map(repr, content), 8) if isinstance(content, dict) else ""
+        keys = f"; it has {keys}" if keys else ""
         raise InputError(
             f"{path}: holds no state dict, bare or under {', '.join(PLACES)}{keys}: save one with "
             "torch.save(model.state_dict(), PATH)"
@@ -174,7 +176,7 @@ def fit_names(state: dict[str, Tensor], expected: Container[str], path: Path | s
     added = [name for name in state if name not in expected]
     counters = [name for name in added if name.rpartition(".")[2] in COUNTERS]
     if counters:
-        warn_of_fallback(f"{path}: {len(counters)} counters of thop ({_first(counters)}) are left out")
+        warn_of_fallback(f"{path}: {counted(len(counters), 'counter')} of thop left out ({shortened(counters)})")
     left_out = {*counters, *(name for name in added if name == AVERAGED)}
     state = {name: value for name, value in state.items() if name not in left_out}
     while state and not any(name in expected for name in state):
@@ -202,12 +204,8 @@ def _require_same_entries(path: str | Path, expected: dict[str, Tensor], state: 
             if name in state and state[name].shape != value.shape
         ],
     }
-    phrases = [f"{len(names)} {kind} ({_first(names)})" for kind, names in differences.items() if names]
+    phrases = [f"{len(names)} {kind} ({shortened(names)})" for kind, names in differences.items() if names]
     if phrases:
         same = len(expected) - len(differences["missing"]) - len(differences["of another shape"])
         what = "weights of another model" if same == 0 else f"{same} of {len(expected)} entries fit"
         raise InputError(f"{path}: {what}: {'; '.join(phrases)}: give the model's settings that it was trained with")
-
-
-def _first(names: list[str], count: int = 3) -> str:
-    return ", ".join(names[:count]) + (", ..." if len(names) > count else "")

@@ -14,7 +14,7 @@ from flatnext.study.epoch_comparison import EpochComparison
 from flatnext.study.quantities import Quantity
 from flatnext.study.statistics import FEWEST_SEEDS, Comparison
 from flatnext.study.study import Study
-from flatnext.words import listing
+from flatnext.words import counted, listing
 
 FEW = 3
 """Up to this many comparisons of a claim are shown beside its verdict."""
@@ -91,7 +91,7 @@ def _against(answer: Answer, quantity: Quantity) -> str:
 
 def _epochs(epochs: EpochComparison) -> str:
     where = {"test": "test set", "validation": "validation split"}[epochs.split]
-    share = f"higher at {mean_sd(epochs.share, 100, 1)} % of {epochs.number} epochs on the {where}"
+    share = f"higher at {mean_sd(epochs.share, 100, 1)} % of {counted(epochs.number, 'epoch')} on the {where}"
     if epochs.share.n < FEWEST_SEEDS:
         return share
     return f"{share}; shown to be higher at {epochs.better}, lower at {epochs.worse}"

@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from flatnext.errors import InputError
+from flatnext.words import counted
 
 MOST_SCORES = 1000
 """Scores that are kept: of more images every so many."""
@@ -76,8 +77,8 @@ class Conformal:
         fewest = self.fewest_images(coverage)
         if self.images < fewest:
             raise InputError(
-                f"coverage is {coverage}: it needs {fewest:,} calibration images, and there are {self.images:,} "
-                f"({self.source}): give at most {self._largest_coverage()}, or {NEEDED}"
+                f"coverage is {coverage}: it needs {counted(fewest, 'calibration image')}, and there are "
+                f"{self.images:,} ({self.source}): give at most {self._largest_coverage()}, or {NEEDED}"
             )
         rank = math.ceil((self.images + 1) * _exact(coverage))
         return self.scores[(rank - 1) * len(self.scores) // self.images]

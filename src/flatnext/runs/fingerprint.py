@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SHOWN = 3
-"""Classes that a message names."""
+from flatnext.words import counted, shortened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +46,7 @@ def _renamed(before: tuple[str, ...], now: tuple[str, ...]) -> str:
     new = [name for name in now if name not in before]
     if not gone and not new:
         return "the classes are in another order"
-    parts = [f"{_first(names)} {verb}" for names, verb in ((gone, "is gone"), (new, "is new")) if names]
+    parts = [f"{shortened(names)} {verb}" for names, verb in ((gone, "is gone"), (new, "is new")) if names]
     return f"of its classes {' and '.join(parts)}"
 
 
@@ -56,12 +55,8 @@ def _changed_images(
 ) -> str:
     was, is_now = (sum(images.counts) if images else 0 for images in (before, now))
     if was != is_now:
-        return f"{was:,} {split} images have become {is_now:,}"
+        return f"{counted(was, split + ' image')} {'has' if was == 1 else 'have'} become {is_now:,}"
     if before and now and before.counts != now.counts:
         moved = zip(classes, before.counts, now.counts, strict=True)
-        return f"{split} images: {_first([f'{name} had {a:,} and has {b:,}' for name, a, b in moved if a != b])}"
+        return f"{split} images: {shortened([f'{name} had {a:,} and has {b:,}' for name, a, b in moved if a != b])}"
     return f"pixels or labels of the {is_now:,} {split} images are different"
-
-
-def _first(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -14,6 +14,7 @@ from python_multipart.multipart import Field, File, FormParser, parse_options_he
 from starlette.requests import ClientDisconnect, Request
 
 from flatnext.serve.settings import ServeSettings
+from flatnext.words import counted
 
 RAW = "application/octet-stream"
 MULTIPART = "multipart/form-data"
@@ -136,7 +137,7 @@ def _parse(body: bytes, boundary: bytes | None, most: int) -> list[Upload]:
 
     def add(file: File) -> None:
         if len(uploads) == most:
-            raise HTTPException(413, f"there are more than {most} images: send fewer in a request")
+            raise HTTPException(413, f"there are more than {counted(most, 'image')}: send fewer in a request")
         name = (file.file_name or b"").decode("utf-8", "replace")
         file.file_object.seek(0)
         uploads.append(Upload(name=name or None, content=file.file_object.read()))

@@ -11,6 +11,7 @@ from flatnext.study.failures import is_sound, warnings
 from flatnext.study.groups import Group
 from flatnext.study.statistics import FEWEST_SEEDS, estimate, points
 from flatnext.study.study import Study
+from flatnext.words import counted
 
 
 def summary(study: Study) -> tuple[str, ...]:
@@ -55,7 +56,7 @@ def recommended(study: Study) -> Group | None:
 def _accuracy(study: Study, group: Group) -> str:
     """Return `94.90 % (95 % interval 94.70 to 95.10, 5 seeds)`."""
     accuracy = estimate(study.headline.values(group.label).values())
-    seeds = f"{accuracy.n} seed{'s' if accuracy.n > 1 else ''}"
+    seeds = f"{counted(accuracy.n, 'seed')}"
     if accuracy.low is None or accuracy.high is None:
         return f"{points(accuracy.mean)} % ({seeds})"
     interval = f"{points(accuracy.low)} to {points(accuracy.high)}"

@@ -11,6 +11,7 @@ from flatnext.runs.records import RunRecord, UnfinishedRun
 from flatnext.study.groups import Group
 from flatnext.study.statistics import points, wilson
 from flatnext.study.study import Study
+from flatnext.words import counted
 
 NEARLY_ALL = 0.9
 """A network that predicts one class for so large a share of the images has collapsed, if the class is smaller."""
@@ -31,7 +32,7 @@ def failure(run: RunRecord) -> tuple[str, str] | None:
     """Return what went wrong in a finished run, and how its last epoch shows it; None if nothing did."""
     scores = run.result.last.test
     if scores.not_finite or scores.loss is None:
-        images = f" on {scores.not_finite:,} test images" if scores.not_finite else ""
+        images = f" on {counted(scores.not_finite, 'test image')}" if scores.not_finite else ""
         return "diverged", f"its outputs or its loss are not finite{images}"
     losses, guess = [epoch.train_loss for epoch in run.epochs], math.log(max(2, len(run.environment.classes)))
     if reason := _collapse(run):
@@ -51,7 +52,7 @@ def _collapse(run: RunRecord) -> str:
     predicted = predicted_sizes(scores.confusion)
     if max(predicted) >= max(NEARLY_ALL, (1 + share) / 2) * scores.count:
         most = predicted.index(max(predicted))
-        return f"it predicts “{classes[most]}” for {predicted[most]:,} of {scores.count:,} test images"
+        return f"it predicts “{classes[most]}” for {predicted[most]:,} of {counted(scores.count, 'test image')}"
     if wilson(scores.accuracy, scores.count)[0] <= share and not tells_apart(scores.confusion):
         accuracy = f"{points(scores.accuracy)} % accuracy"
         return f"{accuracy} is within chance of always answering “{classes[largest]}” ({points(share)} %)"

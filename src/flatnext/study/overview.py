@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from flatnext.durations import duration
 from flatnext.progress import Display, Task
 from flatnext.study.assignment import Assignment
+from flatnext.words import counted
 
 
 class Overview:
@@ -70,7 +71,7 @@ class Overview:
     def _show_study(self) -> None:
         if self.study.due():
             part = self._done() / sum(self.work.values())
-            runs = f"{len(self.ended)} of {len(self.work)} runs done, {len(self.tasks)} under way"
+            runs = f"{len(self.ended)} of {counted(len(self.work), 'run')} done, {len(self.tasks)} under way"
             self.study.show(part, f"study: {runs}, {part:.0%}, {self.left()}")
 
     def _done(self) -> float:

@@ -13,6 +13,7 @@ from flatnext.study.plan import RunPlan
 from flatnext.study.reading import read_study
 from flatnext.study.runner import run_study
 from flatnext.study.statistics import FEWEST_SEEDS
+from flatnext.words import counted
 
 
 def run_until_decided(plan: RunPlan, output: Path, *, display: Display | None = None, **arguments: Any) -> list[str]:
@@ -37,10 +38,10 @@ def run_until_decided(plan: RunPlan, output: Path, *, display: Display | None = 
         ]
         names = ", ".join(contrast.label for contrast in undecided)
         if not undecided:
-            display.say(f"decided with {count} seeds")
+            display.say(f"decided with {counted(count, 'seed')}")
             return []
         if count == most:
-            display.say(f"not decided with {count} seeds, the most allowed: {names}")
+            display.say(f"not decided with {counted(count, 'seed')}, the most allowed: {names}")
             return []
         count += 1
         arguments["overwrite"] = False  # what was made in this session stays

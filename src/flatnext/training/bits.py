@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flatnext.runs.records import Epoch
+from flatnext.words import counted
 
 TIMES = ("train_seconds", "evaluation_seconds", "images_per_second")
 """What two trainings never share."""
@@ -58,4 +59,5 @@ def differing_circumstances(now: Mapping[str, Any], was: Mapping[str, Any], name
 
 def different(difference: Difference) -> str:
     """Return how many tensors differ, and by how much, in words."""
-    return f"{difference.differing} of {difference.tensors} tensors differ, by at most {difference.largest:.3g}"
+    tensors = counted(difference.tensors, "tensor")
+    return f"{difference.differing} of {tensors} differ, by at most {difference.largest:.3g}"

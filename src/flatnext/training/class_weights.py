@@ -8,6 +8,7 @@ from torch import Tensor
 from flatnext import data
 from flatnext.config import Config
 from flatnext.errors import InputError
+from flatnext.words import counted
 
 
 def class_weights(
@@ -31,8 +32,8 @@ def class_weights(
         return weights.masked_fill(counts == 0, 1.0).to(device, dtype)
     if len(given) != len(counts):
         raise InputError(
-            f"class_weights has {len(given)} numbers: give one for each of the {len(counts)} classes, in the order "
-            f"{', '.join(partition.classes)}"
+            f"class_weights has {counted(len(given), 'number')}: give one for each of the {len(counts)} classes, in "
+            f"the order {', '.join(partition.classes)}"
         )
     shown = (counts > 0).double() if config.data.sampler == "balanced" else counts
     weights = torch.tensor(given, dtype=torch.float64)

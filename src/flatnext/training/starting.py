@@ -17,6 +17,7 @@ from flatnext.models import Network, Origin
 from flatnext.models.transfer import STEM, transfer
 from flatnext.runs.records import StartingWeights
 from flatnext.training.checkpoint import Checkpoint
+from flatnext.words import counted
 
 WAYS = {"stem": "the stem", "stages": "the stem and all stages but the last", "all-but-head": "all but the head"}
 """What is frozen, in words."""
@@ -136,7 +137,7 @@ def begin(model: Network, config: Config, classes: tuple[str, ...]) -> StartingW
     ]
     if before != channels:
         way = "summed to" if channels == 1 else "divided among"
-        parts.append(f"the stem's weights for {before} channels are {way} {channels}")
+        parts.append(f"the stem's weights for {counted(before, 'channel')} are {way} {channels}")
     if weights.origin is None:
         parts.append("images are normalised by their own statistics, as the file does not say how it had them")
     else:

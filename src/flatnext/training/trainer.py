@@ -26,6 +26,7 @@ from flatnext.training.run_state import BestEpoch, RunState
 from flatnext.training.step import Step, TakeStep
 from flatnext.training.stop import Interrupted, Stopped, StopRequest, stop_on_signal
 from flatnext.training.trackers import tracked
+from flatnext.words import counted
 
 CHECKPOINT_SECONDS = 300.0
 """Between two checkpoints within an epoch; the end of an epoch always writes one."""
@@ -218,7 +219,7 @@ class Trainer:
             size = sum(file.stat().st_size for file in kept.parent.iterdir()) / len(kept_checkpoints(run.folder.path))
             number = run.config.epochs if keep == "all" else min(keep, run.config.epochs)
             self.display.say(
-                f"{self.title}: keeps the checkpoints of {number} epochs, {size / 1e6:,.1f} MB each, "
+                f"{self.title}: keeps the checkpoints of {counted(number, 'epoch')}, {size / 1e6:,.1f} MB each, "
                 f"{number * size / 1e6:,.1f} MB in all"
             )
 

@@ -13,6 +13,7 @@ from flatnext.evaluation.corruptions.table import NAMES, SEVERITIES, check_image
 from flatnext.evaluation.metrics import is_correct
 from flatnext.progress import Progress, silent
 from flatnext.runs.evidence import CorruptionScores
+from flatnext.words import counted
 
 Predict = Callable[[Tensor], Tensor]
 """From images (uint8, B x 3 x H x W) to logits (B x classes), on any device: a `Predictor`, for instance."""
@@ -138,7 +139,8 @@ def _accuracy(
             targets = labels[start : start + batch_size]
             logits = predict(batch(cell, start, start + len(targets))).detach().cpu()
             if logits.ndim != 2 or len(logits) != len(targets):
-                raise InputError(f"predict returned {tuple(logits.shape)} for {len(targets)} images: return logits")
+                given = counted(len(targets), "image")
+                raise InputError(f"predict returned {tuple(logits.shape)} for {given}: return logits")
             correct += int(is_correct(logits, targets).sum())
             progress(number * count + start + len(targets), len(cells) * count)
         accuracy[cell] = correct / count
