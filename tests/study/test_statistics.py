@@ -49,6 +49,23 @@ def test_an_estimate_from_one_value_claims_no_spread() -> None:
     assert (found.n, found.mean, found.sd, found.low, found.high) == (1, 0.5, None, None, None)
 
 
+@given(
+    st.lists(st.floats(0, 1), min_size=2, max_size=6),
+    st.floats(0, 1),
+)
+def test_an_interval_that_is_cut_covers_as_often(values: list[float], mean: float) -> None:
+    """What may be the mean of accuracies is in the cut interval exactly if it is in the whole one."""
+    whole = estimate(values)
+    cut = whole.within(0, 1)
+    if whole.low is None or whole.high is None:
+        assert cut == whole
+        return
+    assert cut.low is not None
+    assert cut.high is not None
+    assert 0 <= cut.low <= cut.high <= 1
+    assert (cut.low <= mean <= cut.high) == (whole.low <= mean <= whole.high)
+
+
 def test_an_estimate_needs_a_value() -> None:
     with pytest.raises(ValueError, match="at least one"):
         estimate([])

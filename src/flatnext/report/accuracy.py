@@ -189,7 +189,7 @@ def _test_row(contrast: Contrast, comparison: Comparison) -> tuple[str, ...]:
 
 def _level(comparison: Comparison) -> str:
     """Return `+0.50 to +1.30 (95 %)`."""
-    text = interval(comparison.difference, sign=True)
+    text = interval(comparison.difference.within(-1, 1), sign=True)
     return text if text == DASH else f"{text} ({100 * (1 - comparison.alpha):.4g} %)"
 
 
@@ -229,7 +229,7 @@ def _differences_panel(study: Study, pairs: list[tuple[Contrast, Comparison]]) -
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=INK, linewidth=0.8)
         for place, (contrast, comparison) in enumerate(pairs):
-            color, mean = color_of(study, contrast.group), comparison.difference
+            color, mean = color_of(study, contrast.group), comparison.difference.within(-1, 1)
             seeds = [100 * value for value in comparison.differences]
             axes.scatter(seeds, [place + 0.22] * len(seeds), edgecolor=color, facecolor=PAPER, s=16, linewidth=1)
             if mean.low is not None and mean.high is not None:

@@ -9,9 +9,12 @@ from flatnext.study.statistics import DRAWS, EXACT_UP_TO
 from flatnext.study.study import Study
 
 GENERAL = {
-    "last, best": "The network after the last epoch, and after the epoch with the highest accuracy on the validation "
-    "split, which is held out of the training set. The test set chose nothing.",
+    "last, best": "The network after the last epoch, and after the epoch with the highest accuracy (of uneven classes: "
+    "balanced accuracy) on the validation split, which is held out of the training set. The test set chose nothing.",
     "±": "The standard deviation between seeds (n − 1).",
+    "interval": "Of a mean over seeds, by Student's t. That of an accuracy is cut at 0 and 100 %, that of a difference "
+    "at 100 points: no accuracy lies beyond, so that the cut takes nothing from its 95 %. An interval that reaches "
+    "such an end says that the seeds are too few: with two it is 12.7 standard errors wide to each side.",
     "comparison": "Within a seed: with the same model and data a seed gives two recipes the same initial weights and "
     "the same order of images. Interval and verdict are those of the paired t-test, a verdict from three seeds on. It "
     "sees chance between seeds, not between images, splits or test sets.",

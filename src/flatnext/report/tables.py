@@ -59,8 +59,9 @@ def difference(quantity: Quantity, comparison: Comparison | None) -> tuple[str, 
     if comparison is None:
         return DASH, DASH
     scale, places = quantity.measure.scale, digits(quantity)
+    low, high = quantity.measure.bounds
     mean = decimal(scale * comparison.difference.mean, places, sign=True)
-    return mean, interval(comparison.difference, scale, places, sign=True)
+    return mean, interval(comparison.difference.within(low - high, high - low), scale, places, sign=True)
 
 
 def quantity_table(

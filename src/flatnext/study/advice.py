@@ -55,8 +55,9 @@ def recommended(study: Study) -> Group | None:
 
 def _accuracy(study: Study, group: Group) -> str:
     """Return `94.90 % (95 % interval 94.70 to 95.10, 5 seeds)`."""
-    accuracy = estimate(study.headline.values(group.label).values())
-    seeds = f"{counted(accuracy.n, 'seed')}"
+    accuracy = study.headline.estimate(group.label)
+    assert accuracy is not None
+    seeds = counted(accuracy.n, "seed")
     if accuracy.low is None or accuracy.high is None:
         return f"{points(accuracy.mean)} % ({seeds})"
     interval = f"{points(accuracy.low)} to {points(accuracy.high)}"

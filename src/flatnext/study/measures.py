@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -33,6 +34,13 @@ class Measure:
     name: str = ""
     norm: str = ""
     proportion: bool = False
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Between what the values lie: of accuracies 0 and 1, of what they lost -1 and 1."""
+        if self.unit != "%":
+            return -math.inf, math.inf
+        return (-1.0 if "lost" in self.id else 0.0), 1.0
 
     def text(self, split: str, at: float | None = None) -> str:
         """Return the label of the measure on a split or test set, at a radius, severity or budget."""

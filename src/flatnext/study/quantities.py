@@ -53,9 +53,12 @@ class Quantity:
         return {row.seed: row.value for row in self.rows[recipe] if row.value is not None}
 
     def estimate(self, recipe: str) -> Estimate | None:
-        """Return mean and spread over the seeds of a recipe, None where there are no values."""
+        """Return mean and spread over the seeds of a recipe, None where there are no values.
+
+        The interval ends where the measure does: no accuracy is above 100 %.
+        """
         values = self.values(recipe)
-        return estimate(values.values()) if values else None
+        return estimate(values.values()).within(*self.measure.bounds) if values else None
 
     def compare(self, recipe: str, baseline: str) -> Comparison | None:
         """Return the recipe minus the baseline, not corrected; None without a seed in common or with a problem."""

@@ -65,6 +65,15 @@ class Estimate:
     low: float | None
     high: float | None
 
+    def within(self, least: float, most: float) -> Estimate:
+        """Return the estimate of a mean that lies between two numbers: its interval is cut there.
+
+        The cut interval covers the mean exactly as often: what is cut off cannot be the mean.
+        """
+        if self.low is None or self.high is None:
+            return self
+        return replace(self, low=max(self.low, least), high=min(self.high, most))
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -289,7 +298,8 @@ def needed(comparison: Comparison) -> str:
 
 def _evidence(comparison: Comparison) -> str:
     """Return interval, seeds and p; both ends turned round for "worse by"."""
-    low, high = comparison.difference.low, comparison.difference.high
+    difference = comparison.difference.within(-1, 1)
+    low, high = difference.low, difference.high
     assert comparison.p_adjusted is not None
     assert low is not None
     assert high is not None
