@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from flatnext.deploy import export_forms
 from flatnext.deploy.export import export
 from flatnext.deploy.export_forms import MANIFEST
 from flatnext.deploy.export_int8 import quantized
-from flatnext.deploy.export_proof import golden_images, prove, require_accurate, require_faithful
+from flatnext.deploy.export_proof import Proof, golden_images, prove, require_accurate, require_faithful
 from flatnext.deploy.manifest import read_manifest
 from flatnext.deploy.onnx_model import OnnxModel
 from flatnext.errors import InputError
@@ -216,6 +217,23 @@ def test_a_proof_counts_what_changed():
         require_accurate(proof, 1.9, "it")
     require_accurate(proof, 2.1, "it")
     require_faithful(logits_of(lambda logits: None), "it")
+
+
+@pytest.mark.parametrize(
+    ("images", "wrong", "words"),
+    [
+        (45, 1, r"2.22 points less: with so few, one image is 2.2 points: prove it on 334 or more .*--max-loss 2.23"),
+        (45, 2, r"4.44 points less: with so few, one image is 2.2 points: prove it on 334 or more .*--max-loss 4.45"),
+        (1000, 4, r"0.40 points less: export it in float32 \(--to onnx\), or allow more \(--max-loss, now 0.3\)"),
+    ],
+)
+def test_few_images_refuse_eight_bits_with_a_way_out(images, wrong, words):
+    settings = {"source": "test images of folder", "images": images, "difference": 0.1, "agreement": 0, "changed": 0}
+    proof = Proof(**settings, before=0.9, after=0.9 - wrong / images)
+    with pytest.raises(InputError, match=words) as caught:
+        require_accurate(proof, 0.3, "it")
+    if found := re.search(r"--max-loss (\S+)\)", str(caught.value)):
+        require_accurate(proof, float(found[1]), "it")  # what is advised does it
 
 
 def test_outputs_that_are_not_finite_are_refused():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -98,13 +99,24 @@ def require_faithful(proof: Proof, what: str) -> None:
 
 
 def require_accurate(proof: Proof, max_loss: float, what: str) -> None:
-    """Raise `InputError` for an export in eight bits that loses more accuracy than `max_loss` percentage points."""
-    if not proof.loss <= max_loss or not np.isfinite(proof.difference):
-        raise InputError(
-            f"{what} is refused: on {proof.images:,} {proof.source} it has {proof.after:.2%} instead of "
-            f"{proof.before:.2%}, {proof.loss:.2f} points less: export it in float32 (--to onnx), or "
-            f"allow more (--max-loss, now {max_loss:g})"
+    """Raise `InputError` for an export in eight bits that loses more accuracy than `max_loss` percentage points.
+
+    Of few images a single one may be more than that: then the message says what can be done about it.
+    """
+    if proof.loss <= max_loss and np.isfinite(proof.difference):
+        return
+    remedy = f"export it in float32 (--to onnx), or allow more (--max-loss, now {max_loss:g})"
+    image = 100 / proof.images
+    if 0 < max_loss < image and np.isfinite(proof.difference):
+        remedy = (
+            f"with so few, one image is {image:.2g} points: prove it on {math.ceil(100 / max_loss):,} or more "
+            "(--test-set with twice as many, as half of them calibrate), allow that much (--max-loss "
+            f"{math.ceil(100 * proof.loss) / 100:g}), or export it in float32 (--to onnx)"
         )
+    raise InputError(
+        f"{what} is refused: on {proof.images:,} {proof.source} it has {proof.after:.2%} instead of "
+        f"{proof.before:.2%}, {proof.loss:.2f} points less: {remedy}"
+    )
 
 
 def in_batches(logits: Logits, images: Tensor) -> np.ndarray:
