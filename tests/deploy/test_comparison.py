@@ -193,6 +193,9 @@ def test_models_of_other_classes_are_refused(two, tmp_path):
     two(classifier(), classifier(classes=("dark", "middle", "light")))
     with pytest.raises(InputError, match="lacks bright and adds light"):
         compare("old", "new", test_set=bright_npz(tmp_path))
+    two(classifier(classes=tuple(f"digit {n}" for n in range(10))), classifier())
+    with pytest.raises(InputError, match="lacks digit 0, digit 1, digit 2 and 7 more and adds dark, middle, bright,"):
+        compare("old", "new", test_set=bright_npz(tmp_path))
 
 
 def test_a_dataset_and_a_test_set_are_one_too_many(tmp_path):
