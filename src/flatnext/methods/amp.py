@@ -64,8 +64,8 @@ def amp(
     result = checked_pass(closure, everything)
     for name, value in (("epsilon", epsilon), ("inner_lr", inner_lr)):
         if isinstance(value, Sequence) and len(value) != len(everything):
-            numbers, parameters = counted(len(value), "number"), counted(len(everything), "parameter")
-            raise InputError(f"{name} has {numbers} for {parameters}: give one for each")
+            given, wanted = counted(len(value), "number"), counted(len(everything), "parameter")
+            raise InputError(f"{name} has {given} for {wanted}: give one for each")
     active = [i for i, p in enumerate(everything) if p.grad is not None]
     if not active or inner_iter == 0 or off(epsilon, inner_lr):
         return result

@@ -161,7 +161,7 @@ def gpus(device: str) -> int:
 def _measured(pool: Pool, sample: Sample) -> Division:
     """Return the division of this machine that makes the most images a second, and say what was measured."""
     results = pool.measure(sample)
-    texts = [f"{d.jobs} at a time with {counted(d.threads, 'thread')} {rate:,.0f}" for d, rate in results]
+    texts = [f"{d.jobs} at a time with {counted(d.threads or 1, 'thread')} {rate:,.0f}" for d, rate in results]
     chosen = fastest(results)
     pool.display.say(f"images a second of all runs together, {', '.join(texts)}: {chosen.jobs} at a time")
     return chosen
