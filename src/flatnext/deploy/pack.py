@@ -205,7 +205,7 @@ def _write(folder: Path, entry: Shipped, content: bytes, card: str) -> None:
     others = [packed for packed in before if packed.name != entry.name]
     if len(others) < len(before):
         _write_index(folder, others)
-    files = {folder / entry.file: content, folder / f"{entry.name}.md": card}
+    files: dict[Path, bytes | str] = {folder / entry.file: content, folder / f"{entry.name}.md": card}
     new = [path for path in files if not path.exists()]
     try:
         for path, data in files.items():
