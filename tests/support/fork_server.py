@@ -6,6 +6,7 @@ for its output, and code to run before. It answers with the child's process, and
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -49,7 +50,8 @@ class Child:
         if self.status is None:
             self.server.look(0.0)
         if self.status is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended since, which the server has not said yet
+                os.kill(self.pid, number)
 
     def wait(self, seconds: float = 60.0) -> int | None:
         """Return the status, that of a signal negative; None if the process has not ended by then."""
@@ -68,7 +70,7 @@ class Child:
         """Return the seconds of computing so far (Linux), a whole number of hundredths."""
         try:
             facts = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):
             return math.inf
         return (int(facts[11]) + int(facts[12])) / os.sysconf("SC_CLK_TCK")
 

@@ -49,14 +49,14 @@ WRITTEN = (
     KEPT,
     "tensorboard",
     ".*.tmp",
-    ENVIRONMENT,
     CONFIG,
+    ENVIRONMENT,
 )
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run's folder. `config.json` is there from the start, `result.json` once the run has finished."""
+    """A run's folder. `config.json` makes it one, and says that `environment.json` is there; `result.json` ends it."""
 
     path: Path
 
@@ -95,8 +95,8 @@ class RunFolder:
             str(path).encode()
         except UnicodeEncodeError:  # TensorBoard cannot write there, and a report cannot name it
             raise InputError(f"{printable(str(path))} is not UTF-8: choose another --output") from None
-        if not path.exists() or (path.is_dir() and all(p.match(".*") for p in path.iterdir())):
-            return
+        if not path.exists() or (path.is_dir() and all(p.match(".*") or p.name == ENVIRONMENT for p in path.iterdir())):
+            return  # the environment alone is left by a run that was killed as it began
         if not self.is_run():
             raise InputError(f"{path} exists and is not a run folder: choose another --output")
         if overwrite:
@@ -135,29 +135,29 @@ class RunFolder:
             raise InputError(f"cannot make {self.path}: {error.strerror}; choose another --output") from error
         return missing
 
-    def begin(self, config: Config, *, overwrite: bool) -> None:
-        """Give the folder its config, unless it has one; with `overwrite`, empty it first. The lock must be held.
-
-        What a run that was killed has left half-written is deleted.
-        """
+    def tidy(self, *, overwrite: bool) -> None:
+        """Delete what a run that was killed has left half-written; with `overwrite`, the run. The lock must be held."""
         try:
-            if overwrite:
+            if overwrite or not (self.path / CONFIG).is_file():
                 self._clear()
             remove_temporaries(self.path)
-            if not (self.path / CONFIG).is_file():
-                write_json(self.path / CONFIG, dump(config))
             (self.path / FAILURE).unlink(missing_ok=True)
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror}; choose another --output") from error
+
+    def begin(self, config: Config, environment: Environment) -> None:
+        """Write where the run runs now, and its config unless there is one: from then on the folder is a run's.
+
+        In this order, so that a run that is killed at any moment goes on with the options that it was given.
+        """
+        self._add_environment(environment)
+        if not (self.path / CONFIG).is_file():
+            write_json(self.path / CONFIG, dump(config))
 
     def make_longer(self, config: Config) -> None:
         """Give the run another config, whose checkpoint is there already. The result goes first, as it is not its."""
         (self.path / RESULT).unlink(missing_ok=True)
         write_json(self.path / CONFIG, dump(config))
-
-    def is_empty(self) -> bool:
-        """Return whether no run has written anything here."""
-        return not any(path for pattern in WRITTEN for path in self.path.glob(pattern))
 
     @contextmanager
     def removed_unless(self, begun: Callable[[], bool], made: Iterable[Path]) -> Iterator[None]:
@@ -244,7 +244,7 @@ class RunFolder:
         lines = (json.dumps(dump(epoch), allow_nan=False) + "\n" for epoch in epochs)
         write_atomically(self.path / METRICS, "".join(lines))
 
-    def add_environment(self, environment: Environment) -> None:
+    def _add_environment(self, environment: Environment) -> None:
         """Write where the run runs now, with the sessions before those of `environment`, and as what it began."""
         file = self.path / ENVIRONMENT
         if file.is_file():

@@ -89,7 +89,7 @@ def run_session(
         keep_memory()
         run = RunState(config, folder, normalized(config, partition, checkpoint), where, processes)
         require_memory(run)
-        hold.begin(run)
+        hold.make(run)
         run.load(checkpoint, before)
         if config != before:
             display.say(described_change(before, config) + ("" if run.has_optimizer_state else NO_STATE))
@@ -102,14 +102,14 @@ def run_session(
         if processes.first:
             folder.keep_epochs(run.epoch)
             changed = {name: value for name, value in config.flat().items() if before.flat().get(name) != value}
-            folder.add_environment(environment(run, options, changed))
+            folder.begin(config, environment(run, options, changed))
             if changed:
                 folder.make_longer(config)
         return work(Trainer(run, options))
 
 
 class _Hold:
-    """The folder of a session, which its first process holds from `take` or `begin` on."""
+    """The folder of a session, which its first process holds from `take` or `make` on."""
 
     def __init__(
         self, folder: RunFolder, config: Config, options: Options, processes: Processes, stack: ExitStack
@@ -141,9 +141,9 @@ class _Hold:
     def _take(self) -> None:
         self.claim = self.stack.enter_context(self.folder.locked(launch()))
 
-    def begin(self, run: RunState) -> None:
-        """Make the folder with its config, held; it is removed if the run fails before its first step."""
-        new = self.options.overwrite or self.folder.is_empty()
+    def make(self, run: RunState) -> None:
+        """Make and hold the folder, and tidy it; it is removed if the run fails before its first step."""
+        new = self.options.overwrite or not self.folder.is_run()
         made = self.processes.on_first(self.folder.make)
         try:
             if not self.taken:
@@ -156,7 +156,7 @@ class _Hold:
         run.claim = self.claim
         if new and self.processes.first:
             self.stack.enter_context(self.folder.removed_unless(lambda: run.step > 0, made))
-        self.processes.on_first(lambda: self.folder.begin(run.config, overwrite=self.options.overwrite))
+        self.processes.on_first(lambda: self.folder.tidy(overwrite=self.options.overwrite))
 
 
 def _as_before(options: Options, folder: RunFolder) -> Options:
