@@ -6,14 +6,17 @@ import json
 
 from tiny import TINY_FLAGS
 
+ONE = ("--jobs", 1, "--threads", 1)
+"""What `auto` measures is in tests/study/test_pool.py."""
+
 
 def test_study_and_report(run, tmp_path):
-    status, out, err = run("study", "--dataset", "digits", "--seeds", 2, *TINY_FLAGS)
+    status, out, err = run("study", "--dataset", "digits", "--seeds", 2, *ONE, *TINY_FLAGS)
     assert status == 0, err
     report = tmp_path / "studies" / "digits" / "report.md"
     assert out.splitlines()[-2:] == ["studies/digits/report.html", "studies/digits/report.md"]
     assert "quick-amp" in report.read_text()
-    assert "flatnext study --dataset digits --seeds 2" in report.read_text()
+    assert "flatnext study --dataset digits --seeds 2 --jobs 1" in report.read_text()
     before = report.read_text()
     (report.parent / "quick" / "seed-1" / "result.json").unlink()
     assert run("report", report.parent)[0] == 0
@@ -23,7 +26,7 @@ def test_study_and_report(run, tmp_path):
 def test_a_study_of_models(run, tmp_path):
     flags = [*TINY_FLAGS[: TINY_FLAGS.index("--blocks")], "--precision", "fp32", "--lr", "0.02"]
     models = ["--models", "resnext11", "resnext20"]
-    status, out, err = run("study", "--recipes", "quick", *models, "--seeds", 1, *flags)
+    status, out, err = run("study", "--recipes", "quick", *models, "--seeds", 1, *ONE, *flags)
     assert status == 0, err
     found = {
         name: json.loads((tmp_path / f"studies/digits/quick-{name}/seed-0/config.json").read_text())
@@ -38,14 +41,14 @@ def test_a_study_of_models(run, tmp_path):
 
 def test_a_failed_run_is_status_1(run):
     flags = [flag if flag != "0.02" else "1e30" for flag in TINY_FLAGS]
-    status, _, err = run("study", "--recipes", "quick", "--seeds", 1, *flags)
+    status, _, err = run("study", "--recipes", "quick", "--seeds", 1, *ONE, *flags)
     assert status == 1
     assert "not finite" in err
 
 
 def test_a_study_with_more_epochs_says_what_can_be_done(run):
     """What is advised does what it says when it is copied."""
-    study = ["study", "--recipes", "quick", "--seeds", 1, "--jobs", 1, *TINY_FLAGS]
+    study = ["study", "--recipes", "quick", "--seeds", 1, *ONE, *TINY_FLAGS]
     constant = [*study, "--schedule", "constant", "--output", "constant"]
     assert run(*study, "--output", "cosine")[0] == run(*constant)[0] == 0
     message = run(*study, "--output", "cosine", "--epochs", 2)[2]

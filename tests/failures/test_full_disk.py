@@ -21,7 +21,9 @@ from same_run import assert_same_run
 slow = pytest.mark.slow
 
 DRAWN = """
+import flatnext.report.drawing as drawing
 import flatnext.report.write as report
+drawing.render = lambda *_: "<svg></svg>"
 report.files = lambda _: {"seeds.svg": b"one", "differences.svg": b"two"}
 report.markdown = report.page = lambda _: "the text of a report"
 """

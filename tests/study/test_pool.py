@@ -128,10 +128,6 @@ def test_auto_measures_once_and_keeps_it(tmp_path: Path, monkeypatch: pytest.Mon
     assert sum("images a second of all runs together, 1 at a time with 2 threads" in line for line in said.lines) == 1
     content = json.loads((tmp_path / "study.json").read_text())
     assert (content["jobs"], content["threads"]) in ((1, 2), (2, 1))
-    again = Said()
-    assert run_study(make_plan(PAIR, 2), tmp_path, jobs="auto", display=again) == []
-    assert not any("images a second" in line and "at a time" in line for line in again.lines)
-    assert json.loads((tmp_path / "study.json").read_text())["jobs"] == content["jobs"]
 
 
 def test_a_study_from_a_larger_machine_does_not_ask_for_more_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ PRELOADED = (
     "flatnext.report.write",
     "flatnext.deploy.pack",
     "flatnext.deploy.export",
+    "huggingface_hub.hub_mixin",
     "flatnext.evidence.gather",
     "sklearn.datasets",
     "tensorboard.compat.proto.event_pb2",
