@@ -51,6 +51,7 @@ def test_killed_at_50_random_moments_and_resumed_ends_in_the_same_bits(
         folder, begun = tmp_path / f"run{runs}", False
         while True:
             words = ["train", "--resume", folder, "--track", "none"] if begun else [*RUN, "--output", folder]
+            finished = (folder / "result.json").exists()  # killed after it: its claim and its last state may stay
             child = server.start(*words, log=tmp_path / "log", code=ALWAYS)
             if kills < KILLS:
                 child.work(moments.uniform(0.05, 0.8))
@@ -65,5 +66,6 @@ def test_killed_at_50_random_moments_and_resumed_ends_in_the_same_bits(
         assert_same_run(folder, whole)
         names = {path.relative_to(folder) for path in folder.rglob("*.safetensors")}
         assert names == {path.relative_to(whole) for path in whole.rglob("*.safetensors")}
-        assert not [path.name for path in folder.iterdir() if path.suffix in (".tmp", ".pt") or path.name == ".held"]
+        left = [path.name for path in folder.iterdir() if path.suffix in (".tmp", ".pt") or path.name == ".held"]
+        assert not left or (finished and not [name for name in left if name.endswith(".tmp")] and len(left) <= 2), left
     print(f"{kills} kills of {runs} runs, {in_a_write} in the middle of a write")

@@ -79,23 +79,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.command_line = shlex.join(["flatnext", *arguments])
     options.make_parser = make_parser
     warnings.showwarning = _show_warning  # type: ignore[assignment]
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what is half done is cleared away
+    _interruptions.clear()
+    if threading.current_thread() is threading.main_thread():
+        for number, default in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+            if signal.getsignal(number) is default:
+                signal.signal(number, _interrupt)
     try:
         return COMMANDS[options.command].run(options)
-    except InputError as error:
-        return _fail(f"error: {error}")
-    except (RuntimeError, MemoryError) as error:
-        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
-            raise
-        return _fail("error: out of memory: lower --batch-size or --image-size, or raise --grad-accum-steps")
-    except BrokenPipeError:  # the reader of the output has gone, as in `flatnext weights | head -1`
-        sys.stderr.close()
-        return 0
-    except OSError as error:
-        return _fail(f"error: {error.filename or 'a file'}: {error.strerror or error}")
     except KeyboardInterrupt as error:
         return _fail(str(error) or "interrupted", status=130)
+    except Exception as error:
+        if _interruptions:
+            return _fail("interrupted", status=130)
+        return _failed(error)
+
+
+_interruptions: list[int] = []
+"""The signals that have interrupted the command."""
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Raise `KeyboardInterrupt`, so that what is half done is cleared away.
+
+    And remember it: C code that is interrupted, as that of torch, raises an error of its own that says nothing of it.
+    """
+    _interruptions.append(number)
+    raise KeyboardInterrupt
+
+
+def _failed(error: Exception) -> int:
+    """Say what is wrong and return the exit status; an error that only a bug explains is raised."""
+    match error:
+        case InputError():
+            return _fail(f"error: {error}")
+        case BrokenPipeError():  # the reader of the output has gone, as in `flatnext weights | head -1`
+            sys.stderr.close()
+            return 0
+        case OSError():
+            return _fail(f"error: {error.filename or 'a file'}: {error.strerror or error}")
+        case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or "memory" in str(error).lower():
+            return _fail("error: out of memory: lower --batch-size or --image-size, or raise --grad-accum-steps")
+    raise error
 
 
 def make_parser(names: Collection[str] = tuple(COMMANDS), typed: Sequence[str] = ()) -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ from flatnext.schema import dump
 from flatnext.study.search_space import Space
 from flatnext.study.trials import Pruner, Trial, Trials
 from flatnext.training import Stopped, train_epochs
-from flatnext.training.checkpoint import remove_states
+from flatnext.training.checkpoint import remove_state
 from flatnext.training.inputs import data_of
 from flatnext.versions import import_extra
 
@@ -128,7 +128,7 @@ def _run(search: Search, trials: Trials, trial: Any, folder: Path, places: Mappi
         try:
             accuracies.append(_accuracy(config, run, watch, places))
         except Pruned as reason:
-            remove_states(run)
+            remove_state(run)
             trials.prune(trial)
             return say(f"{folder.name}: pruned after {reason}")
         except Stopped as error:
@@ -164,7 +164,7 @@ def _accuracy(config: Config, run: Path, watch: Callable[[], object] | None, pla
     accuracy = epochs[-1].validation_accuracy
     if accuracy is None:
         raise InputError("no images are held out for validation: hold some out with --validation N")
-    remove_states(run)  # three times the weights on the disk, for each run of a search
+    remove_state(run)  # three times the weights on the disk, for each run of a search
     return accuracy
 
 

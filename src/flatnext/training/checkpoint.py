@@ -243,10 +243,16 @@ def state_of_finished(folder: RunFolder, checkpoint: Checkpoint) -> dict[str, An
     }
 
 
-def remove_states(folder: Path, *, keep_last: bool = False) -> None:
-    """Delete what a run needs to go on, when it has finished; with `keep_last` all but the state of the last epoch."""
+def remove_previous(folder: Path) -> None:
+    """Delete the checkpoint before the last: the last is known to be good, as when its run has its result."""
     (folder / PREVIOUS).unlink(missing_ok=True)
-    _remove_states(folder, keep=(_state_of(folder / LAST),) if keep_last else ())
+    _remove_states(folder, keep=[_state_of(folder / LAST)])
+
+
+def remove_state(folder: Path) -> None:
+    """Delete what a run needs to go on, and leave its last weights."""
+    remove_previous(folder)
+    _remove_states(folder, keep=[])
 
 
 def _remove_states(folder: Path, keep: Iterable[str | None]) -> None:

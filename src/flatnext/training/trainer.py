@@ -14,7 +14,7 @@ from flatnext.device import autocast, dtype
 from flatnext.progress import Display, Task
 from flatnext.runs.records import CheckpointScores, Epoch, Result
 from flatnext.runs.scores import Scores
-from flatnext.training.checkpoint import keep_checkpoint, kept_checkpoints, remove_kept, remove_states
+from flatnext.training.checkpoint import keep_checkpoint, kept_checkpoints, remove_kept, remove_previous, remove_state
 from flatnext.training.class_weights import class_weights
 from flatnext.training.divergence import failed, prepare_rollback, require_good, roll_back
 from flatnext.training.evaluator import Evaluator, better
@@ -269,11 +269,13 @@ class Trainer:
             images_per_second=len(run.partition.train) * run.epoch / max(run.train_seconds, 1e-9),
         )
         if run.processes.first:
-            run.folder.write_result(result)
-            # The last state is kept where the run can be made longer as if it had been planned so.
-            remove_states(run.folder.path, keep_last=not depends_on_length(run.config))
+            # Before the result, so that a run that is killed here and resumed does it again.
+            remove_previous(run.folder.path)
             if self._rolls_back and self.options.keep_checkpoints != "all":
                 remove_kept(run.folder.path, self.options.keep_checkpoints or 0)
+            run.folder.write_result(result)
+            if depends_on_length(run.config):  # else the run can be made longer as if it had been planned so
+                remove_state(run.folder.path)
         return result
 
     def _stopped(self) -> Stopped:
