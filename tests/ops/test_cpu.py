@@ -18,7 +18,7 @@ from flatnext.config import Model
 from flatnext.errors import FallbackWarning
 from flatnext.models import build as build_model
 from flatnext.models.resnext import Block
-from flatnext.ops.cpu import build, grouped, norm
+from flatnext.ops.cpu import build, grouped, norm, pointwise
 
 compiled = pytest.mark.skipif(ops.library() is None, reason="no compiler, or not a CPU that the kernels are for")
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}  # relative; bf16 keeps 8 bits, so that 2 ** -8 is one rounding
@@ -47,7 +47,7 @@ def random_norm(channels: int) -> nn.BatchNorm2d:
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the kernels that were called."""
     calls: list[str] = []
-    for function in (norm._BatchNorm, grouped._GroupedConvolution):
+    for function in (norm._BatchNorm, grouped._GroupedConvolution, pointwise._PointwiseConvolution):
         forward = function.forward
 
         def counted(ctx: object, *inputs: object, forward: object = forward, name: str = function.__name__) -> Tensor:
@@ -159,6 +159,45 @@ def test_grouped_convolution_against_double_precision(
     assert relative(y, expected) < rounding
     assert relative(x.grad, values.grad) < rounding  # type: ignore[arg-type]
     assert relative(layer.weight.grad, weight.grad) < 1e-5  # type: ignore[arg-type]  # it is never rounded to bf16
+
+
+@compiled
+@pytest.mark.parametrize(("channels", "out"), [(32, 128), (128, 64), (40, 8)])
+@pytest.mark.parametrize(("size", "stride"), [((8, 8), 1), ((8, 8), 2), ((5, 7), 2), ((1, 3), 1)])
+def test_pointwise_convolution_against_double_precision(
+    channels: int, out: int, size: tuple[int, int], stride: int, taken: list[str]
+) -> None:
+    layer = nn.Conv2d(channels, out, 1, stride, bias=False).to(memory_format=torch.channels_last)
+    x = (random_images(3, channels, *size) - 5).requires_grad_()
+    y = ops.pointwise_convolution(layer, x)
+    gradient = random_images(*y.shape, seed=5) - 5
+    y.backward(gradient)
+    here = ops.library().has_grouped_convolution(False)  # type: ignore[union-attr]
+    assert taken == (["_PointwiseConvolution"] if here and channels % 16 == 0 else [])
+    values = x.detach().double().requires_grad_()
+    weight = layer.weight.detach().double().requires_grad_()
+    expected = F.conv2d(values, weight, stride=stride)
+    expected.backward(gradient.double())
+    for found, value in ((y, expected), (x.grad, values.grad), (layer.weight.grad, weight.grad)):
+        assert relative(found, value) < 1e-6  # type: ignore[arg-type]
+    assert layer.weight.grad.stride() == layer.weight.stride()  # type: ignore[union-attr]  # as fused SGD asks
+
+
+@compiled
+@pytest.mark.parametrize("case", ["bias", "padding", "groups", "hook", "evaluation", "contiguous", "frozen", "image"])
+def test_where_the_pointwise_form_does_not_fit_torch_is_used(case: str, taken: list[str]) -> None:
+    options = {"bias": {"bias": True}, "padding": {"padding": 1}, "groups": {"groups": 2}}.get(case, {})
+    layer = nn.Conv2d(3 if case == "image" else 32, 32, 1, **{"bias": False, **options})  # type: ignore[arg-type]
+    x = random_images(2, layer.in_channels, 4, 4).requires_grad_()
+    if case == "evaluation":
+        layer.eval()
+    if case == "contiguous":
+        x = x.contiguous()
+    if case == "hook":
+        layer.register_forward_hook(lambda *_: None)
+    with torch.set_grad_enabled(case != "frozen"):
+        torch.testing.assert_close(ops.pointwise_convolution(layer, x), layer(x))
+    assert not taken
 
 
 def make_model(seed: int = 0) -> nn.Module:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flatnext.models.network import Network, constant_widths
 from flatnext.models.shortcut import PaddedShortcut, Shortcut
-from flatnext.ops import batch_norm, grouped_convolution
+from flatnext.ops import batch_norm, grouped_convolution, pointwise_convolution
 
 
 class Block(nn.Module):
@@ -38,9 +38,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
-        y = batch_norm(self.bn1, self.conv1(x))
+        y = batch_norm(self.bn1, pointwise_convolution(self.conv1, x))
         y = batch_norm(self.bn2, grouped_convolution(self.conv2, y))
-        return batch_norm(self.bn3, self.conv3(y), residual=getattr(self, self.shortcut_name)(x))
+        return batch_norm(self.bn3, pointwise_convolution(self.conv3, y), residual=getattr(self, self.shortcut_name)(x))
 
 
 class ResNeXt(Network):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from flatnext.errors import InputError
 from flatnext.models.shortcut import PaddedShortcut, Shortcut
-from flatnext.ops import batch_norm, grouped_convolution
+from flatnext.ops import batch_norm, grouped_convolution, pointwise_convolution
 
 REDUCTION = 16  # the paper's r
 LEAST_HIDDEN = 32  # its L
@@ -66,5 +66,5 @@ class SelectiveKernelBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, out_channels, H / stride, W / stride)."""
-        y = self.conv2(batch_norm(self.bn1, self.conv1(x)))
-        return batch_norm(self.bn3, self.conv3(y), residual=self.shortcut(x))
+        y = self.conv2(batch_norm(self.bn1, pointwise_convolution(self.conv1, x)))
+        return batch_norm(self.bn3, pointwise_convolution(self.conv3, y), residual=self.shortcut(x))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flatnext.errors import InputError
-from flatnext.ops import batch_norm
+from flatnext.ops import batch_norm, pointwise_convolution
 
 
 class Shortcut(nn.Sequential):
@@ -25,7 +25,9 @@ class Shortcut(nn.Sequential):
         if not len(self):
             return x
         convolution, norm = self
-        return batch_norm(cast(nn.BatchNorm2d, norm), convolution(x), relu=False)
+        return batch_norm(
+            cast(nn.BatchNorm2d, norm), pointwise_convolution(cast(nn.Conv2d, convolution), x), relu=False
+        )
 
 
 class PaddedShortcut(nn.Module):

@@ -86,6 +86,11 @@ def kernels_for(x: Tensor) -> ctypes.CDLL | None:
     return library()
 
 
+def computed_in() -> torch.dtype:
+    """Return the type in which convolutions compute here."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+
+
 def _load(path: Path) -> ctypes.CDLL:
     """Open the library and declare what its functions take."""
     kernels = ctypes.CDLL(str(path))

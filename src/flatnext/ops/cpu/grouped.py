@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from flatnext.ops.cpu.build import kernels_for, library
+from flatnext.ops.cpu.build import computed_in, kernels_for, library
 
 SHAPES = {(group, stride) for group in (4, 8, 16) for stride in (1, 2)}  # (channels of a group, stride)
 SLOWER = {torch.bfloat16: {(16, 1)}}  # a group fills one of oneDNN's vectors, whose kernel is faster here
@@ -30,7 +30,7 @@ def fits(layer: nn.Conv2d, x: Tensor) -> bool:
     kernels = kernels_for(x)
     return (
         kernels is not None
-        and x.dtype == _computed_in()
+        and x.dtype == computed_in()
         and bool(kernels.has_grouped_convolution(x.dtype == torch.bfloat16))
         and layer.weight.dtype == torch.float32
         and layer.in_channels == layer.out_channels
@@ -38,11 +38,6 @@ def fits(layer: nn.Conv2d, x: Tensor) -> bool:
         and (group, stride) not in SLOWER.get(x.dtype, ())
         and x.shape[2] % stride == x.shape[3] % stride == 0
     )
-
-
-def _computed_in() -> torch.dtype:
-    """Return the type in which convolutions compute here."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
 
 
 class _GroupedConvolution(torch.autograd.Function):
