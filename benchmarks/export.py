@@ -1,10 +1,12 @@
-"""Agreement and speed of an exported model: torch, ONNX and ONNX in eight bits, in turns, on CIFAR-10's test images.
+"""Agreement and speed of inference by torch, ONNX Runtime and (where installed) OpenVINO, on CIFAR-10's test images.
 
 python benchmarks/export.py --data-dir .data > export.md
 """
 
 import argparse
+import importlib.util
 import time
+from functools import partial
 
 import numpy as np
 import torch
@@ -62,17 +64,32 @@ def contenders(source, calibration):
         "onnx-int8, groups as they are": quantized(narrow, calibration),
     }
     sessions = {name: session(graph.SerializeToString(), name, threads=1) for name, graph in graphs.items()}
-    fast = models.for_inference(source.model, "fp32")
+    run = {"torch": source.logits}
+    for precision in ("fp32", "bf16"):
+        run[f"torch, for_inference {precision}"] = partial(
+            answered, models.for_inference(source.model, precision), source
+        )
+    for name, s in sessions.items():
+        run[name] = lambda images, s=s: s.run(["logits"], {INPUT: images})[0]
+    if importlib.util.find_spec("openvino"):
+        for name in ("onnx", "onnx-int8"):
+            run[f"openvino, {name}"] = openvino_model(graphs[name])
+    return run
 
-    def for_inference(images):
-        with torch.inference_mode():
-            return fast(source.origin.normalization(torch.from_numpy(images))).numpy()
 
-    return {
-        "torch": source.logits,
-        "torch, for_inference": for_inference,
-        **{name: lambda images, s=s: s.run(["logits"], {INPUT: images})[0] for name, s in sessions.items()},
-    }
+def answered(network, source, images):
+    """Return the logits of a network for inference."""
+    with torch.inference_mode():
+        return network(source.origin.normalization(torch.from_numpy(images))).numpy()
+
+
+def openvino_model(graph):
+    """Return the function of a graph in OpenVINO, with one thread."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.compile_model(core.read_model(graph.SerializeToString()), "CPU", {"INFERENCE_NUM_THREADS": 1})
+    return lambda images: model({INPUT: images})["logits"]
 
 
 def timed(run, images, rounds):

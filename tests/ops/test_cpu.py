@@ -162,6 +162,20 @@ def test_grouped_convolution_against_double_precision(
 
 
 @compiled
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("channels", [128, 256, 512])
+def test_grouped_convolution_of_inference_against_double_precision(channels: int, stride: int, *, relu: bool) -> None:
+    weight = random_images(channels, channels // 32, 3, 3, seed=1) - 5
+    bias, x = torch.linspace(-9, 9, channels), random_images(2, channels, 12, 6) - 5
+    if not grouped.takes(weight, x, stride):
+        pytest.skip("no kernel of float32 for this CPU")
+    found = grouped.answer(x, weight, bias, stride, relu=relu)
+    expected = F.conv2d(x.double(), weight.double(), bias.double(), stride=stride, padding=1, groups=32)
+    assert relative(found, F.relu(expected) if relu else expected) < 1e-6
+
+
+@compiled
 @pytest.mark.parametrize(("channels", "out"), [(32, 128), (128, 64), (40, 8)])
 @pytest.mark.parametrize(("size", "stride"), [((8, 8), 1), ((8, 8), 2), ((5, 7), 2), ((1, 3), 1)])
 def test_pointwise_convolution_against_double_precision(

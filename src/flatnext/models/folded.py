@@ -22,6 +22,7 @@ from flatnext.models.resnet import BasicBlock, PreActBlock
 from flatnext.models.resnext import Block
 from flatnext.models.selective_kernel import SelectiveKernelBlock
 from flatnext.models.shortcut import PaddedShortcut
+from flatnext.ops.cpu import grouped as cpu_grouped
 
 UNSUPPORTED_BLOCKS: dict[type[nn.Module], str] = {PreActBlock: "preact", SelectiveKernelBlock: "sk"}
 
@@ -55,12 +56,25 @@ class Convolution(nn.Module):
             y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
             y = y if residual is None else y.add_(residual)
             return y.relu_() if self.relu else y
+        if residual is None and self._is_grouped and cpu_grouped.takes(self.weight, x, self.stride[0]):
+            return cpu_grouped.answer(x, self.weight, self.bias, self.stride[0], relu=self.relu)
         settings = (self.bias, self.padding, self.stride, self.dilation, self.groups)
         unary = "relu" if self.relu else "none"
         if residual is None:
             return torch.ops.mkldnn._convolution_pointwise(x, self._pack(x), *settings, unary, [], "")
         add = torch.ops.mkldnn._convolution_pointwise_.binary
         return add(residual, x, self._pack(x), *settings, "add", 1.0, unary if self.relu else None, [], "")
+
+    @property
+    def _is_grouped(self) -> bool:
+        """Return whether this is a grouped 3x3 convolution of float32, padded by 1."""
+        return (
+            self.groups > 1
+            and self.weight.dtype == torch.float32
+            and tuple(self.weight.shape[2:]) == (3, 3)
+            and tuple(self.padding) == tuple(self.dilation) == (1, 1)
+            and self.stride[0] == self.stride[1]
+        )
 
     def _pack(self, x: Tensor) -> Tensor:
         """Return the weight in the layout that oneDNN prefers, computed for the first input and used for all."""

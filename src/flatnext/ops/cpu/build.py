@@ -30,7 +30,7 @@ SIGNATURES: dict[str, list[type]] = {
     "batch_norm_forward": [INT, *[POINTER] * 3, *[LONG] * 2, *[POINTER] * 4, FLOAT, FLOAT, *[POINTER] * 2, INT],
     "batch_norm_backward": [INT, *[POINTER] * 5, *[LONG] * 2, *[POINTER] * 6, INT],
     "has_grouped_convolution": [INT],
-    "grouped_convolution": [INT, *[POINTER] * 3, *[LONG] * 8, INT],
+    "grouped_convolution": [INT, *[POINTER] * 4, *[LONG] * 8, INT, INT],
     "grouped_weight_gradient": [INT, *[POINTER] * 3, *[LONG] * 8],
 }
 

@@ -26,18 +26,35 @@ def convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 def fits(layer: nn.Conv2d, x: Tensor) -> bool:
     """Return whether the kernel takes this 3x3 convolution (padded by 1, without a bias) and is faster."""
-    group, stride = layer.in_channels // layer.groups, layer.stride[0]
+    return x.dtype == computed_in() and takes(layer.weight, x, layer.stride[0])
+
+
+def takes(weight: Tensor, x: Tensor, stride: int) -> bool:
+    """Return whether the kernel takes this weight of a 3x3 convolution, padded by 1, and is faster."""
+    group = weight.shape[1]
     kernels = kernels_for(x)
     return (
         kernels is not None
-        and x.dtype == computed_in()
         and bool(kernels.has_grouped_convolution(x.dtype == torch.bfloat16))
-        and layer.weight.dtype == torch.float32
-        and layer.in_channels == layer.out_channels
+        and weight.dtype == torch.float32
+        and x.shape[1] == weight.shape[0]
         and (group, stride) in SHAPES
         and (group, stride) not in SLOWER.get(x.dtype, ())
         and x.shape[2] % stride == x.shape[3] % stride == 0
     )
+
+
+def answer(x: Tensor, weight: Tensor, bias: Tensor, stride: int, *, relu: bool) -> Tensor:
+    """Return the convolution of float32 `x` with a bias and ReLU, without a gradient, for what `takes`."""
+    y = _output(x, stride)
+    _convolve(x, weight, y, stride, up=False, bias=bias, relu=relu)
+    return y
+
+
+def _output(x: Tensor, stride: int) -> Tensor:
+    images, channels, height, width = x.shape
+    shape = images, channels, height // stride, width // stride
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
 class _GroupedConvolution(torch.autograd.Function):
@@ -48,9 +65,7 @@ class _GroupedConvolution(torch.autograd.Function):
         """Convolve."""
         ctx.save_for_backward(x, weight)
         ctx.stride = stride
-        images, channels, height, width = x.shape
-        shape = images, channels, height // stride, width // stride
-        y = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        y = _output(x, stride)
         _convolve(x, weight, y, stride, up=False)
         return y
 
@@ -79,18 +94,28 @@ class _GroupedConvolution(torch.autograd.Function):
         return dx, dweight, None
 
 
-def _convolve(source: Tensor, weight: Tensor, target: Tensor, stride: int, *, up: bool) -> None:
+def _convolve(
+    source: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    stride: int,
+    *,
+    up: bool,
+    bias: Tensor | None = None,
+    relu: bool = False,
+) -> None:
     """Convolve `source` into `target`, or with `up` the gradient of an output into that of its input."""
     kernels = library()
     assert kernels is not None
     weight = weight.contiguous()  # channels-last strides of (out, in, 3, 3) are others
     done = kernels.grouped_convolution(
         source.dtype == torch.bfloat16,
-        *(t.data_ptr() for t in (source, weight, target)),
+        *(None if t is None else t.data_ptr() for t in (source, weight, bias, target)),
         *_sizes(source, target),
         weight.shape[1],
         stride,
         up,
+        relu,
     )
     assert done
 

@@ -70,9 +70,11 @@ inline __attribute__((always_inline)) void add_row(Vec *sum, const float *row, i
     }
 }
 
-// UP: from the gradient of the output to that of the input; `source` is the smaller image then.
+// UP: from the gradient of the output to that of the input; `source` is the smaller image then. `bias`, one number a
+// channel, may be null.
 template <int G, int STRIDE, bool UP>
-void convolve(const float *source, const float *weight, float *target, long images, Image from, Image to) {
+void convolve(const float *source, const float *weight, const float *bias, float *target, long images, Image from, Image to,
+              bool with_relu) {
     const long channels = from.channels;
     std::vector<Vec> all(channels / LANES * 9 * G);
     auto packed_at = [&](long channel) { return reinterpret_cast<Vec(*)[G]>(&all[channel / LANES * 9 * G]); };
@@ -87,10 +89,12 @@ void convolve(const float *source, const float *weight, float *target, long imag
                 for (int lane = 0; lane < LINE; lane += LANES) {
                     float *y = target + image * to.size() + line + lane;
                     const Vec(*packed)[G] = packed_at(line + lane);
+                    const Vec start = bias ? load(bias + line + lane) : Vec{};
                     for (long row = 0; row < to.height; ++row)
                         for (long first = 0; first < to.width; first += COLUMNS) {
                             const long origin = UP ? first / STRIDE : first * STRIDE;
-                            Vec sum[COLUMNS] = {};
+                            Vec sum[COLUMNS];
+                            for (int a = 0; a < COLUMNS; ++a) sum[a] = start;
                             for (int tap = 0; tap < 3; ++tap) {
                                 const long scaled = UP ? row + 1 - tap : row * STRIDE + tap - 1;
                                 if (UP && scaled % STRIDE) continue;
@@ -100,7 +104,7 @@ void convolve(const float *source, const float *weight, float *target, long imag
                             const long count = std::min<long>(COLUMNS, to.width - first);
 #pragma GCC unroll 8
                             for (int a = 0; a < COLUMNS; ++a)
-                                if (a < count) store(y + to.at(row, first + a), sum[a]);
+                                if (a < count) store(y + to.at(row, first + a), with_relu ? relu(sum[a]) : sum[a]);
                         }
                 }
             }

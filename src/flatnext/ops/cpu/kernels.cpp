@@ -46,8 +46,9 @@ int has_grouped_convolution(int narrow) {
 }
 
 // Forward, or with `up` the gradient of the input: heights and widths are those of `x` and of `y` as given. 1 if done.
-int grouped_convolution(int narrow, const void *x, const float *weight, void *y, long images, long height, long width,
-                        long to_height, long to_width, long channels, long group, long stride, int up) {
+// In float32 with a `bias` (or null) and ReLU, for inference.
+int grouped_convolution(int narrow, const void *x, const float *weight, const float *bias, void *y, long images, long height, long width,
+                        long to_height, long to_width, long channels, long group, long stride, int up, int with_relu) {
     const Image from{height, width, channels}, to{to_height, to_width, channels};
     return with_shape(group, stride, [&](auto g, auto s) {
 #ifdef BF16_FORM
@@ -57,8 +58,8 @@ int grouped_convolution(int narrow, const void *x, const float *weight, void *y,
 #endif
 #ifdef FLOAT_FORM
         if (!narrow)
-            up ? float_form::convolve<g(), s(), true>((const float *)x, weight, (float *)y, images, from, to)
-               : float_form::convolve<g(), s(), false>((const float *)x, weight, (float *)y, images, from, to);
+            up ? float_form::convolve<g(), s(), true>((const float *)x, weight, bias, (float *)y, images, from, to, with_relu)
+               : float_form::convolve<g(), s(), false>((const float *)x, weight, bias, (float *)y, images, from, to, with_relu);
 #endif
     });
 }
