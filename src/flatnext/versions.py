@@ -1,9 +1,11 @@
-"""Versions of what is installed, and importing what only some features need."""
+"""Versions of what is installed and of this clone, and importing what only some features need."""
 
 from __future__ import annotations
 
 import importlib
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import ModuleType
 
 from flatnext.errors import InputError
@@ -15,6 +17,20 @@ def version_of(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+def commit(clone: Path = Path(__file__).parents[2]) -> str | None:
+    """Return the commit of the clone that the package runs from, with `-dirty` where its files differ from it.
+
+    None where the package is installed without one, or there is no git.
+    """
+    if not (clone / ".git").exists():  # git would look in the folders above, which may be somebody else's clone
+        return None
+    command = ["git", "-C", str(clone), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def import_extra(module: str, extra: str) -> ModuleType:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from tiny import TINY_FLAGS
@@ -12,7 +13,7 @@ from tiny import TINY_FLAGS
 from flatnext import cli
 from flatnext.config import MODELS, RECIPES, RENAMED
 from flatnext.errors import warn_of_fallback
-from flatnext.versions import version_of
+from flatnext.versions import commit, version_of
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
@@ -54,6 +55,24 @@ def test_module_and_version():
 def test_a_version_of_what_is_not_installed():
     assert version_of("no-such-package") == "not installed"
     assert version_of("numpy")[0].isdigit()
+
+
+def test_the_commit_of_a_clone_and_of_none(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    folder = clone / "inside"  # of a clone, but not one: the package of a virtual environment
+    folder.mkdir(parents=True)
+    git = ["git", "-C", str(clone), "-c", "user.name=a", "-c", "user.email=b"]
+    assert commit(clone) is None
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert commit(clone) is None  # it has no commit yet
+    (clone / "file").write_text("1")
+    subprocess.run([*git, "add", "file"], check=True)
+    subprocess.run([*git, "commit", "-qm", "c"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+    assert commit(clone) == head[:12]
+    (clone / "file").write_text("2")
+    assert commit(clone) == f"{head[:12]}-dirty"
+    assert commit(folder) is None
 
 
 @pytest.mark.parametrize(

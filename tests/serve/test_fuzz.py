@@ -1,6 +1,7 @@
 """Whatever is sent: an answer or a refusal, never a failure, and no growth."""
 
 import asyncio
+import ctypes
 import gc
 from pathlib import Path
 
@@ -13,8 +14,9 @@ TOGETHER = 8
 
 
 def resident():
-    """Return the megabytes of memory that this process has."""
+    """Return the megabytes of memory that this process has, without those that its allocator keeps."""
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 
 

@@ -19,7 +19,7 @@ from flatnext.bench.training import measure_training
 from flatnext.device import machine, resolve_device, resolve_precision
 from flatnext.errors import InputError
 from flatnext.schema import dump
-from flatnext.versions import version_of
+from flatnext.versions import commit, version_of
 
 MEASURES: dict[str, Callable[[Setup], dict[str, Any]]] = {
     "training": measure_training,
@@ -46,6 +46,7 @@ def run_bench(plan: BenchPlan, *, say: Callable[[str], None] = lambda text: None
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "flatnext": version_of("flatnext"),
+        "commit": commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": str(device),

@@ -162,14 +162,16 @@ def _environment(study: Study) -> Table:
         "precision": field("precision"),
         "platform": field("platform"),
         "flatnext": field("flatnext"),
+        "commit": sessions("commit"),
         "torch": sessions("torch"),
         "numpy": field("numpy"),
         "python": field("python"),
         "first and last start": span(started) if started else "not recorded",
         "time, all runs together": f"{duration(training)} in training, {duration(evaluating)} in evaluation",
     }
-    if rows["processes"] == "1":
-        del rows["processes"]
+    for name, usual in (("processes", "1"), ("commit", "None")):
+        if rows[name] == usual:
+            del rows[name]
     return Table("Data, machine and versions", (), tuple(rows.items()), numeric=False)
 
 

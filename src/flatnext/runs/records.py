@@ -25,11 +25,13 @@ class Session(Machine):
     """One start of a run, and where it ran: a run that was resumed may have moved. `started` is in ISO format.
 
     `changed` has the settings, by name, that the run has had since this session, which made it longer.
-    `keep_checkpoints` (a number, or `all`) and `on_divergence` are what the session was told to do.
+    `keep_checkpoints` (a number, or `all`) and `on_divergence` are what the session was told to do. `commit` is that of
+    the clone that the package ran from; None where it was installed.
     """
 
     command: str
     started: str
+    commit: str | None = None
     from_step: int = 0
     processes: int = 1
     changed: dict[str, Any] = field(default_factory=dict)

@@ -17,7 +17,7 @@ from flatnext.ops import library
 from flatnext.runs.records import Environment, Session
 from flatnext.training.options import Options
 from flatnext.training.run_state import RunState
-from flatnext.versions import version_of
+from flatnext.versions import commit, version_of
 
 
 def environment(run: RunState, options: Options, changed: Mapping[str, Any]) -> Environment:
@@ -27,6 +27,7 @@ def environment(run: RunState, options: Options, changed: Mapping[str, Any]) -> 
         **facts,
         command=options.command or shlex.join(sys.orig_argv),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
+        commit=commit(),
         from_step=run.step,
         processes=run.processes.count,
         changed=dict(changed),
