@@ -17,6 +17,7 @@ from flatnext import ops
 from flatnext.config import Model
 from flatnext.errors import FallbackWarning
 from flatnext.models import build as build_model
+from flatnext.models import for_inference
 from flatnext.models.resnext import Block
 from flatnext.ops.cpu import build, grouped, norm, pointwise
 
@@ -176,6 +177,21 @@ def test_grouped_convolution_of_inference_against_double_precision(channels: int
 
 
 @compiled
+def test_inference_takes_the_grouped_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, calls, answer = random_images(2, 3, 8, 8), [], grouped.answer
+
+    def counted(*tensors: object, relu: bool) -> Tensor:
+        calls.append(relu)
+        return answer(*tensors, relu=relu)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(grouped, "answer", counted)
+    with torch.inference_mode():
+        for_inference(make_model(), "fp32")(images)
+    here = ops.library().has_grouped_convolution(False)  # type: ignore[union-attr]
+    assert calls == ([True] * 3 if here else [])
+
+
+@compiled
 @pytest.mark.parametrize(("channels", "out"), [(32, 128), (128, 64), (40, 8)])
 @pytest.mark.parametrize(("size", "stride"), [((8, 8), 1), ((8, 8), 2), ((5, 7), 2), ((1, 3), 1)])
 def test_pointwise_convolution_against_double_precision(
@@ -247,6 +263,8 @@ def fifty_steps(*, narrow: bool) -> tuple[Tensor, Tensor]:
 def test_losses_of_fifty_steps_in_float32(taken: list[str]) -> None:
     found, expected = fifty_steps(narrow=False)
     assert taken.count("_BatchNorm") == 50 * 13
+    here = ops.library().has_grouped_convolution(False)  # type: ignore[union-attr]
+    assert taken.count("_PointwiseConvolution") == (50 * 9 if here else 0)  # two a block, and three shortcuts
     assert found[-1] < 0.2 * found[0]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 

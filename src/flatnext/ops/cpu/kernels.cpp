@@ -46,9 +46,11 @@ int has_grouped_convolution(int narrow) {
 }
 
 // Forward, or with `up` the gradient of the input: heights and widths are those of `x` and of `y` as given. 1 if done.
-// In float32 with a `bias` (or null) and ReLU, for inference.
-int grouped_convolution(int narrow, const void *x, const float *weight, const float *bias, void *y, long images, long height, long width,
-                        long to_height, long to_width, long channels, long group, long stride, int up, int with_relu) {
+// `bias` (or null) and ReLU are for inference, in float32 alone.
+int grouped_convolution(int narrow, const void *x, const float *weight, const float *bias, void *y, long images,
+                        long height, long width, long to_height, long to_width, long channels, long group, long stride,
+                        int up, int with_relu) {
+    if (narrow && (bias || with_relu)) return 0;
     const Image from{height, width, channels}, to{to_height, to_width, channels};
     return with_shape(group, stride, [&](auto g, auto s) {
 #ifdef BF16_FORM
