@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +25,8 @@ def commit(clone: Path = Path(__file__).parents[2]) -> str | None:
     """
     if not (clone / ".git").exists():  # git would look in the folders above, which may be somebody else's clone
         return None
+    import subprocess  # here, as `--help` does without it
+
     command = ["git", "-C", str(clone), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
