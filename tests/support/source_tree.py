@@ -9,7 +9,10 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "flatnext"
 # What all others stand on.
-FIRST = ("errors", "schema", "files", "durations", "words", "versions", "progress", "launch", "cpu", "pictures")
+FIRST = (
+    *("errors", "schema", "files", "durations", "words", "versions", "interruption", "progress", "launch", "cpu"),
+    "pictures",
+)
 ROOMS = (
     *("config", "runs", "device", "processes", "seeds", "ops", "data", "models", "methods", "evaluation", "evidence"),
     *("training", "bench", "study", "report", "deploy", "serve", "cli"),

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Collection, Sequence
 from types import ModuleType
@@ -43,6 +41,7 @@ from flatnext.cli import (
 from flatnext.cli.parser import Parser, VersionAction
 from flatnext.cpu import let_threads_sleep
 from flatnext.errors import FallbackWarning, InputError
+from flatnext.interruption import interruptible
 from flatnext.launch import is_first
 from flatnext.progress import printable
 
@@ -79,32 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.command_line = shlex.join(["flatnext", *arguments])
     options.make_parser = make_parser
     warnings.showwarning = _show_warning  # type: ignore[assignment]
-    _interruptions.clear()
-    if threading.current_thread() is threading.main_thread():
-        for number, default in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
-            if signal.getsignal(number) is default:
-                signal.signal(number, _interrupt)
     try:
-        return COMMANDS[options.command].run(options)
+        with interruptible():
+            return COMMANDS[options.command].run(options)
     except KeyboardInterrupt as error:
         return _fail(str(error) or "interrupted", status=130)
     except Exception as error:
-        if _interruptions:
-            return _fail("interrupted", status=130)
         return _failed(error)
-
-
-_interruptions: list[int] = []
-"""The signals that have interrupted the command."""
-
-
-def _interrupt(number: int, frame: object) -> None:
-    """Raise `KeyboardInterrupt`, so that what is half done is cleared away.
-
-    And remember it: C code that is interrupted, as that of torch, raises an error of its own that says nothing of it.
-    """
-    _interruptions.append(number)
-    raise KeyboardInterrupt
 
 
 def _failed(error: Exception) -> int:

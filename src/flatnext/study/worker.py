@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from flatnext.interruption import interruptible
 from flatnext.progress import BAR_SECONDS, Display, ShownTask, Task
 from flatnext.schema import dump, parse
 
@@ -70,7 +71,8 @@ class Worker:
         while (request := self.requests.get()) is not None:
             self.busy.set()
             try:
-                self.send(self._answer(request))
+                with interruptible():
+                    self.send(self._answer(request))
             except KeyboardInterrupt:
                 self.send({"outcome": {"kind": "stopped", "message": "stopped before its first step"}})
             self.busy.clear()

@@ -1,0 +1,58 @@
+"""Signals become `KeyboardInterrupt`, also where a library makes another error of them."""
+
+import io
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from flatnext.interruption import interruptible
+from flatnext.study.worker import Worker
+
+
+@pytest.fixture(autouse=True)
+def default_signals() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def hide(number: int) -> None:
+    """Send a signal and hide what comes of it, as C code that is interrupted does."""
+    with suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+    raise ValueError("could not determine the shape")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_error_after_a_signal_is_an_interruption(number: int) -> None:
+    handler = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt) as caught, interruptible():
+        hide(number)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert signal.getsignal(number) is handler
+
+
+def test_an_error_without_a_signal_stays_as_it_is() -> None:
+    with pytest.raises(ValueError, match="shape"), interruptible():
+        raise ValueError("shape")
+
+
+def test_a_handler_of_the_program_is_kept() -> None:
+    came: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    with interruptible():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert came == [signal.SIGTERM]
+
+
+def test_a_worker_of_a_study_says_that_it_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Worker, "_answer", lambda self, request: hide(signal.SIGTERM))
+    output = io.StringIO()
+    Worker(io.StringIO('{"run": {}}\n'), output).serve()
+    assert json.loads(output.getvalue())["outcome"]["kind"] == "stopped"
