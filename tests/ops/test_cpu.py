@@ -139,7 +139,7 @@ def test_grouped_convolution_against_double_precision(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     narrow = dtype == torch.bfloat16
-    if not ops.library().has_grouped_convolution(narrow):  # type: ignore[union-attr]
+    if not ops.library().has_convolutions(narrow):  # type: ignore[union-attr]
         pytest.skip(f"no kernel of {dtype} for this CPU")
     monkeypatch.setattr(grouped, "SLOWER", {})
     layer = nn.Conv2d(channels, channels, 3, stride, padding=1, groups=32, bias=False)
@@ -187,13 +187,13 @@ def test_inference_takes_the_grouped_convolution(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(grouped, "answer", counted)
     with torch.inference_mode():
         for_inference(make_model(), "fp32")(images)
-    here = ops.library().has_grouped_convolution(False)  # type: ignore[union-attr]
+    here = ops.library().has_convolutions(False)  # type: ignore[union-attr]
     assert calls == ([True] * 3 if here else [])
 
 
 @compiled
-@pytest.mark.parametrize(("channels", "out"), [(32, 128), (128, 64), (40, 8)])
-@pytest.mark.parametrize(("size", "stride"), [((8, 8), 1), ((8, 8), 2), ((5, 7), 2), ((1, 3), 1)])
+@pytest.mark.parametrize(("channels", "out"), [(32, 128), (128, 64), (1040, 48), (16, 16), (32, 24), (40, 16)])
+@pytest.mark.parametrize(("size", "stride"), [((8, 8), 1), ((8, 8), 2), ((5, 7), 2), ((1, 3), 1), ((61, 47), 1)])
 def test_pointwise_convolution_against_double_precision(
     channels: int, out: int, size: tuple[int, int], stride: int, taken: list[str]
 ) -> None:
@@ -202,8 +202,8 @@ def test_pointwise_convolution_against_double_precision(
     y = ops.pointwise_convolution(layer, x)
     gradient = random_images(*y.shape, seed=5) - 5
     y.backward(gradient)
-    here = ops.library().has_grouped_convolution(False)  # type: ignore[union-attr]
-    assert taken == (["_PointwiseConvolution"] if here and channels % 16 == 0 else [])
+    here = ops.library().has_convolutions(False)  # type: ignore[union-attr]
+    assert taken == (["_PointwiseConvolution"] if here and channels % 16 == out % 16 == 0 else [])
     values = x.detach().double().requires_grad_()
     weight = layer.weight.detach().double().requires_grad_()
     expected = F.conv2d(values, weight, stride=stride)
@@ -211,6 +211,46 @@ def test_pointwise_convolution_against_double_precision(
     for found, value in ((y, expected), (x.grad, values.grad), (layer.weight.grad, weight.grad)):
         assert relative(found, value) < 1e-6  # type: ignore[arg-type]
     assert layer.weight.grad.stride() == layer.weight.stride()  # type: ignore[union-attr]  # as fused SGD asks
+
+
+@compiled
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("with_residual", [False, True])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("channels", "out"), [(32, 128), (1024, 64)])
+def test_pointwise_convolution_of_inference_against_double_precision(
+    channels: int, out: int, stride: int, *, with_residual: bool, relu: bool
+) -> None:
+    weight, bias = random_images(out, channels, 1, 1, seed=1) - 5, torch.linspace(-9, 9, out)
+    x = random_images(3, channels, 9, 7) - 5
+    if not pointwise.takes(weight, x):
+        pytest.skip("no kernel of float32 for this CPU")
+    expected = F.conv2d(x.double(), weight.double(), bias.double(), stride=stride)
+    residual = 30 * random_images(*expected.shape, seed=2) if with_residual else None
+    expected = expected + residual.double() if residual is not None else expected
+    found = pointwise.answer(x, pointwise.pack(weight), bias, stride, residual, relu=relu)
+    assert relative(found, F.relu(expected) if relu else expected) < 1e-6
+
+
+@compiled
+def test_the_number_of_threads_changes_no_bit_of_the_pointwise_convolution() -> None:
+    x, weight = random_images(2, 256, 70, 60), random_images(96, 256, 1, 1, seed=1)
+    if not pointwise.takes(weight, x):
+        pytest.skip("no kernel of float32 for this CPU")
+    found, threads = [], torch.get_num_threads()
+    try:
+        for number in (1, 2, 3, 8):
+            torch.set_num_threads(number)
+            layer = nn.Conv2d(256, 96, 1, bias=False)
+            layer.weight = nn.Parameter(weight.clone())
+            images = x.clone().requires_grad_()
+            y = ops.pointwise_convolution(layer, images)
+            y.backward(y.detach())
+            found.append((y, images.grad, layer.weight.grad))
+    finally:
+        torch.set_num_threads(threads)
+    for others in found[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(found[0], others, strict=True))
 
 
 @compiled
@@ -263,7 +303,7 @@ def fifty_steps(*, narrow: bool) -> tuple[Tensor, Tensor]:
 def test_losses_of_fifty_steps_in_float32(taken: list[str]) -> None:
     found, expected = fifty_steps(narrow=False)
     assert taken.count("_BatchNorm") == 50 * 13
-    here = ops.library().has_grouped_convolution(False)  # type: ignore[union-attr]
+    here = ops.library().has_convolutions(False)  # type: ignore[union-attr]
     assert taken.count("_PointwiseConvolution") == (50 * 9 if here else 0)  # two a block, and three shortcuts
     assert found[-1] < 0.2 * found[0]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -272,7 +312,7 @@ def test_losses_of_fifty_steps_in_float32(taken: list[str]) -> None:
 @compiled
 def test_losses_of_fifty_steps_in_bf16(taken: list[str]) -> None:
     found, expected = fifty_steps(narrow=True)
-    assert "_GroupedConvolution" in taken or not ops.library().has_grouped_convolution(True)  # type: ignore[union-attr]
+    assert "_GroupedConvolution" in taken or not ops.library().has_convolutions(True)  # type: ignore[union-attr]
     assert found[-1] < 0.2 * found[0]
     assert (found - expected).abs().max() < 0.05
     assert (found - expected).abs().mean() < 0.01

@@ -23,6 +23,7 @@ from flatnext.models.resnext import Block
 from flatnext.models.selective_kernel import SelectiveKernelBlock
 from flatnext.models.shortcut import PaddedShortcut
 from flatnext.ops.cpu import grouped as cpu_grouped
+from flatnext.ops.cpu import pointwise as cpu_pointwise
 
 UNSUPPORTED_BLOCKS: dict[type[nn.Module], str] = {PreActBlock: "preact", SelectiveKernelBlock: "sk"}
 
@@ -48,7 +49,8 @@ class Convolution(nn.Module):
         self.register_buffer("bias", bias)
         self.stride, self.padding, self.dilation = conv.stride, cast(Sequence[int], conv.padding), conv.dilation
         self.groups, self.relu = conv.groups, relu
-        self._packed: Tensor | None = None
+        self._packed: Tensor | None = None  # by oneDNN
+        self._columns: Tensor | None = None  # by this package's kernel
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Map (N, I, H, W) to (N, O, H', W') in the same type; `residual` (of the output's shape) is overwritten."""
@@ -58,6 +60,9 @@ class Convolution(nn.Module):
             return y.relu_() if self.relu else y
         if residual is None and self._is_grouped and cpu_grouped.takes(self.weight, x, self.stride[0]):
             return cpu_grouped.answer(x, self.weight, self.bias, self.stride[0], relu=self.relu)
+        if self._is_pointwise and cpu_pointwise.takes(self.weight, x, residual):
+            self._columns = cpu_pointwise.pack(self.weight) if self._columns is None else self._columns
+            return cpu_pointwise.answer(x, self._columns, self.bias, self.stride[0], residual, relu=self.relu)
         settings = (self.bias, self.padding, self.stride, self.dilation, self.groups)
         unary = "relu" if self.relu else "none"
         if residual is None:
@@ -76,6 +81,16 @@ class Convolution(nn.Module):
             and self.stride[0] == self.stride[1]
         )
 
+    @property
+    def _is_pointwise(self) -> bool:
+        """Return whether this is a 1x1 convolution without groups and padding."""
+        return (
+            self.groups == 1
+            and tuple(self.weight.shape[2:]) == (1, 1)
+            and tuple(self.padding) == (0, 0)
+            and self.stride[0] == self.stride[1]
+        )
+
     def _pack(self, x: Tensor) -> Tensor:
         """Return the weight in the layout that oneDNN prefers, computed for the first input and used for all."""
         if self._packed is None:
@@ -85,11 +100,11 @@ class Convolution(nn.Module):
         return self._packed
 
     def _apply(self, *args: Any, **kwargs: Any) -> Convolution:
-        self._packed = None  # it belongs to the old type and device
+        self._packed = self._columns = None  # they belong to the old type and device
         return super()._apply(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": None}  # it can be neither copied nor pickled
+        return {**self.__dict__, "_packed": None, "_columns": None}  # the former can be neither copied nor pickled
 
 
 @functools.cache

@@ -3,13 +3,6 @@
 #pragma once
 #include "vectors.h"
 
-#ifdef __AVX512BF16__
-#define BF16_FORM
-#endif
-#if defined __AVX2__ && defined __FMA__ && !defined __AVX512F__
-#define FLOAT_FORM
-#endif
-
 namespace {
 
 struct Image {

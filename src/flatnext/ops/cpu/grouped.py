@@ -35,7 +35,7 @@ def takes(weight: Tensor, x: Tensor, stride: int) -> bool:
     kernels = kernels_for(x)
     return (
         kernels is not None
-        and bool(kernels.has_grouped_convolution(x.dtype == torch.bfloat16))
+        and bool(kernels.has_convolutions(x.dtype == torch.bfloat16))
         and weight.dtype == torch.float32
         and x.shape[1] == weight.shape[0]
         and (group, stride) in SHAPES

@@ -1,5 +1,5 @@
-// Training kernels for the CPU that torch does not have: batch norm, residual addition and ReLU in one, and the grouped
-// 3x3 convolution, both forward and backward, on channels-last tensors of bf16 or float32. All sums are in float32 or wider.
+// Kernels for the CPU, forward and backward, on channels-last tensors of bf16 or float32: batch norm, residual addition and
+// ReLU in one, the grouped 3x3 convolution, and the 1x1 convolution (float32 alone). All sums are in float32 or wider.
 //
 // A plain C interface: no header of torch, so that it compiles in seconds and outlives torch's versions. It is compiled on
 // the machine it runs on, for that machine's vector unit; OpenMP's calls are left to be found in torch's own runtime, so
@@ -9,6 +9,7 @@
 #include "batch_norm.h"
 #include "grouped_bf16.h"
 #include "grouped_float.h"
+#include "pointwise_float.h"
 
 extern "C" {
 
@@ -34,8 +35,8 @@ void batch_norm_backward(int narrow, const void *gradient, const void *x, const 
     narrow ? run(bf16()) : run(float());
 }
 
-// Whether this machine has the grouped convolution of bf16 (`narrow`) or of float32.
-int has_grouped_convolution(int narrow) {
+// Whether this machine has convolutions of bf16 (`narrow`), which are grouped, or of float32, grouped and 1x1.
+int has_convolutions(int narrow) {
 #ifdef BF16_FORM
     if (narrow) return 1;
 #endif
@@ -79,5 +80,38 @@ int grouped_weight_gradient(int narrow, const void *x, const void *gradient, flo
             float_form::weight_gradient<g(), s()>((const float *)x, (const float *)gradient, dweight, images, from, to);
 #endif
     });
+}
+
+// A weight (columns, depth), or with `up`, for the gradient of the input, (depth, columns), as `pointwise_convolution` takes
+// it: as many numbers in another order. 1 if done.
+int pointwise_pack(const float *weight, float *packed, long depth, long columns, int up) {
+#ifdef FLOAT_FORM
+    pointwise_float::pack(weight, packed, depth, columns, up);
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+// y (rows, columns) = x (rows, depth) times a packed weight. It is added to what `y` has (`add`); a bias (or null) and ReLU
+// follow. 1 if done.
+int pointwise_convolution(const float *x, const float *packed, const float *bias, float *y, long rows, long depth,
+                          long columns, int add, int with_relu) {
+#ifdef FLOAT_FORM
+    pointwise_float::multiply(x, packed, y, rows, depth, columns, {bool(add), bias, bool(with_relu)});
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+// dweight (out, in) from x (rows, in) and the gradient of the output (rows, out). 1 if done.
+int pointwise_weight_gradient(const float *x, const float *gradient, float *dweight, long rows, long in, long out) {
+#ifdef FLOAT_FORM
+    pointwise_float::weight_gradient(x, gradient, dweight, rows, in, out);
+    return 1;
+#else
+    return 0;
+#endif
 }
 }

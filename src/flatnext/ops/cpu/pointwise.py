@@ -1,7 +1,7 @@
-"""The 1x1 convolution of a training pass in float32, on a CPU with AVX2 and no AVX-512.
+"""The 1x1 convolution in float32, on a CPU with AVX2 and no AVX-512: in training, and with bias, addition and ReLU.
 
-Its gradient by the weights is a product of two matrices, which torch's matrix product takes there in two thirds of the
-time of oneDNN's convolution. The rest is oneDNN's.
+It is a product of matrices, (pixels, in_channels) by (in_channels, out_channels), and its gradients are two more. The
+kernel reads ahead from memory while it computes, which oneDNN's convolution does not.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from flatnext.ops.cpu.build import computed_in, kernels_for
-
-LEAST_CHANNELS = 32  # with the three of an image there is nothing to gain
+from flatnext.ops.cpu.build import LANES, computed_in, kernels_for, library
 
 
 def convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
@@ -23,25 +21,58 @@ def convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def fits(layer: nn.Conv2d, x: Tensor) -> bool:
-    """Return whether this form takes this 1x1 convolution (without padding and bias) and is faster."""
+    """Return whether the kernel takes this 1x1 convolution (without padding and bias), and is faster."""
+    return computed_in() == torch.float32 and takes(layer.weight, x)
+
+
+def takes(weight: Tensor, x: Tensor, residual: Tensor | None = None) -> bool:
+    """Return whether the kernel takes this weight of a 1x1 convolution without padding, and is faster."""
     kernels = kernels_for(x)
     return (
         kernels is not None
-        and x.dtype == layer.weight.dtype == computed_in() == torch.float32
-        and bool(kernels.has_grouped_convolution(False))  # it is for the same processors
-        and layer.in_channels >= LEAST_CHANNELS
+        and bool(kernels.has_convolutions(False))
+        and x.dtype == weight.dtype == torch.float32
+        and x.shape[1] == weight.shape[1]
+        and weight.shape[0] % LANES == 0
+        and (residual is None or (residual.dtype == x.dtype and kernels_for(residual) is not None))
     )
 
 
+def answer(x: Tensor, packed: Tensor, bias: Tensor, stride: int, residual: Tensor | None, *, relu: bool) -> Tensor:
+    """Return the convolution with a bias, then an addition and ReLU, without a gradient, for what `takes`.
+
+    `packed` is what `pack` gives. A `residual` (of the output's shape, channels-last) is overwritten, and returned.
+    """
+    x = _sampled(x, stride)
+    y = _output(x, len(bias)) if residual is None else residual
+    _multiply(x, packed, y, bias=bias, add=residual is not None, relu=relu)
+    return y
+
+
+def pack(weight: Tensor, *, up: bool = False) -> Tensor:
+    """Return a weight in the order in which the kernel reads it; with `up` that of the gradient of the input."""
+    kernels = library()
+    assert kernels is not None
+    weight = weight.contiguous()  # a view may have gaps
+    packed = torch.empty(weight.numel())
+    depth, columns = weight.shape[:2] if up else (weight.shape[1], weight.shape[0])
+    done = kernels.pointwise_pack(weight.data_ptr(), packed.data_ptr(), depth, columns, up)
+    assert done
+    return packed
+
+
 class _PointwiseConvolution(torch.autograd.Function):
-    """oneDNN's convolution, with another gradient by the weights."""
+    """The kernel and its gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int) -> Tensor:
         """Convolve."""
         ctx.save_for_backward(x, weight)
         ctx.stride = stride
-        return torch.conv2d(x, weight, stride=stride)
+        x = _sampled(x, stride)
+        y = _output(x, weight.shape[0])
+        _multiply(x, pack(weight), y)
+        return y
 
     @staticmethod
     @once_differentiable
@@ -51,16 +82,50 @@ class _PointwiseConvolution(torch.autograd.Function):
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         dx = dweight = None
         if ctx.needs_input_grad[0]:
-            dx = torch.ops.aten.convolution_backward(
-                gradient, x, weight, None, [ctx.stride] * 2, [0, 0], [1, 1], False, [0, 0], 1, [True, False, False]
-            )[0]
+            sampled = torch.empty_like(x) if ctx.stride == 1 else _output(gradient, x.shape[1])
+            _multiply(gradient, pack(weight, up=True), sampled)
+            dx = sampled
+            if ctx.stride != 1:
+                dx = torch.zeros_like(x)
+                dx[:, :, :: ctx.stride, :: ctx.stride] = sampled
         if ctx.needs_input_grad[1]:
-            dweight = torch.empty_like(weight)
-            pixels = _rows(x[:, :, :: ctx.stride, :: ctx.stride])
-            torch.mm(_rows(gradient).T, pixels, out=dweight.view(weight.shape[:2]))
+            dweight = torch.empty_like(weight)  # dense in any format, and the format is what fused SGD asks for
+            x = _sampled(x, ctx.stride)
+            kernels = library()
+            assert kernels is not None
+            done = kernels.pointwise_weight_gradient(
+                *(t.data_ptr() for t in (x, gradient, dweight)), _pixels(x), x.shape[1], gradient.shape[1]
+            )
+            assert done
         return dx, dweight, None
 
 
-def _rows(x: Tensor) -> Tensor:
-    """Return channels-last (N, C, H, W) as a matrix of (N * H * W, C), without a copy if no pixels are left out."""
-    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+def _sampled(x: Tensor, stride: int) -> Tensor:
+    """Return the pixels that the convolution sees, channels-last; `x` itself if it sees all."""
+    return x if stride == 1 else x[:, :, ::stride, ::stride].contiguous(memory_format=torch.channels_last)
+
+
+def _output(x: Tensor, channels: int) -> Tensor:
+    shape = x.shape[0], channels, *x.shape[2:]
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+
+
+def _multiply(
+    x: Tensor, packed: Tensor, y: Tensor, *, bias: Tensor | None = None, add: bool = False, relu: bool = False
+) -> None:
+    """Convolve `x` into `y`, or `add` to what it has."""
+    kernels = library()
+    assert kernels is not None
+    done = kernels.pointwise_convolution(
+        *(None if t is None else t.data_ptr() for t in (x, packed, bias, y)),
+        _pixels(x),
+        x.shape[1],
+        y.shape[1],
+        add,
+        relu,
+    )
+    assert done
+
+
+def _pixels(x: Tensor) -> int:
+    return x.numel() // x.shape[1]
