@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from flatnext.ops.cpu import outputs
 from flatnext.ops.cpu.build import computed_in, kernels_for, library
 
 SHAPES = {(group, stride) for group in (4, 8, 16) for stride in (1, 2)}  # (channels of a group, stride)
@@ -46,15 +47,9 @@ def takes(weight: Tensor, x: Tensor, stride: int) -> bool:
 
 def answer(x: Tensor, weight: Tensor, bias: Tensor, stride: int, *, relu: bool) -> Tensor:
     """Return the convolution of float32 `x` with a bias and ReLU, without a gradient, for what `takes`."""
-    y = _output(x, stride)
+    y = outputs.empty(x, x.shape[1], stride)
     _convolve(x, weight, y, stride, up=False, bias=bias, relu=relu)
     return y
-
-
-def _output(x: Tensor, stride: int) -> Tensor:
-    images, channels, height, width = x.shape
-    shape = images, channels, height // stride, width // stride
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
 class _GroupedConvolution(torch.autograd.Function):
@@ -65,7 +60,7 @@ class _GroupedConvolution(torch.autograd.Function):
         """Convolve."""
         ctx.save_for_backward(x, weight)
         ctx.stride = stride
-        y = _output(x, stride)
+        y = outputs.empty(x, x.shape[1], stride)
         _convolve(x, weight, y, stride, up=False)
         return y
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from flatnext.ops.cpu import outputs
 from flatnext.ops.cpu.build import kernels_for, library
 from flatnext.ops.switch import has_hooks
 
@@ -80,7 +81,7 @@ class _BatchNorm(torch.autograd.Function):
         kernels = library()
         assert kernels is not None
         rows, channels = x.numel() // x.shape[1], x.shape[1]
-        y = torch.empty_like(x)
+        y = outputs.empty(x, channels)
         mean, inverse_std = torch.empty_like(weight), torch.empty_like(weight)
         kernels.batch_norm_forward(
             x.dtype == torch.bfloat16,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from flatnext.ops.cpu import outputs
 from flatnext.ops.cpu.build import LANES, computed_in, kernels_for, library
 
 
@@ -44,7 +45,7 @@ def answer(x: Tensor, packed: Tensor, bias: Tensor, stride: int, residual: Tenso
     `packed` is what `pack` gives. A `residual` (of the output's shape, channels-last) is overwritten, and returned.
     """
     x = _sampled(x, stride)
-    y = _output(x, len(bias)) if residual is None else residual
+    y = outputs.empty(x, len(bias)) if residual is None else residual
     _multiply(x, packed, y, bias=bias, add=residual is not None, relu=relu)
     return y
 
@@ -70,7 +71,7 @@ class _PointwiseConvolution(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.stride = stride
         x = _sampled(x, stride)
-        y = _output(x, weight.shape[0])
+        y = outputs.empty(x, weight.shape[0])
         _multiply(x, pack(weight), y)
         return y
 
@@ -82,7 +83,7 @@ class _PointwiseConvolution(torch.autograd.Function):
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         dx = dweight = None
         if ctx.needs_input_grad[0]:
-            sampled = torch.empty_like(x) if ctx.stride == 1 else _output(gradient, x.shape[1])
+            sampled = torch.empty_like(x) if ctx.stride == 1 else outputs.empty(gradient, x.shape[1])
             _multiply(gradient, pack(weight, up=True), sampled)
             dx = sampled
             if ctx.stride != 1:
@@ -103,11 +104,6 @@ class _PointwiseConvolution(torch.autograd.Function):
 def _sampled(x: Tensor, stride: int) -> Tensor:
     """Return the pixels that the convolution sees, channels-last; `x` itself if it sees all."""
     return x if stride == 1 else x[:, :, ::stride, ::stride].contiguous(memory_format=torch.channels_last)
-
-
-def _output(x: Tensor, channels: int) -> Tensor:
-    shape = x.shape[0], channels, *x.shape[2:]
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
 
 def _multiply(
