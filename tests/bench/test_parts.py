@@ -7,6 +7,7 @@ import mmap
 
 import pytest
 import torch
+from networks import VARIANTS
 from torch import nn
 
 from flatnext import models
@@ -28,27 +29,34 @@ def fake_result(name, part):
     return {**facts, "plan": {"batch_size": 4, "image_size": 8}, "load": [None, 0.5], "parts": {name: part}}
 
 
-def test_every_form_of_the_grouped_convolution_is_measured_at_every_shape():
+def test_every_form_of_the_convolutions_is_measured_at_every_shape():
     plan = BenchPlan(
         model=Model(blocks=(2, 1, 2), cardinality=4), batch_size=2, image_size=8, rounds=2, precision="fp32"
     )
     model = models.build(plan.model, 10)
     seen = []
     for module in model.modules():
-        if isinstance(module, nn.Conv2d) and module.groups > 1:
+        if isinstance(module, nn.Conv2d) and (module.groups > 1 or module.kernel_size == (1, 1)):
             module.register_forward_hook(
-                lambda m, inputs, _: seen.append((m.in_channels, inputs[0].shape[-1], m.stride[0]))
+                lambda m, inputs, _: seen.append(
+                    f"{m.kernel_size[0]}x{m.kernel_size[0]}, {m.in_channels} to {m.out_channels} channels at "
+                    f"{inputs[0].shape[-1]}x{inputs[0].shape[-1]}, stride {m.stride[0]}"
+                )
             )
     model.eval()(torch.zeros(1, 3, 8, 8))
-    assert convolution.shapes(plan.model, 8) == list(dict.fromkeys(seen))
     part = convolution.measure_convolution(Setup(plan=plan, device=CPU, precision="fp32"))
-    assert "merged16" in part["shapes"][0]["seconds"]
-    assert [(s["channels"], s["size"], s["stride"]) for s in part["shapes"]] == list(dict.fromkeys(seen))
+    assert [shape["title"] for shape in part["shapes"]] == list(dict.fromkeys(seen))
+    assert any("merged16" in shape["seconds"] for shape in part["shapes"])
     for shape in part["shapes"]:
         assert {"kernel", "plain"} <= set(shape["seconds"])
         assert {len(times) for times in shape["seconds"].values()} == {2}
         assert shape["to_plain"]["plain"]["median"] == 1
     assert "| kernel |" in format_bench(fake_result("convolution", part))
+
+
+@pytest.mark.parametrize("name", sorted(set(VARIANTS) - {"pyramid-basic"}))
+def test_the_convolutions_of_every_model_are_found(name):
+    assert convolution.layers(VARIANTS[name], 32)
 
 
 class InProcess:

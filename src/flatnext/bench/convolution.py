@@ -1,7 +1,8 @@
-"""The forms of the grouped 3x3 convolution: a forward and a backward pass of each, at every shape in the model."""
+"""Each form of the grouped 3x3 and the 1x1 convolution: a forward and a backward pass at the shapes of a model."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,26 +10,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flatnext import models, ops
 from flatnext.bench.plan import Setup
 from flatnext.bench.roofline import TYPES
 from flatnext.bench.timing import interleave, ratios, seconds, spread
 from flatnext.config import Model
 from flatnext.device import autocast, place
-from flatnext.ops import grouped_convolution
 from flatnext.ops.cuda.grouped import forms, grouped_conv2d
 from flatnext.ops.cuda.timing import cuda_seconds
+from flatnext.ops.layers import has_common_form, is_pointwise
+
+CLASSES = 10
 
 
-def shapes(model: Model, image_size: int) -> list[tuple[int, int, int]]:
-    """Return (channels, pixels a side of the input, stride) of the model's grouped convolutions, each once."""
-    distinct = []
-    for stage, blocks in enumerate(model.blocks):
-        width = model.cardinality * model.bottleneck_width * 2**stage
-        if stage:
-            distinct.append((width, image_size // 2 ** (stage - 1), 2))
-        if not stage or blocks > 1:
-            distinct.append((width, image_size // 2**stage, 1))
-    return distinct
+def layers(model: Model, image_size: int) -> list[tuple[nn.Conv2d, int]]:
+    """Return the model's convolutions that have several forms, each with the pixels a side of its input.
+
+    Of those that are alike there is one. They have no values.
+    """
+    found: dict[str, tuple[nn.Conv2d, int]] = {}
+
+    def keep(layer: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        size = inputs[0].shape[-1]
+        found.setdefault(f"{layer} at {size}", (layer, size))
+
+    with torch.device("meta"):
+        network = models.build(model, CLASSES).eval()
+        for module in list(network.modules()):
+            if has_common_form(module) or is_pointwise(module):
+                module.register_forward_hook(keep)
+        network(torch.empty(1, 3, image_size, image_size))
+    return list(found.values())
 
 
 def both_passes(convolve: Callable[[Tensor], Tensor], x: Tensor, weight: Tensor, cast: Callable[[], Any]) -> None:
@@ -39,25 +51,30 @@ def both_passes(convolve: Callable[[Tensor], Tensor], x: Tensor, weight: Tensor,
 
 
 def measure_convolution(setup: Setup) -> dict[str, Any]:
-    """Return for each shape the seconds of every turn of each form.
+    """Return for each of `layers` the seconds of every turn of each form.
 
-    The forms are those of `ops.cuda.grouped`, which run on a CPU too, and on a CPU `kernel`, this project's, which
-    falls back to the plain one where it does not fit.
+    The forms of a grouped convolution are those of `ops.cuda.grouped`, which run on a CPU too. On a CPU both kinds have
+    `kernel`, this project's, which falls back to the plain one where it does not fit; elsewhere a 1x1 convolution has
+    one form, and is left out.
     """
     measured = []
-    for channels, size, stride in shapes(setup.plan.model, setup.plan.image_size):
-        setup.say(f"convolution: {channels} channels at {size}x{size}, stride {stride}")
-        samples = take_turns(setup, channels, size, stride)
+    for layer, size in layers(setup.plan.model, setup.plan.image_size):
+        if setup.device.type != "cpu" and layer.groups == 1:
+            continue
+        inputs, outputs, kernel, stride = layer.in_channels, layer.out_channels, layer.kernel_size[0], layer.stride[0]
+        title = f"{kernel}x{kernel}, {inputs} to {outputs} channels at {size}x{size}, stride {stride}"
+        setup.say(f"convolution: {title}")
+        samples = take_turns(setup, layer, size)
         content = {
             "spread": {name: spread(times) for name, times in samples.items()},
             "to_plain": {name: spread(ratios(times, samples["plain"])) for name, times in samples.items()},
             "seconds": samples,
         }
-        measured.append({"channels": channels, "size": size, "stride": stride, **content})
+        measured.append({"title": title, **content})
     return {"shapes": measured}
 
 
-def take_turns(setup: Setup, channels: int, size: int, stride: int) -> dict[str, list[float]]:
+def take_turns(setup: Setup, like: nn.Conv2d, size: int) -> dict[str, list[float]]:
     """Return the seconds of every turn of each form on random images.
 
     On CUDA a turn is a recorded graph, since launching a convolution takes longer than running it.
@@ -66,9 +83,11 @@ def take_turns(setup: Setup, channels: int, size: int, stride: int) -> dict[str,
     measure: Callable[..., float] = partial(seconds, device=device)
     if device.type == "cuda":
         measure = partial(cuda_seconds, device)
-    layer = nn.Conv2d(channels, channels, 3, stride, padding=1, groups=plan.model.cardinality, bias=False)
+    layer = copy.deepcopy(like).to_empty(device=device).train()
+    layer.reset_parameters()
+    layer._forward_hooks.clear()
     place(layer, device, precision, channels_last=True)
-    x = torch.randn(plan.batch_size, channels, size, size, device=device).to(TYPES[precision])
+    x = torch.randn(plan.batch_size, like.in_channels, size, size, device=device).to(TYPES[precision])
     x = x.to(memory_format=torch.channels_last).requires_grad_()
     cast = partial(autocast, precision, device)
     turns = {
@@ -81,8 +100,10 @@ def take_turns(setup: Setup, channels: int, size: int, stride: int) -> dict[str,
 def convolutions(layer: nn.Conv2d, x: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
     """Return the forms in which the layer can be computed on `x`, by name."""
     weight, stride, groups = layer.weight, layer.stride[0], layer.groups
+    if groups == 1:
+        return {"plain": layer, "kernel": partial(ops.pointwise_convolution, layer)}
     functions: dict[str, Callable[[Tensor], Tensor]] = {
         form: partial(grouped_conv2d, weight=weight, stride=stride, groups=groups, form=form)
         for form in forms(x, weight, groups)
     }
-    return functions | ({"kernel": partial(grouped_convolution, layer)} if x.device.type == "cpu" else {})
+    return functions | ({"kernel": partial(ops.grouped_convolution, layer)} if x.device.type == "cpu" else {})

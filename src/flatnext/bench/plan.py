@@ -60,9 +60,9 @@ class BenchPlan(Settings):
             "inference" not in self.parts or block in ("resnext", "basic"),
             f"part inference does not know block {block}: leave it out of --parts",
         )
-        require(
-            "convolution" not in self.parts or (block == "resnext" and widths == "constant-by-stage"),
-            f"part convolution does not know block {block} with widths {widths}: leave it out of --parts",
+        require(  # their shortcuts are padded
+            "convolution" not in self.parts or block not in ("basic", "preact") or widths == "constant-by-stage",
+            f"part convolution: block {block} with widths {widths} has no grouped and no 1x1 convolution",
         )
 
 

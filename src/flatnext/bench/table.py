@@ -91,13 +91,13 @@ def _startup(part: dict[str, Any], precision: str) -> str:
 def _convolution(part: dict[str, Any], precision: str) -> str:
     rows = [
         (
-            f"{shape['channels']} at {shape['size']}x{shape['size']}, stride {shape['stride']}",
+            shape["title"],
             *(name, f"{1000 * row['median']:.3f}", row["n"], *_middle(shape["to_plain"][name])),
         )
         for shape in part["shapes"]
         for name, row in shape["spread"].items()
     ]
-    return markdown("3x3 convolution, both passes | form | ms | n | time / plain's | middle half", rows)
+    return markdown("convolution, both passes | form | ms | n | time / plain's | middle half", rows)
 
 
 def _middle(spread: dict[str, float], number_format: str = ".2f") -> tuple[str, str]:

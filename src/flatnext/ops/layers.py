@@ -39,14 +39,14 @@ def grouped_convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 def pointwise_convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """Return ``layer(x)`` for a 1x1 convolution, in training in the form that is the fastest on the device."""
-    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and layer.training and _is_pointwise(layer)):
+    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and layer.training and is_pointwise(layer)):
         return layer(x)
     if x.ndim != 4 or x.shape[1] != layer.in_channels or not cpu_pointwise.fits(layer, x):
         return layer(x)
     return cpu_pointwise.convolution(layer, x)
 
 
-def _is_pointwise(layer: nn.Module) -> bool:
+def is_pointwise(layer: nn.Module) -> bool:
     """Return whether the layer is a 1x1 convolution without groups, padding and bias, and has no hooks."""
     return (
         type(layer) is nn.Conv2d
