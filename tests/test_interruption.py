@@ -16,9 +16,12 @@ from flatnext.study.worker import Worker
 
 @pytest.fixture(autouse=True)
 def default_signals() -> Iterator[None]:
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Set the handlers of a program begun by hand: one in the background ignores SIGINT."""
+    defaults = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def hide(number: int) -> None:

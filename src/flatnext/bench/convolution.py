@@ -15,7 +15,7 @@ from flatnext.bench.plan import Setup
 from flatnext.bench.roofline import TYPES
 from flatnext.bench.timing import interleave, ratios, seconds, spread
 from flatnext.config import Model
-from flatnext.device import autocast, place
+from flatnext.device import autocast, keep_memory, place
 from flatnext.ops.cuda.grouped import forms, grouped_conv2d
 from flatnext.ops.cuda.timing import cuda_seconds
 from flatnext.ops.layers import has_common_form, is_pointwise
@@ -57,6 +57,7 @@ def measure_convolution(setup: Setup) -> dict[str, Any]:
     `kernel`, this project's, which falls back to the plain one where it does not fit; elsewhere a 1x1 convolution has
     one form, and is left out.
     """
+    keep_memory()  # as a run does: what a fresh tensor costs would hide what a form costs
     measured = []
     for layer, size in layers(setup.plan.model, setup.plan.image_size):
         if setup.device.type != "cpu" and layer.groups == 1:
