@@ -363,6 +363,19 @@ def test_mistakes_name_their_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_commit_that_is_not_known_is_said_where_another_is(tmp_path: Path) -> None:
+    folder = small_study(tmp_path, recipes=("sgd",), seeds=2)
+    page, _ = report(folder)
+    with pytest.raises(StopIteration):  # there is no such row
+        page.row("commit")
+    file = folder / "sgd/seed-0/environment.json"
+    content = json.loads(file.read_text())
+    content["sessions"][0]["commit"] = "0123456789ab"
+    write_json(file, content)
+    page, _ = report(folder)
+    assert page.row("commit")[1] == "0123456789ab (1 of 2 runs); not recorded (1 of 2 runs)"
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_a_path_that_is_not_utf8_is_written_with_escapes(tmp_path: Path) -> None:
     folder = small_study(tmp_path, seeds=1)

@@ -21,8 +21,8 @@ def for_inference(model: nn.Module, precision: str = "auto", calibration: Tensor
     The copy maps images (N, C, H, W), normalised as in training, to float32 logits (N, classes), as `model.eval()`
     does, whichever mode the model is in: running statistics are folded into the weights in float64. It takes any batch
     and any image size that the model takes, gives gradients by the images alone (not in int8), and stays on the
-    model's device. On a CPU the process keeps freed memory from then on (`flatnext.device.keep_memory`): a quarter of the
-    time would be spent on asking for it again.
+    model's device. On a CPU the process keeps freed memory from then on (`flatnext.device.keep_memory`): to ask for it
+    again would take a quarter of the time.
 
     Args:
         model: `ResNeXt`, `Network` with block resnext or basic, or `resnet50` and `resnext50_32x4d` of

@@ -143,7 +143,8 @@ def _environment(study: Study) -> Table:
         return values(f"{getattr(e, name):,}" for e in environments)
 
     def sessions(name: str) -> str:
-        return values(", ".join(dict.fromkeys(str(getattr(s, name)) for s in e.sessions)) for e in environments)
+        found = ((getattr(s, name) for s in e.sessions) for e in environments)
+        return values(", ".join(dict.fromkeys("not recorded" if v is None else str(v) for v in each)) for each in found)
 
     seeds = {group.label: ", ".join(str(run.config.seed) for run in group.runs) for group in study.groups}
     alike = len(set(seeds.values())) == 1
@@ -169,7 +170,7 @@ def _environment(study: Study) -> Table:
         "first and last start": span(started) if started else "not recorded",
         "time, all runs together": f"{duration(training)} in training, {duration(evaluating)} in evaluation",
     }
-    for name, usual in (("processes", "1"), ("commit", "None")):
+    for name, usual in (("processes", "1"), ("commit", "not recorded")):
         if rows[name] == usual:
             del rows[name]
     return Table("Data, machine and versions", (), tuple(rows.items()), numeric=False)
