@@ -10,8 +10,9 @@ import torch
 from places import REPOSITORY
 
 from flatnext import cli
-from flatnext.bench import baseline, child, inference, training
+from flatnext.bench import baseline, benchmark, child, inference, training
 from flatnext.bench.baseline import BASELINE
+from flatnext.bench.plan import BenchPlan
 from flatnext.bench.roofline import measure_rates
 from flatnext.bench.table import format_bench
 
@@ -67,6 +68,16 @@ def test_the_file_has_versions_settings_and_every_sample(measured):
     assert list(measured["parts"]["inference"]["batches"]) == ["1", "4", "8"]
     for batch in measured["parts"]["inference"]["batches"].values():
         assert len(batch["contenders"]) == 3
+
+
+def test_the_commit_is_that_of_the_code_that_began(monkeypatch):
+    def measure(setup):
+        monkeypatch.setattr(benchmark, "commit", lambda: "later")
+        return {}
+
+    monkeypatch.setattr(benchmark, "commit", lambda: "now")
+    monkeypatch.setitem(benchmark.MEASURES, "training", measure)
+    assert benchmark.run_bench(BenchPlan(parts=("training",)))["commit"] == "now"
 
 
 def test_the_table_names_every_contender(measured):

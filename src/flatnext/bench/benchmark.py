@@ -40,9 +40,7 @@ def run_bench(plan: BenchPlan, *, say: Callable[[str], None] = lambda text: None
     summary_of(plan)  # fails now if the model does not take images of this size
     if "memory" in plan.parts:
         resident()
-    load_before = load()
-    parts = {name: measure(setup) for name, measure in MEASURES.items() if name in plan.parts}
-    return {
+    facts = {  # before anything is measured: the code may be edited meanwhile
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "flatnext": version_of("flatnext"),
@@ -52,10 +50,10 @@ def run_bench(plan: BenchPlan, *, say: Callable[[str], None] = lambda text: None
         "device": str(device),
         **vars(machine(device)),
         "precision": setup.precision,
-        "load": [load_before, load()],
-        "plan": dump(plan),
-        "parts": parts,
     }
+    load_before = load()
+    parts = {name: measure(setup) for name, measure in MEASURES.items() if name in plan.parts}
+    return {**facts, "load": [load_before, load()], "plan": dump(plan), "parts": parts}
 
 
 def check_writable(path: Path) -> None:
