@@ -1,17 +1,18 @@
 // The 1x1 convolution of float32, which is a product of matrices, for CPUs with AVX2 and no AVX-512.
 //
 // A tile of the output, ROWS x PANEL numbers, stays in registers while one factor is spread number by number and the other
-// is read by vectors, from panels of PANEL columns with nothing between them. A panel stays in the L1 cache, a block of the
-// other factor in L2 (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008). What comes next is
+// is read by vectors, from panels of PANEL columns with nothing between them. A panel and a block of the other factor stay
+// in the caches (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008). What comes next is
 // prefetched meanwhile: without this a large image's activations come from the memory too late.
 
 #pragma once
 #include <memory>
-#include <omp.h>
 
 #include "vectors.h"
 
 #ifdef FLOAT_FORM
+extern "C" int omp_get_max_threads(void);  // its header is not with every compiler
+
 namespace pointwise_float {
 namespace {
 
