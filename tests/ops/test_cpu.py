@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from flatnext.errors import FallbackWarning
 from flatnext.models import build as build_model
 from flatnext.models import for_inference
 from flatnext.models.resnext import Block
-from flatnext.ops.cpu import build, grouped, norm, pointwise
+from flatnext.ops.cpu import build, grouped, norm, outputs, pointwise
 
 compiled = pytest.mark.skipif(ops.library() is None, reason="no compiler, or not a CPU that the kernels are for")
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}  # relative; bf16 keeps 8 bits, so that 2 ** -8 is one rounding
@@ -177,18 +178,29 @@ def test_grouped_convolution_of_inference_against_double_precision(channels: int
 
 
 @compiled
-def test_inference_takes_the_grouped_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
-    images, calls, answer = random_images(2, 3, 8, 8), [], grouped.answer
+@pytest.mark.parametrize(("module", "relus"), [(grouped, [True] * 3), (pointwise, [True, False, True] * 3)])
+def test_inference_takes_the_kernels(module: ModuleType, relus: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    images, calls, answer = random_images(2, 3, 8, 8), [], module.answer
 
     def counted(*tensors: object, relu: bool) -> Tensor:
         calls.append(relu)
-        return answer(*tensors, relu=relu)  # type: ignore[arg-type]
+        return answer(*tensors, relu=relu)
 
-    monkeypatch.setattr(grouped, "answer", counted)
+    monkeypatch.setattr(module, "answer", counted)
     with torch.inference_mode():
         for_inference(make_model(), "fp32")(images)
     here = ops.library().has_convolutions(False)  # type: ignore[union-attr]
-    assert calls == ([True] * 3 if here else [])
+    assert calls == (relus if here else [])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_gradient_fits_into_the_place_of_an_output(dtype: torch.dtype) -> None:
+    x = random_images(2, 16, 8, 6).to(dtype)
+    y = outputs.empty(x, 32, 2)
+    assert y.shape == (2, 32, 4, 3)
+    assert y.dtype == dtype
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert y.untyped_storage().nbytes() >= y.nbytes + 96  # what glibc asks for beyond the size
 
 
 @compiled

@@ -36,10 +36,11 @@ def layers(model: Model, image_size: int) -> list[tuple[nn.Conv2d, int]]:
 
     with torch.device("meta"):
         network = models.build(model, CLASSES).eval()
-        for module in list(network.modules()):
-            if has_common_form(module) or is_pointwise(module):
-                module.register_forward_hook(keep)
+        several = [module for module in network.modules() if has_common_form(module) or is_pointwise(module)]
+        hooks = [module.register_forward_hook(keep) for module in several]
         network(torch.empty(1, 3, image_size, image_size))
+    for hook in hooks:
+        hook.remove()
     return list(found.values())
 
 
@@ -86,7 +87,6 @@ def take_turns(setup: Setup, like: nn.Conv2d, size: int) -> dict[str, list[float
         measure = partial(cuda_seconds, device)
     layer = copy.deepcopy(like).to_empty(device=device).train()
     layer.reset_parameters()
-    layer._forward_hooks.clear()
     place(layer, device, precision, channels_last=True)
     x = torch.randn(plan.batch_size, like.in_channels, size, size, device=device).to(TYPES[precision])
     x = x.to(memory_format=torch.channels_last).requires_grad_()
