@@ -10,7 +10,9 @@ as they are, and with crops as well the 16th of 24 epochs was at 70 %.
 
 1. Rate and weight decay of plain SGD: four trials. Then the radius of AMP, momentum AMP and SAM, each with that rate
    and decay: four trials. A trial is one run with seed 100, chosen by the accuracy on 5,000 validation images, last
-   epoch. RMP has AMP's radius, as it is AMP's control.
+   epoch. RMP has AMP's radius, as it is AMP's control. The radii of AMP were to be 0.01, 0.03, 0.1 and 0.3; when 0.01
+   had 64.70 % and 0.03 had 56.44 % of the validation images right, the two larger ones, not yet run, gave way to
+   0.0025 and 0.005, so that the best is not at the edge of the grid. Momentum AMP has the same grid.
 2. Each arm with seeds 0 to 4. The primary outcome is the test accuracy of the last epoch, AMP against SGD with twice
    the epochs (`sgd-2x`, as many passes as AMP has).
 """
@@ -37,8 +39,8 @@ COMMON = (
 )
 RATES_AND_DECAYS = [(rate, decay) for rate in (0.05, 0.1) for decay in (5e-4, 2e-3)]
 RADII = {
-    "amp": ("epsilon", (0.01, 0.03, 0.1, 0.3)),
-    "momentum-amp": ("epsilon", (0.01, 0.03, 0.1, 0.3)),
+    "amp": ("epsilon", (0.0025, 0.005, 0.01, 0.03)),
+    "momentum-amp": ("epsilon", (0.0025, 0.005, 0.01, 0.03)),
     "sam": ("rho", (0.02, 0.05, 0.1, 0.2)),
 }
 ARMS = ("sgd", "sgd-2x", "amp", "momentum-amp", "sam", "rmp")
