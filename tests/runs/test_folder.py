@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import linecache
 import os
+import sys
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 from same_run import assert_same_run, measured
@@ -113,3 +117,57 @@ def test_the_images_of_a_run_are_no_test_set(tmp_path, monkeypatch):
             folder_module.require_other_images(tmp_path / "run" / "last.safetensors", path)
     folder_module.require_other_images(tmp_path / "run" / "last.safetensors", images / "test")
     folder_module.require_other_images(tmp_path / "elsewhere.safetensors", images)
+
+
+def begin_interrupted(path: Path, number: int) -> bool:
+    """Make and hold a folder with a signal at the line of this number; return whether it came that far without one."""
+    left, reached = number, False
+    files = tuple(f"runs/{name}.py" for name in ("folder", "lock", "claim"))
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal left
+        file = frame.f_code.co_filename
+        if not file.endswith(files):
+            return None
+        # `try:` and `with` have no place where Python looks for a signal before what they guard.
+        if event == "line" and linecache.getline(file, frame.f_lineno).strip() != "try:":
+            left -= 1
+            if left == -1:
+                raise KeyboardInterrupt
+        return trace
+
+    folder, before = RunFolder(path), sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with folder.made(), folder.locked(), folder.removed_unless(lambda: False):
+            sys.settrace(before)
+            reached = True
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        return reached
+    finally:
+        sys.settrace(before)
+
+
+def test_a_signal_at_any_line_of_its_beginning_leaves_nothing(tmp_path: Path) -> None:
+    for number in range(500):
+        reached = begin_interrupted(tmp_path / "new" / "run", number)
+        assert list(tmp_path.iterdir()) == [], number
+        if reached:
+            break
+    assert 40 < number < 500
+
+
+def test_what_was_made_for_a_run_that_did_not_begin_goes_unless_somebody_uses_it(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "new" / "run")
+    with pytest.raises(FileExistsError), folder.made():  # noqa: PT012
+        (folder.path.parent / "other").mkdir()
+        folder.path.mkdir()
+    assert [path.name for path in folder.path.parent.iterdir()] == ["other"]
+    with pytest.raises(InputError, match="mine"), folder.made(), folder.locked():
+        raise InputError("mine")
+    assert not folder.path.exists()
+    folder.path.mkdir()
+    with pytest.raises(InputError, match="mine"), folder.made(), folder.locked():
+        raise InputError("mine")
+    assert [path.name for path in folder.path.iterdir()] == [".lock"]  # the folder was there before

@@ -1,18 +1,17 @@
-"""Several runs of a study at a time: the same bits, one view, and what happens when a process or a user ends them."""
+"""Several runs of a study at a time: the same bits, one view, and what happens when a process ends.
+
+What a signal does is in `failures/test_signals.py`.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from tiny import TINY_FLAGS, tiny
+from tiny import tiny
 
 from flatnext.errors import InputError
 from flatnext.progress import Display
@@ -100,25 +99,6 @@ def test_a_run_that_another_process_has_is_left_to_it(tmp_path: Path) -> None:
     assert any("run 1 of 2: quick, seed 0: left to " in line for line in said.lines)
     assert not RunFolder(folder).finished()
     assert RunFolder(tmp_path / "quick-amp" / "seed-0").finished()
-
-
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
-def test_a_signal_stops_all_runs_with_checkpoints_and_the_same_command_goes_on(tmp_path: Path, number: int) -> None:
-    flags = [*TINY_FLAGS, "--epochs", "100", "--jobs", "2", "--threads", "1", "--output", str(tmp_path / "study")]
-    command = [sys.executable, "-m", "flatnext", "study", "--dataset", "digits", "--seeds", "1", *flags]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    epochs = [tmp_path / "study" / name / "seed-0" / "metrics.jsonl" for name in ("quick", "quick-amp")]
-    deadline = time.monotonic() + 120
-    while not all(file.is_file() for file in epochs) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "the same command goes on from there" in errors
-    for file in epochs:
-        assert RunFolder(file.parent).started()
-        assert not RunFolder(file.parent).finished()
-        assert list(file.parent.glob("state-*.pt"))
 
 
 def test_auto_measures_once_and_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,24 +29,23 @@ def go_on(folder, changes, **options):
 
 
 @by_method
-def test_a_rate_that_goes_on_gives_the_run_that_was_planned_longer(tmp_path, config):
+def test_a_rate_that_goes_on_gives_the_run_that_was_planned_longer(never_stopped, tmp_path, config):
     train(config, tmp_path / "run")
     go_on(tmp_path / "run", {"epochs": 3})
-    train(config.override({"epochs": 3}), tmp_path / "whole")
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
-    assert RunFolder(tmp_path / "run").config() == RunFolder(tmp_path / "whole").config()
+    whole = never_stopped(config.override({"epochs": 3}))
+    assert_same_run(tmp_path / "run", whole)
+    assert RunFolder(tmp_path / "run").config() == RunFolder(whole).config()
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert [session["changed"] for session in environment["sessions"]] == [{}, {"epochs": 3}]
     assert environment["not_of_recipe"]["epochs"] == 3
 
 
-def test_an_unfinished_run_goes_on_too(tmp_path):
+def test_an_unfinished_run_goes_on_too(never_stopped, tmp_path):
     config = CONSTANT[0]
     with pytest.raises(Stopped):
         train(config, tmp_path / "run", display=AtStep(3, lambda: os.kill(os.getpid(), 2)))
     go_on(tmp_path / "run", {"epochs": 3})
-    train(config.override({"epochs": 3}), tmp_path / "whole")
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_same_run(tmp_path / "run", never_stopped(config.override({"epochs": 3})))
 
 
 @pytest.mark.parametrize("config", [CONSTANT[1], tiny("quick-amp", ema=0.9)], ids=["kept", "not kept"])

@@ -49,7 +49,13 @@ def test_it_grows_with_the_area_of_an_image(tmp_path):
     assert large.weights == small.weights
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 24, "image_size": 32}, {"batch_size": 8, "image_size": 48}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"batch_size": 24, "image_size": 32},
+        pytest.param({"batch_size": 8, "image_size": 48}, marks=pytest.mark.slow),
+    ],
+)
 def test_the_estimate_is_near_what_a_process_takes(settings):
     config = Config().override({"recipe": "amp", "blocks": (1, 1, 1), "precision": "fp32", **settings})
     done = subprocess.run(

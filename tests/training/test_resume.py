@@ -46,18 +46,17 @@ def test_there_are_no_more_writes(tmp_path):
 
 
 @pytest.mark.parametrize("write", range(WRITES))
-def test_killed_at_any_write_and_resumed_ends_the_same(tmp_path, write):
-    config, folder, whole = CONFIGS[1], tmp_path / "run", tmp_path / "whole"
+def test_killed_at_any_write_and_resumed_ends_the_same(never_stopped, tmp_path, write):
+    config, folder = CONFIGS[1], tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         kill_at_write(patch, write)
         with pytest.raises(Killed):
             train(config, folder)
     train(config, folder, resume=True)
-    train(config, whole)
-    assert_same_run(folder, whole)
+    assert_same_run(folder, never_stopped(config))
 
 
-def test_killed_between_checkpoints_goes_on_from_the_last_one(tmp_path):
+def test_killed_between_checkpoints_goes_on_from_the_last_one(never_stopped, tmp_path):
     def die() -> None:
         raise Killed
 
@@ -66,8 +65,7 @@ def test_killed_between_checkpoints_goes_on_from_the_last_one(tmp_path):
     rest = AtStep(0, None)
     train(CONFIGS[0], tmp_path / "run", resume=True, display=rest)
     assert rest.steps == 4
-    train(CONFIGS[0], tmp_path / "whole")
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_same_run(tmp_path / "run", never_stopped(CONFIGS[0]))
 
 
 def test_a_finished_run_is_returned_and_not_repeated(whole):
@@ -77,7 +75,7 @@ def test_a_finished_run_is_returned_and_not_repeated(whole):
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
-def test_a_signal_during_the_last_evaluation_is_not_lost(tmp_path, monkeypatch):
+def test_a_signal_during_the_last_evaluation_is_not_lost(never_stopped, tmp_path, monkeypatch):
     real = Evaluator.validation
     monkeypatch.setattr(
         Evaluator, "validation", lambda evaluator: (os.kill(os.getpid(), signal.SIGINT), real(evaluator))[1]
@@ -86,8 +84,7 @@ def test_a_signal_during_the_last_evaluation_is_not_lost(tmp_path, monkeypatch):
         train(tiny(epochs=1), tmp_path / "run")
     monkeypatch.undo()
     train(tiny(epochs=1), tmp_path / "run", resume=True)
-    train(tiny(epochs=1), tmp_path / "whole")
-    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert_same_run(tmp_path / "run", never_stopped(tiny(epochs=1)))
 
 
 def test_a_restart_goes_on_with_its_own_run_alone(tmp_path, monkeypatch):
@@ -139,7 +136,7 @@ def test_a_damaged_folder_is_one_line(tmp_path, name, content):
     assert "\n" not in str(caught.value)
 
 
-def test_the_last_checkpoint_before_a_failure_is_finite(tmp_path):
+def test_the_last_checkpoint_before_a_failure_is_finite(never_stopped, tmp_path):
     config = tiny(epochs=3)
 
     folder = tmp_path / "run"
@@ -157,11 +154,10 @@ def test_the_last_checkpoint_before_a_failure_is_finite(tmp_path):
     assert all(bool(torch.isfinite(value).all()) for value in weights(folder).values() if value.is_floating_point())
     train(config, folder, resume=True)
     assert not (folder / "failure.json").exists()
-    train(config, tmp_path / "whole")
-    assert_same_run(folder, tmp_path / "whole")
+    assert_same_run(folder, never_stopped(config))
 
 
-def test_a_full_disk_is_one_line_and_keeps_the_checkpoint(tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line_and_keeps_the_checkpoint(never_stopped, tmp_path, monkeypatch):
     config, folder = tiny(), tmp_path / "run"
 
     def full(descriptor):
@@ -175,8 +171,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_checkpoint(tmp_path, monkeypatch)
     assert weights(folder)
     monkeypatch.undo()
     train(config, folder, resume=True)
-    train(config, tmp_path / "whole")
-    assert_same_run(folder, tmp_path / "whole")
+    assert_same_run(folder, never_stopped(config))
 
 
 def test_a_half_finished_run_of_0_1_0_ends_as_it_would_have_there(tmp_path):

@@ -121,8 +121,9 @@ class Claim:
             if _lives(self.folder, other):
                 raise held(self.folder, other)
             _remove(path, other)
-        self._beating = threading.Thread(target=self._beat, name="flatnext-claim", daemon=True)
-        self._beating.start()
+        beating = threading.Thread(target=self._beat, name="flatnext-claim", daemon=True)
+        beating.start()
+        self._beating = beating
 
     def end(self) -> None:
         """Give the claim back, unless another process has taken it over."""
@@ -147,8 +148,12 @@ class Claim:
             descriptor = os.open(self.folder / CLAIM, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             return False
-        with open(descriptor, "wb", buffering=0) as file, suppress(OSError):  # a full disk: it holds without a name
-            file.write(dumps(dump(self.holder)).encode())
+        try:
+            with open(descriptor, "wb", buffering=0) as file, suppress(OSError):  # a full disk: it holds without a name
+                file.write(dumps(dump(self.holder)).encode())
+        except KeyboardInterrupt:
+            (self.folder / CLAIM).unlink(missing_ok=True)  # a claim without a token is not known as this one's
+            raise
         return True
 
     def _beat(self) -> None:

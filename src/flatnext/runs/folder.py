@@ -126,14 +126,24 @@ class RunFolder:
         rate = f"--schedule cosine --lr {there.optimizer.learning_rate / 5:g}"
         return f"to train the added epochs with a schedule of their own: {command} {rate}"
 
-    def make(self) -> list[Path]:
-        """Make the folder, unless it is there; return those that were not there, this one and those that it is in."""
+    @contextmanager
+    def made(self) -> Iterator[None]:
+        """Make the folder, unless it is there; if the block fails, remove what was made for it and is still empty."""
         missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot make {self.path}: {error.strerror}; choose another --output") from error
-        return missing
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"cannot make {self.path}: {error.strerror}; choose another --output") from error
+            yield
+        except (Exception, KeyboardInterrupt):
+            if self.path in missing and [path.name for path in self.path.glob("*")] == [LOCK]:
+                with suppress(InputError), self.locked():  # unless another process has it
+                    (self.path / LOCK).unlink()
+            for folder in missing:
+                with suppress(OSError):  # it holds something
+                    folder.rmdir()
+            raise
 
     def tidy(self, *, overwrite: bool) -> None:
         """Delete what a run that was killed has left half-written; with `overwrite`, the run. The lock must be held."""
@@ -160,8 +170,8 @@ class RunFolder:
         write_json(self.path / CONFIG, dump(config))
 
     @contextmanager
-    def removed_unless(self, begun: Callable[[], bool], made: Iterable[Path]) -> Iterator[None]:
-        """Remove the run, and the folders `made` for it, if the block fails before the run has `begun`."""
+    def removed_unless(self, begun: Callable[[], bool]) -> Iterator[None]:
+        """Remove the run if the block fails before it has `begun`. The lock must be held."""
         try:
             yield
         except (Exception, KeyboardInterrupt):
@@ -169,9 +179,6 @@ class RunFolder:
                 self._clear()
                 for name in (LOCK, CLAIM):
                     (self.path / name).unlink(missing_ok=True)
-                for folder in made:
-                    with suppress(OSError):  # somebody has put something else into it
-                        folder.rmdir()
             raise
 
     def _clear(self) -> None:

@@ -41,8 +41,8 @@ def lock(folder: Path, owner: str | None = None) -> Iterator[Claim]:
             raise held(folder, read_holder(folder / LOCK) or Holder())
         now = datetime.now(UTC).isoformat(timespec="seconds")
         claim = Claim(folder=folder, holder=this_process(now, lock_owner(folder) if owner is None else owner))
-        claim.begin()
         try:
+            claim.begin()
             with suppress(OSError):  # a full disk: the lock holds without a name
                 file.truncate(0)
                 file.write(dumps(dump(claim.holder)).encode())

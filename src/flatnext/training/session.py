@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -144,18 +144,12 @@ class _Hold:
     def make(self, run: RunState) -> None:
         """Make and hold the folder, and tidy it; it is removed if the run fails before its first step."""
         new = self.options.overwrite or not self.folder.is_run()
-        made = self.processes.on_first(self.folder.make)
-        try:
-            if not self.taken:
-                self.take()
-        except InputError:
-            for path in made:
-                with suppress(OSError):  # somebody else has put something into it
-                    path.rmdir()
-            raise
+        self.processes.on_first(lambda: self.stack.enter_context(self.folder.made()))
+        if not self.taken:
+            self.take()
         run.claim = self.claim
         if new and self.processes.first:
-            self.stack.enter_context(self.folder.removed_unless(lambda: run.step > 0, made))
+            self.stack.enter_context(self.folder.removed_unless(lambda: run.step > 0))
         self.processes.on_first(lambda: self.folder.tidy(overwrite=self.options.overwrite))
 
 
