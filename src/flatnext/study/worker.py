@@ -92,7 +92,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    Worker(sys.stdin, output).serve()
+    try:
+        Worker(sys.stdin, output).serve()
+    except KeyboardInterrupt:  # a second signal: it ends at once
+        sys.exit(130)
 
 
 if __name__ == "__main__":
