@@ -167,6 +167,11 @@ def test_a_group_is_labelled_with_what_is_not_its_recipes_but_for_what_all_share
         write_json(file, json.loads(file.read_text()) | {"not_of_recipe": changed})
     assert read_study([folder]).labels == ("sgd", "amp (epsilon=0.1)")
     assert read_study([folder / "amp"]).labels == ("amp (epochs=3, blocks=1,1, epsilon=0.1)",)
+    write_run(folder / "mine/seed-0", replace(recipe("sam"), recipe="mine", seed=0), epochs=3)  # as from a file
+    for file in folder.rglob("environment.json"):
+        changed = {"cutout": recipe("sam").data.cutout, "batch_size": 7} if file.parts[-3] != "mine" else {}
+        write_json(file, json.loads(file.read_text()) | {"not_of_recipe": changed})
+    assert read_study([folder]).labels == ("sgd (batch_size=7)", "amp (batch_size=7)", "mine")
 
 
 def test_a_torn_last_line_is_left_out(folder: Path) -> None:

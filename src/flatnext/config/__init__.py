@@ -6,7 +6,7 @@ from flatnext.config.longer import depends_on_length, described_change, longer
 from flatnext.config.method import METHODS, Amp, Method, Perturbation, Sgd
 from flatnext.config.model import ABOUT_MODELS, MODELS, Model, model_name, named_model, with_named_model
 from flatnext.config.names import ELSEWHERE, RENAMED, flag_of, remedy
-from flatnext.config.naming import differences, folder_name, from_partial, labelled, recipe_name
+from flatnext.config.naming import differences, folder_name, from_partial, labelled, names_recipe, recipe_name
 from flatnext.config.optimizer import Optimizer, Schedule
 from flatnext.config.recipes import RECIPES, about, default_recipes, recipe, recipes_for, with_model
 from flatnext.config.start import Start
@@ -37,6 +37,7 @@ __all__ = [
     "folder_name",
     "from_partial",
     "labelled",
+    "names_recipe",
     "longer",
     "model_name",
     "named_model",

@@ -49,6 +49,11 @@ def recipe_name(config: Config) -> str:
     return base.recipe if base else config.recipe
 
 
+def names_recipe(config: Config) -> bool:
+    """Return whether the config's name is that of a recipe, or RECIPE+METHOD, and not one of its own."""
+    return _origin(config) is not None
+
+
 def labelled(name: str, settings: Mapping[str, Any]) -> str:
     """Return a recipe's name with settings that are not the recipe's: `amp (epsilon=0.1)`; of many, only the first."""
     texts = [f"{key}={show(value)}" for key, value in settings.items()]

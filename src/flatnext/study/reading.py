@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flatnext.config import Config, labelled, recipe_name
+from flatnext.config import Config, labelled, names_recipe, recipe_name
 from flatnext.errors import InputError
 from flatnext.runs.artifact import refusal
 from flatnext.runs.fingerprint import change
@@ -75,10 +75,13 @@ def _groups(runs: Sequence[RunRecord], planned: Sequence[str]) -> tuple[Group, .
 def _labels(configs: Sequence[Config], not_of_recipe: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the recipes' names, with the settings that are not those of the recipe, but for what all groups share.
 
-    Where several configs have one name, with the settings they differ in.
+    Where several configs have one name, with the settings they differ in. A config with a name of its own, as from a
+    file, shares a setting that it has with the same value.
     """
-    first, *others = not_of_recipe or [{}]
-    shared = {name for name, value in first.items() if others and all(o.get(name) == value for o in others)}
+    deviating = [changed if names_recipe(c) else settings(c) for c, changed in zip(configs, not_of_recipe, strict=True)]
+    changes = dict(item for changed in not_of_recipe for item in changed.items())
+    shared = {name for name, value in changes.items() if all(other.get(name) == value for other in deviating)}
+    shared = shared if len(configs) > 1 else set()
     names, labels = [recipe_name(config) for config in configs], []
     for name, config, changed in zip(names, configs, not_of_recipe, strict=True):
         values = settings(config)
