@@ -8,15 +8,16 @@ runs. The protocol was fixed before any fresh seed was run. Images have 16 x 16 
 epochs, so that plain SGD fits the training images: in a pilot with seed 100, 16 epochs ended at 98.08 % of them as they
 are, and with crops as well the 16th of 24 epochs was at 70 %.
 
-1. Trials: rate and weight decay of plain SGD, four of them. Then the radius of AMP, momentum AMP and SAM, each with
-   that rate and decay: four trials. A trial is one run with seed 100, chosen by the accuracy on 5,000 validation
-   images, last epoch. RMP has AMP's radius, as it is AMP's control. The radii of AMP were to be 0.01, 0.03, 0.1 and
-   0.3; when 0.01 had 64.70 % and 0.03 had 56.44 % of the validation images right, the two larger ones, not yet run,
-   gave way to 0.0025 and 0.005, so that the best is not at the edge of the grid. Momentum AMP has the same grid.
-2. The study, by `flatnext study`: each arm with seeds 0 to 4, and SGD with twice the epochs (`sgd-2x`, as many passes
-   as AMP has). The outcome is the test accuracy of the last epoch. The primary contrast is AMP against `sgd-2x`;
-   `CONTRASTS` has all of them, and p and intervals are corrected for their number by Holm's procedure. SGD and AMP are
-   run first, the other arms when they are tuned.
+1. Trials, each one run with seed 100; that with the highest accuracy on 5,000 validation images, last epoch, is chosen.
+   Rate and weight decay of plain SGD: six. With these, the radius of AMP, momentum AMP and SAM: four each. Of SGD with
+   twice the epochs, which has as many passes as AMP, the weight decay, with SGD's rate: four. RMP has AMP's radius, as
+   it is AMP's control. Two grids were moved when their first trials had shown the best at an edge, before any fresh
+   seed was run: AMP's radii were to be 0.01, 0.03, 0.1 and 0.3, and 0.1 and 0.3, not yet run, gave way to 0.0025 and
+   0.005 (validation 64.70 % at 0.01, 56.44 % at 0.03); SGD's first four, of two rates and two decays, had the best at
+   rate 0.05 and decay 2e-3, a corner, and two trials with decay 4e-3 were added.
+2. The study, by `flatnext study`: each arm with seeds 0 to 4. The outcome is the test accuracy of the last epoch. The
+   primary contrast is AMP against SGD with twice the epochs; `CONTRASTS` has all of them, and p and intervals are
+   corrected for their number by Holm's procedure. SGD and AMP are run first, the other arms when they are tuned.
 """
 
 from __future__ import annotations
@@ -29,16 +30,18 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-TUNING_SEED = 100
+TUNING_SEED, EPOCHS = 100, 20
 COMMON = (
-    "--dataset cifar10 --image-size 16 --train-images 5000 --validation 5000 --cutout 0 --crop-padding 0 --epochs 20 "
+    "--dataset cifar10 --image-size 16 --train-images 5000 --validation 5000 --cutout 0 --crop-padding 0 "
     "--batch-size 32 --warmup-epochs 1 --precision fp32 --no-test-curve --evaluate-every 8"
 )
-RATES_AND_DECAYS = [(rate, decay) for rate in (0.05, 0.1) for decay in (5e-4, 2e-3)]
+RATES_AND_DECAYS = [(0.05, 5e-4), (0.05, 2e-3), (0.1, 5e-4), (0.1, 2e-3), (0.05, 4e-3), (0.025, 4e-3)]
+LONGER_DECAYS = (5e-4, 1e-3, 2e-3, 4e-3)
 RADII = {
     "amp": ("epsilon", (0.0025, 0.005, 0.01, 0.03)),
     "momentum-amp": ("epsilon", (0.0025, 0.005, 0.01, 0.03)),
@@ -47,12 +50,14 @@ RADII = {
 STAGES = (("amp",), ("amp", "momentum-amp", "sam"))
 """Which methods are tuned, and then run with the fresh seeds."""
 CONTRASTS = (
-    *("amp-tuned:sgd-2x", "amp-tuned:sgd", "amp-tuned:rmp-tuned", "amp-tuned:sam-tuned"),
-    "momentum-amp-tuned:sgd",
+    *("amp-tuned:sgd-tuned-2x", "amp-tuned:sgd-tuned", "amp-tuned:rmp-tuned", "amp-tuned:sam-tuned"),
+    "momentum-amp-tuned:sgd-tuned",
 )
 
-SMALL = ("*.json", "metrics.jsonl")
-Trial = tuple[str, str]  # its name, and its flags
+SHORT = {"lr": "lr", "weight_decay": "wd", "epsilon": "epsilon", "rho": "rho"}
+"""Settings in the name of a trial."""
+
+Settings = dict[str, Any]  # flags of `flatnext train`, with their values
 
 
 class Queue:
@@ -65,55 +70,51 @@ class Queue:
 
     def run(self) -> None:
         """Make what is missing; end early after a signal, or where a run fails."""
-        rates = [
-            (f"sgd-lr-{rate:g}-wd-{decay:g}", f"--lr {rate} --weight-decay {decay}") for rate, decay in RATES_AND_DECAYS
-        ]
-        base = self.best(rates)
+        plain = self.best({"lr": rate, "weight_decay": decay, "epochs": EPOCHS} for rate, decay in RATES_AND_DECAYS)
         for methods in STAGES:
-            radii = {}
+            arms = {"sgd/tuned": plain}
             for method in methods:
-                name, values = RADII[method]
-                trials = [
-                    (f"{method}-{name}-{value:g}", f"{base} --method {method} --{name} {value}") for value in values
-                ]
-                radii[method] = self.best(trials)
-            self.study(base, radii)
+                name, radii = RADII[method]
+                arms[f"{method}/tuned"] = self.best({**plain, "method": method, name: radius} for radius in radii)
+            arms["sgd/tuned-2x"] = self.best(
+                {**plain, "epochs": 2 * EPOCHS, "weight_decay": decay} for decay in LONGER_DECAYS
+            )
+            if len(methods) > 1:
+                arms["rmp/tuned"] = {**arms["amp/tuned"], "method": "rmp"}
+            self.study(arms)
 
-    def best(self, trials: list[Trial]) -> str:
-        """Make the trials and return the flags of the one with the highest validation accuracy."""
+    def best(self, trials: Iterable[Settings]) -> Settings:
+        """Make the trials and return the settings of the one with the highest validation accuracy."""
+        trials = list(trials)
         with ThreadPoolExecutor(2) as pool:
             accuracies = list(pool.map(self.trial, trials))
-        return trials[accuracies.index(max(accuracies))][1]
+        return trials[accuracies.index(max(accuracies))]
 
-    def trial(self, trial: Trial) -> float:
+    def trial(self, settings: Settings) -> float:
         """Make a run, score its training images as they are, and return its validation accuracy."""
-        name, flags = f"tune-{trial[0]}", trial[1]
+        texts = [f"{short}-{settings[name]:g}" for name, short in SHORT.items() if name in settings]
+        longer = ["2x"] if settings["epochs"] > EPOCHS else []
+        name = "-".join(["tune", settings.get("method", "sgd"), *longer, *texts])
         summary, run = self.folder / f"{name}.json", self.folder / name
         if not summary.is_file():
+            flags = " ".join(f"--{setting.replace('_', '-')} {value}" for setting, value in settings.items())
             command = f"train --recipe sgd {COMMON} {flags} --seed {TUNING_SEED} --output {run}"
-            again = (run / "config.json").is_file()
-            self.call(f"train --resume {run}" if again else command, name)
+            self.call(f"train --resume {run}" if (run / "config.json").is_file() else command, name)
             train = json.loads(self.call(f"evaluate {run} --split train --json", name).splitlines()[-1])
             summary.write_text(json.dumps(_summary(run, f"flatnext {command}", train), indent=1) + "\n")
         return json.loads(summary.read_text())["last"]["validation"]["accuracy"]
 
-    def study(self, base: str, flags: dict[str, str]) -> None:
-        """Make the study of plain SGD and the tuned methods."""
-        settings: dict[str, dict[str, float]] = {}
-        for method, text in flags.items():
-            name = RADII[method][0]
-            settings[method] = {name: float(text.split()[-1])} | ({"inner_lr": 1.0} if name == "epsilon" else {})
-        if len(flags) > 1:
-            settings["rmp"] = settings["amp"]
-        files = [self.folder / method / "tuned.json" for method in settings]  # of recipe METHOD-tuned
-        for file, (method, values) in zip(files, settings.items(), strict=True):
+    def study(self, arms: dict[str, Settings]) -> None:
+        """Make the study of these arms: ARM/tuned is recipe ARM-tuned."""
+        files = [self.folder / f"{arm}.json" for arm in arms]
+        for file, settings in zip(files, arms.values(), strict=True):
             file.parent.mkdir(exist_ok=True)
-            file.write_text(json.dumps({"recipe": method, "method": values}) + "\n")
-        there = {"sgd", "sgd-2x", *(f"{method}-tuned" for method in settings)}
+            file.write_text(json.dumps(_config(file.parent.name, settings)) + "\n")
+        there = {arm.replace("/", "-") for arm in arms}
         contrasts = [pair for pair in CONTRASTS if {*pair.split(":")} <= there]
         self.call(
-            f"study --recipes sgd {' '.join(map(str, files))} --equal-compute --contrasts {' '.join(contrasts)} "
-            f"{COMMON} {base} --seeds 5 --jobs 2 --threads 1 --output {self.folder / 'study'}",
+            f"study --recipes {' '.join(map(str, files))} --contrasts {' '.join(contrasts)} {COMMON} --seeds 5 "
+            f"--jobs 2 --threads 1 --output {self.folder / 'study'}",
             "study",
         )
 
@@ -155,13 +156,25 @@ def _summary(run: Path, command: str, train: dict) -> dict:
     }
 
 
+def _config(recipe: str, settings: Settings) -> dict:
+    """Return the settings as a config file gives them; `inner_lr` is that of the trials."""
+    radius = {name: settings[name] for name in ("epsilon", "rho") if name in settings}
+    inner = {"inner_lr": 1.0} if "epsilon" in radius else {}
+    return {
+        "recipe": recipe,
+        "epochs": settings["epochs"],
+        "optimizer": {"learning_rate": settings["lr"], "weight_decay": settings["weight_decay"]},
+        "method": {**radius, **inner},
+    }
+
+
 def _small(folder: Path) -> Iterator[Path]:
     """Yield the files of finished runs that belong into the repository, and those of the study."""
-    for pattern in ("tune-*.json", "*/tuned.json", "study/study.json"):
+    for pattern in ("tune-*.json", "*/tuned*.json", "study/study.json"):
         yield from folder.glob(pattern)
     for result in (folder / "study").glob("*/*/result.json"):
-        for pattern in SMALL:
-            yield from result.parent.glob(pattern)
+        yield from result.parent.glob("*.json")
+        yield result.parent / "metrics.jsonl"
 
 
 def main() -> None:

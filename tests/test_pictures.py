@@ -1,10 +1,12 @@
 """Pictures beside what they were made from: every kind is read as a person would see it on white paper."""
 
 import io
+import struct
 import subprocess
 import sys
 import threading
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from PIL import Image, ImageOps
 
 from flatnext import pictures
 from flatnext.errors import InputError
-from flatnext.pictures import PictureError, convert, holds_pictures, is_grey, is_picture, read_picture
+from flatnext.pictures import PictureError, TooLargeError, convert, holds_pictures, is_grey, is_picture, read_picture
 
 RANDOM = np.random.default_rng(0)
 COLOUR = RANDOM.integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -67,6 +69,32 @@ def test_sixteen_bits_with_a_transparent_value():
     pixels = read_picture(file, size=8, channels=1)[..., 0]
     assert pixels[0, 0] == 255
     assert set(pixels.ravel().tolist()) == {255, 20_000 // 256}
+
+
+def tiff(content, **tags):
+    """Return a TIFF file of 8 x 8 grey pixels with these tags (numbers below 65536), which content follows."""
+    tags = {"256": 8, "257": 8, "258": 8, "259": 1, "262": 1, "277": 1} | {name[1:]: v for name, v in tags.items()}
+    place, size = ("324", "325") if "322" in tags else ("273", "279")
+    tags |= {place: 8 + 2 + 12 * (len(tags) + 2) + 4, size: len(content)}
+    entries = b"".join(struct.pack("<HHIHH", int(name), 3, 1, tags[name], 0) for name in sorted(tags, key=int))
+    return io.BytesIO(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + content)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_white_may_be_zero(bits):
+    values = RANDOM.integers(0, 2**bits, (8, 8)).astype("<u2" if bits == 16 else "u1")
+    upper = values // (256 if bits == 16 else 1)
+    for white, expected in ((1, upper), (0, 255 - upper)):
+        file = tiff(values.tobytes(), t258=bits, t262=white, t278=8)
+        assert np.array_equal(read_picture(file, size=8, channels=1)[..., 0], expected)
+
+
+def test_a_tile_larger_than_its_image_counts():
+    content = zlib.compress(bytes(96 * 96))
+    file = tiff(content, t259=8, t322=96, t323=96)
+    assert not read_picture(file, size=8, channels=1, max_pixels=96 * 96).any()
+    with pytest.raises(TooLargeError, match="more than 9,000 pixels"):
+        read_picture(file, size=8, channels=1, max_pixels=9000)
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.float32])

@@ -25,6 +25,11 @@ SUFFIXES = (
 )
 """A file with one of these is meant as an image: where it cannot be read, that is an error."""
 
+BITS, PHOTOMETRIC, TILE_WIDTH, TILE_LENGTH = 258, 262, 322, 323
+"""Tags of a TIFF file."""
+
+WHITE_IS_ZERO = 0
+
 MOST_LOOKED_AT = 1000
 """Files of a folder that are looked at to learn whether it holds images."""
 
@@ -182,21 +187,28 @@ def _reason(error: Exception) -> str:
 
 def _read(file: BinaryIO, size: int, resize: Resize, channels: int, max_pixels: int) -> np.ndarray:
     with Image.open(file, formats=_formats()) as image:
-        if image.width * image.height > max_pixels:
+        if max(image.width * image.height, _tile(image)) > max_pixels:
             raise Image.DecompressionBombError
         image.draft(None, (DRAFT * size, DRAFT * size))
         return _convert(image, size, resize, channels)
 
 
+def _tile(image: Image.Image) -> int:
+    """Return the pixels of a tile of a TIFF file, which is decoded as a whole and may be larger than the image."""
+    tags = getattr(image, "tag_v2", {})
+    return int(tags.get(TILE_WIDTH, 0)) * int(tags.get(TILE_LENGTH, 0))
+
+
 def _convert(image: Image.Image, size: int, resize: Resize, channels: int) -> np.ndarray:
     _check_numbers(image)
     image.load()
-    return square(_on_white(_upright(image), "L" if channels == 1 else "RGB"), size, resize)
+    negative = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO  # read now: a turned image has no tags
+    return square(_on_white(_upright(image), "L" if channels == 1 else "RGB", negative), size, resize)
 
 
 def _check_numbers(image: Image.Image) -> None:
     """Raise `_UnfitError` for pixels whose type does not say what is white."""
-    bits = image.tag_v2.get(258, ()) if image.mode == "I" and hasattr(image, "tag_v2") else ()  # of a TIFF file
+    bits = image.tag_v2.get(BITS, ()) if image.mode == "I" and hasattr(image, "tag_v2") else ()  # of a TIFF file
     if image.mode == "F" or 32 in bits:
         kind = "floating-point" if image.mode == "F" else "32-bit"
         raise _UnfitError(f"{kind} pixels, of which nobody knows what is white")
@@ -209,10 +221,10 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _on_white(image: Image.Image, mode: str) -> Image.Image:
+def _on_white(image: Image.Image, mode: str, negative: bool) -> Image.Image:
     """Return an image in RGB or L as one sees it on white paper."""
     if image.mode.startswith("I"):
-        image = _eight_bits(image)
+        image = _eight_bits(image, negative)
     if image.mode in ("La", "RGBa"):
         image = image.convert("LA" if image.mode == "La" else "RGBA")
     if image.has_transparency_data:
@@ -225,12 +237,16 @@ def _on_white(image: Image.Image, mode: str) -> Image.Image:
         raise _UnfitError(f"colours in {image.mode}, of which there is no plain way to RGB") from None
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return a grey image of 16 bits with the upper 8: Pillow itself would turn all above 255 into white."""
+def _eight_bits(image: Image.Image, negative: bool) -> Image.Image:
+    """Return a grey image of 16 bits with the upper 8: Pillow itself would turn all above 255 into white.
+
+    A negative has zero for white, which Pillow minds with 8 bits alone.
+    """
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise _UnfitError(f"pixels from {values.min()} to {values.max()}, of which nobody knows what is white")
     grey = Image.fromarray((values >> 8).astype(np.uint8))
+    grey = ImageOps.invert(grey) if negative else grey
     if isinstance(transparent := image.info.get("transparency"), int):
         grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     return grey

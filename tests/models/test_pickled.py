@@ -1,6 +1,7 @@
 """Files of `torch.save` that would take for ever to read are refused at once; others are read as by torch."""
 
 import collections
+import io
 import pickle
 import zipfile
 
@@ -42,6 +43,18 @@ def test_keys_that_take_for_ever_are_refused_at_once(tmp_path, kind, archive):
     else:
         path.write_bytes(plain.read_bytes().replace(pickle.dumps({}, protocol=2), PICKLES[kind]))
         assert BOMB in path.read_bytes()
+    with pytest.raises(InputError, match="not a weights file, or damaged"):
+        read_pickled(path)
+
+
+def test_a_file_that_ends_as_an_archive_is_none(tmp_path):
+    path, appended = tmp_path / "weights.pt", io.BytesIO()
+    torch.save({}, path, _use_new_zipfile_serialization=False)
+    with zipfile.ZipFile(appended, "w") as archive:
+        archive.writestr("x/readme.txt", "nothing")
+    plain = path.read_bytes().replace(pickle.dumps({}, protocol=2), PICKLES["key"])
+    path.write_bytes(plain + appended.getvalue())
+    assert zipfile.is_zipfile(path)
     with pytest.raises(InputError, match="not a weights file, or damaged"):
         read_pickled(path)
 

@@ -21,6 +21,8 @@ from flatnext.files import open_regular
 NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 """The types of NumPy's numbers, as a pickle names them."""
 
+ZIP = b"PK\x03\x04"
+"""What an archive begins with."""
 
 LEGACY_PICKLES = 5
 """The pickles one after another in a file that is no archive, the last with the names of the tensors."""
@@ -104,11 +106,13 @@ class _Keys(BoundedUnpickler):
 
 def _check_keys(path: Path) -> None:
     """Raise an error for a file with a key that would take long to hash."""
-    if zipfile.is_zipfile(path):
+    with open_regular(path) as file:
+        is_zip = file.read(len(ZIP)) == ZIP  # as torch tells them apart: a zip may also begin later
+    if is_zip:
         with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.endswith(".pkl"):
-                    with archive.open(name) as file:
+            for member in archive.infolist():  # not by name, as two may have one
+                if member.filename.endswith(".pkl"):
+                    with archive.open(member) as file:
                         _Keys(file, encoding="utf-8").load()
         return
     with open_regular(path) as file:  # as before torch 1.6: a number, a version, the system, and what was saved
