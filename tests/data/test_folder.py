@@ -86,14 +86,20 @@ def test_few_images(tmp_path):
     assert dataset.notes == ("no test images of blue: the test says nothing about them",)
 
 
-@pytest.mark.parametrize("name", ["test", "val", "Valid"])
-def test_images_without_labels_are_no_class(tmp_path, name):
+@pytest.mark.parametrize("name", ["test", "val", "Valid", "train"])
+def test_a_class_that_is_called_as_a_part_is_asked_about(tmp_path, name):
     paint_classes(tmp_path, 20)
+    (tmp_path / name).mkdir()
+    assert load("folder", tmp_path).classes == ("blue", "red") if name != "train" else True
     paint(tmp_path / name / "one.png")
-    dataset = load("folder", tmp_path)
-    assert dataset.classes == ("blue", "red")
-    assert len(dataset.train) + len(dataset.test) == 40
-    assert dataset.notes == (f"{tmp_path / name} is not used: its images are in no class folders",)
+    refused(tmp_path, tmp_path / name, "where it is a class, rename it", "else move it away")
+
+
+def test_test_images_without_labels_are_not_used(tmp_path):
+    paint_classes(tmp_path / "train", 10)
+    paint_classes(tmp_path / "val", 2)
+    paint(tmp_path / "test" / "one.png")
+    assert f"{tmp_path / 'test'} is not used: its images are in no class folders" in load("folder", tmp_path).notes
 
 
 def test_a_flat_val_is_never_the_test_set(tmp_path):
@@ -105,7 +111,7 @@ def test_a_flat_val_is_never_the_test_set(tmp_path):
 def test_a_class_that_may_be_a_test_set_is_asked_about(tmp_path):
     paint(tmp_path / "control" / "one.png")
     paint(tmp_path / "test" / "one.png")
-    refused(tmp_path, "1 class folder beside test", "rename")
+    refused(tmp_path, tmp_path / "test", "rename")
 
 
 @pytest.mark.parametrize("names", [("training", "testing"), ("train_set", "test_set")])

@@ -69,7 +69,8 @@ def read_layout(data_dir: Path) -> Layout:
     labelled = {role: folder for role, folder in folders.items() if subfolders(folder)}
     flat = [folder for folder in folders.values() if not subfolders(folder)]
     notes = [f"{folder} is not used: its images are in no class folders" for folder in flat]
-    classes = _class_folders(root, list(folders.values()), flat)
+    _check_roles(data_dir, root, flat)
+    classes = _class_folders(root, list(folders.values()))
     if "test" not in labelled and "validation" in labelled:
         labelled["test"] = labelled.pop("validation")
         notes.append(f"{labelled['test']} is the test set: there is no labelled folder test")
@@ -145,7 +146,20 @@ def _by_role(data_dir: Path) -> dict[str, Path]:
     return folders
 
 
-def _class_folders(root: Path, apart: Sequence[Path], flat: Sequence[Path]) -> dict[Path, Listing]:
+def _check_roles(data_dir: Path, root: Path, flat: Sequence[Path]) -> None:
+    """Raise `InputError` where a class may have the name of a part: images lie in it as in the class folders beside."""
+    parts = {name for names in ROLES.values() for name in names}
+    beside = [folder for folder in subfolders(data_dir) if folder.name.lower() not in parts]
+    unlike = flat if root == data_dir else [] if subfolders(root) else [root]
+    for part in unlike if beside else ():
+        if list_images(part).images:
+            raise InputError(
+                f"{part} holds images beside class folders, and its name means a part of a divided data set: where it "
+                "is a class, rename it; else move it away"
+            )
+
+
+def _class_folders(root: Path, apart: Sequence[Path]) -> dict[Path, Listing]:
     """Return the class folders in `root` but for those set apart, with what is in them.
 
     `InputError`: they are not two, have no images, or look like the parts of a divided data set.
@@ -163,11 +177,6 @@ def _class_folders(root: Path, apart: Sequence[Path], flat: Sequence[Path]) -> d
             "for the test to test (for validation: val), or give the folder of the class folders as data_dir"
         )
     require_class_folders(root, apart=apart)
-    if len(folders) < 2 and flat:
-        raise InputError(
-            f"{root} has {counted(len(folders), 'class folder')} beside {flat[0].name}, which is taken for images "
-            "without labels: give at least two; where it is a class, rename it"
-        )
     if len(folders) < 2:
         raise InputError(
             f"{root} has {counted(len(folders), 'class folder')}{''.join(f' ({folder.name})' for folder in folders)}: "

@@ -8,8 +8,6 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
 from flatnext.cpu import cores
 from flatnext.deploy.onnx_model import OnnxModel
 from flatnext.errors import InputError, warn_of_fallback
@@ -70,11 +68,10 @@ def _run(path: Path, settings: ServeSettings, listening: socket.socket) -> None:
     from flatnext.serve.app import create_app
     from flatnext.serve.service import Service
 
-    # Pictures inside of pictures (icons) are checked by Pillow alone, which refuses twice this number.
-    Image.MAX_IMAGE_PIXELS = (settings.max_pixels + 1) // 2
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # what is wrong with a form is its sender's matter
     service = Service(OnnxModel(path, threads=settings.threads or cores()), settings)
     try:
+        service.start()
         server = uvicorn.Server(
             uvicorn.Config(
                 create_app(service),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
+import queue
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,13 +14,17 @@ from flatnext.cpu import cores
 from flatnext.deploy.onnx_model import Answer, OnnxModel
 from flatnext.deploy.prediction import Prediction, Question
 from flatnext.errors import InputError
-from flatnext.pictures import PictureError, read_picture
+from flatnext.pictures import PictureError
 from flatnext.serve.batcher import MOST, MOST_ALONE, Batcher
+from flatnext.serve.decoder import Decoder, Target
 from flatnext.serve.metrics import Metrics
 from flatnext.serve.settings import COVERAGE, ServeSettings
 
 DECODERS = 2
-"""Threads that decode pictures. With large ones each takes some hundred megabytes."""
+"""Processes that decode pictures. With large ones each takes some hundred megabytes."""
+
+DECODE_SECONDS = 10.0
+"""In which a picture must be decoded, if no less is given to a request: one of 50 million pixels takes a second."""
 
 Outcome = tuple[Prediction, np.ndarray] | PictureError
 """Of an image: the prediction and the activation map (h x w), or why it cannot be read."""
@@ -40,8 +44,12 @@ class Service:
         self.coverage = self._coverage(settings.coverage)
         self.samples = tuple(base64.b64decode(golden.png) for golden in self.manifest.golden)
         self.metrics = Metrics()
-        self._decode(self.samples[0])  # the first picture of a process loads Pillow's readers
-        self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decoder")
+        seconds = min(DECODE_SECONDS, settings.timeout)
+        self._decoders = [Decoder(self._target(), seconds) for _ in range(DECODERS)]
+        self._free: queue.SimpleQueue[Decoder] = queue.SimpleQueue()
+        for decoder in self._decoders:
+            self._free.put(decoder)
+        self._waiters = ThreadPoolExecutor(DECODERS, thread_name_prefix="decoder")
         most = MOST if (settings.threads or cores()) > 1 else MOST_ALONE
         self._batcher = Batcher(model.predict, most=most, observe=self.metrics.batch.observe)
 
@@ -60,28 +68,40 @@ class Service:
         threshold = self.settings.threshold if threshold is None else threshold
         return Question(top=top, coverage=coverage, threshold=threshold)
 
+    def start(self) -> None:
+        """Start the decoders, for which the first pictures would wait otherwise."""
+        for decoder in self._decoders:
+            decoder.start()
+
     def close(self) -> None:
-        """Answer what was asked, and end the threads."""
-        self._decoders.shutdown()
+        """Answer what was asked, and end the threads and processes."""
+        self._waiters.shutdown()
+        for decoder in self._decoders:
+            decoder.close()
         self._batcher.close()
 
     async def _ask(self, picture: bytes) -> Answer | PictureError:
         try:
-            pixels = await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, picture)
+            pixels = await asyncio.get_running_loop().run_in_executor(self._waiters, self._decode, picture)
         except PictureError as error:
             return error
         return await asyncio.wrap_future(self._batcher.submit(pixels))
 
-    def _decode(self, picture: bytes) -> np.ndarray:
+    def _target(self) -> Target:
         manifest = self.manifest
-        pixels = read_picture(
-            io.BytesIO(picture),
+        return Target(
             size=manifest.image_size,
             resize=manifest.resize,
             channels=manifest.channels,
             max_pixels=self.settings.max_pixels,
         )
-        return pixels.transpose(2, 0, 1)
+
+    def _decode(self, picture: bytes) -> np.ndarray:
+        decoder = self._free.get()  # there is one for each thread
+        try:
+            return decoder(picture).transpose(2, 0, 1)
+        finally:
+            self._free.put(decoder)
 
     def _predictions(self, answers: Sequence[Answer], question: Question) -> list[Prediction]:
         if not answers:

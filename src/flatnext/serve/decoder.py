@@ -1,0 +1,135 @@
+"""Decoding pictures in a process of its own, `python -m flatnext.serve.decoder`, which is ended where one takes long.
+
+A picture may be small and take hours all the same, as a JPEG that repeats a scan, and no thread can be ended. A request
+is the length of a picture in 8 bytes and its content; an answer is a letter and the pixels, or the length of a line
+that says why there are none, in 8 bytes, and that line. The process ends with its input.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from flatnext.pictures import PictureError, Resize, TooLargeError, read_picture
+
+PIXELS, REFUSED, TOO_LARGE = b"P", b"E", b"L"
+
+LENGTH = 8
+"""Bytes of a length."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a picture becomes, as `flatnext.pictures.read_picture` takes it."""
+
+    size: int
+    resize: Resize
+    channels: int
+    max_pixels: int
+
+
+class Decoder:
+    """Decodes pictures, one at a time, in a process that is started when there is one, and anew after it was ended.
+
+    Args:
+        target: what they become.
+        seconds: in which each must be decoded.
+    """
+
+    def __init__(self, target: Target, seconds: float) -> None:
+        self.target, self.seconds = target, seconds
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, picture: bytes) -> np.ndarray:
+        """Return the pixels (size x size x channels) of a picture, the content of a file. Raises `PictureError`."""
+        process, late = self.start(), threading.Event()
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(self.seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(len(picture).to_bytes(LENGTH, "big") + picture)
+            process.stdin.flush()
+            return self._answer(process.stdout)
+        except (EOFError, OSError):
+            self.close()
+            reason = f"it takes more than {self.seconds:g} seconds" if late.is_set() else "damaged: its decoder ended"
+            raise PictureError("the image", reason) from None
+        finally:
+            timer.cancel()
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            with suppress(OSError):
+                self._process.communicate()
+            self._process = None
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Return the process, started unless it runs; it takes a moment until it is ready."""
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "flatnext.serve.decoder", json.dumps(asdict(self.target))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is for the service, which answers what it has accepted
+            )
+        return self._process
+
+    def _answer(self, output: BinaryIO | Any) -> np.ndarray:
+        kind, target = _read(output, 1), self.target
+        if kind == PIXELS:
+            shape = (target.size, target.size, target.channels)
+            return np.frombuffer(_read(output, int(np.prod(shape))), np.uint8).reshape(shape)
+        reason = _read(output, int.from_bytes(_read(output, LENGTH), "big")).decode()
+        raise (TooLargeError if kind == TOO_LARGE else PictureError)("the image", reason)
+
+
+def _read(file: BinaryIO, count: int) -> bytes:
+    """Return so many bytes; `EOFError` where the file ends before."""
+    content = file.read(count)
+    if len(content) < count:
+        raise EOFError
+    return content
+
+
+def _decoded(picture: bytes, target: Target) -> bytes:
+    try:
+        return PIXELS + read_picture(io.BytesIO(picture), **asdict(target)).tobytes()
+    except PictureError as error:
+        reason = error.reason.encode()
+        kind = TOO_LARGE if isinstance(error, TooLargeError) else REFUSED
+        return kind + len(reason).to_bytes(LENGTH, "big") + reason
+
+
+def main() -> None:
+    """Answer requests on standard input until it ends."""
+    target = Target(**json.loads(sys.argv[1]))
+    # Pictures inside of pictures (icons) are checked by Pillow alone, which refuses twice this number.
+    Image.MAX_IMAGE_PIXELS = (target.max_pixels + 1) // 2
+    requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    with suppress(EOFError, BrokenPipeError):
+        while True:
+            answers.write(_decoded(_read(requests, int.from_bytes(_read(requests, LENGTH), "big")), target))
+            answers.flush()
+
+
+if __name__ == "__main__":
+    main()
