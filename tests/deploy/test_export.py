@@ -144,6 +144,14 @@ def test_eight_bits_answer_about_the_same(run, digits, trained_logits, tmp_path)
     logits = model.predict(digits.images.numpy()).logits
     error, spread = np.abs(logits - trained_logits).mean(), trained_logits.std()
     assert 0 < error < 0.1 * spread
+    powers = np.exp(logits.astype(np.float64) / model.manifest.temperature)
+    answered = powers[np.arange(len(logits)), digits.labels] / powers.sum(axis=1)
+    conformal = model.manifest.conformal
+    assert (conformal.images, conformal.source) == (
+        len(digits),
+        f"{len(digits)} test images of digits, answered in eight bits",
+    )
+    np.testing.assert_allclose(conformal.scores, np.sort(1 - answered), atol=2e-3)
     kinds = [node.op_type for node in exported_graph(exported.path).graph.node]
     assert kinds.count("QuantizeLinear") > 4
     with pytest.raises(InputError, match=r"points less: export it in float32 .*--max-loss, now -100\)"):
@@ -193,15 +201,9 @@ def test_the_file_of_torch_export(run, digits, trained_logits, tmp_path):
 def logits_of(change):
     rng = np.random.default_rng(0)
     trained = rng.normal(size=(50, 4)).astype(np.float32)
-    images = Split(torch.zeros(50, 3, 2, 2, dtype=torch.uint8), torch.from_numpy(trained.argmax(1)))
     changed = trained.copy()
     change(changed)
-    places = iter(range(0, 50))
-
-    def exported(pixels):
-        return np.stack([changed[next(places)] for _ in pixels])
-
-    return prove(trained, exported, images, "made images")
+    return prove(trained, changed, trained.argmax(1), "made images")
 
 
 def test_a_proof_counts_what_changed():
@@ -249,7 +251,7 @@ def test_outputs_that_are_not_finite_are_refused():
 def test_a_tie_may_be_won_by_either():
     trained = np.array([[1.0, 1.00005, 0]] * 3, np.float32)
     images = Split(torch.zeros(3, 3, 2, 2, dtype=torch.uint8), torch.tensor([0, 1, 2]))
-    proof = prove(trained, lambda pixels: trained[:, [1, 0, 2]][: len(pixels)], images, "ties")
+    proof = prove(trained, trained[:, [1, 0, 2]], np.arange(3), "ties")
     assert (proof.agreement, proof.changed) == (0, 0)
     golden = golden_images(lambda pixels: trained[: len(pixels)], images)
     assert json.dumps([image.logits for image in golden]) == json.dumps(trained.astype(float).tolist())

@@ -269,6 +269,14 @@ def test_another_division_of_the_data_is_measured_anew(run, tmp_path):
     assert read(output)["parts"]["calibration"]["result"]["scaled"] is None
 
 
+def test_other_pixels_are_measured_anew(run, tmp_path):
+    output = tmp_path / "e.json"
+    for overrides in ({}, {"resize": "pad"}, {"resize": "stretch"}):
+        gather(run, ["errors"], QUICK, output=output, overrides=overrides)
+        settings = read(output)["parts"]["errors"]["settings"]
+        assert {name: settings[name] for name in ("resize",) if name in settings} == overrides
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"images": 0}, {"seed": -1}, {"linf": (0.0,)}, {"linf": (1.0, 1.0)}, {"l2": (float("nan"),)}, {"autoattack": "x"}],

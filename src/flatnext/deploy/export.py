@@ -6,6 +6,8 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from flatnext.deploy.export_card import export_card
 from flatnext.deploy.export_forms import ENDINGS, FORMS
 from flatnext.deploy.export_proof import (
@@ -20,7 +22,9 @@ from flatnext.deploy.export_proof import (
 from flatnext.deploy.export_source import read_images, read_source
 from flatnext.deploy.manifest import Manifest
 from flatnext.errors import InputError, choose
+from flatnext.evaluation.conformal import scores
 from flatnext.progress import printable
+from flatnext.runs.conformal import Conformal
 from flatnext.words import counted
 
 IMAGES = 1000
@@ -62,8 +66,8 @@ def export(
 
     Args:
         path: a run folder, a weights file, or the name of weights that ship with the package.
-        to: `onnx`; `onnx-int8`, calibrated on real training images; `torch-export`, a `.pt2` file; or `hub`, a folder
-            for the Hugging Face Hub.
+        to: `onnx`; `onnx-int8`, calibrated on real training images, and its sets of classes on the images that prove
+            it; `torch-export`, a `.pt2` file; or `hub`, a folder for the Hugging Face Hub.
         output: the file or folder to write (default: NAME.onnx, NAME-int8.onnx, NAME.pt2 or NAME-hub here).
         checkpoint: in a run folder, `last` or `best` (None: `last`).
         data_dir: where the data set of the weights lies, or is downloaded to.
@@ -98,12 +102,18 @@ def export(
         progress=progress,
     )
     form = FORMS[to](source, real.calibration)
-    proof = prove(in_batches(source.logits, real.proof.images), form.logits, real.proof, real.source)
+    logits, labels = in_batches(form.logits, real.proof.images), real.proof.labels.cpu()
+    proof = prove(in_batches(source.logits, real.proof.images), logits, labels.numpy(), real.source)
     if int8:
         require_accurate(proof, MAX_LOSS if max_loss is None else max_loss, str(target))
     else:
         require_faithful(proof, str(target))
     manifest = replace(source.manifest(), golden=golden_images(form.logits, real.proof), quantized=int8)
+    if int8 and manifest.conformal:  # sets hold what they promise by the scores of the model that answers
+        values = scores(torch.from_numpy(logits), labels, manifest.temperature).tolist()
+        words = f"{proof.images:,} {real.source}, answered in eight bits"
+        conformal = Conformal.of(values, temperature=manifest.temperature, source=words)
+        manifest = replace(manifest, conformal=conformal)
     manifest = replace(manifest, card=export_card(source, to, target.name, proof))
     return Exported(path=target, to=to, bytes=form.write(target, manifest), manifest=manifest, proof=proof)
 

@@ -17,7 +17,7 @@ from flatnext.durations import duration
 from flatnext.errors import InputError
 from flatnext.evaluation.trained_model import TrainedModel, load_trained_model
 from flatnext.evidence import measuring
-from flatnext.evidence.measuring import COMMON_SETTINGS, DIVISION, KINDS, Measure
+from flatnext.evidence.measuring import CHANGES, COMMON_SETTINGS, DIVISION, KINDS, Measure
 from flatnext.evidence.plan import EvidencePlan, in_order
 from flatnext.files import read_json, sha256, write_json
 from flatnext.progress import Display
@@ -86,8 +86,9 @@ def gather(
     checkpoint = checkpoint or "last"
     file = _EvidenceFile(output or _default_file(path, checkpoint), checkpoint, digest, model)
     everything = _all_settings(plan, model, Path(data_dir), cifar10_c, test_sets) | {"test_set_images": digests}
+    changes = {name: getattr(model.config.data, name) for name in CHANGES if name in (overrides or {})}
     for name, measure in todo.items():
-        settings = {key: everything[key] for key in (*COMMON_SETTINGS, *KINDS[name].settings)}
+        settings = {key: everything[key] for key in (*COMMON_SETTINGS, *KINDS[name].settings)} | changes
         title, before = f"{path}: {name}", file.settings(name)
         if before == settings and not overwrite:
             display.say(f"{title}: gathered before")

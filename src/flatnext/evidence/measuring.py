@@ -223,6 +223,9 @@ class Kind:
 
 COMMON_SETTINGS = ("images", "seed", "dataset", "image_size", "data_dir")
 
+CHANGES = ("resize", "channels", "skip_damaged", "calibration")
+"""Settings that change which pixels are measured: a result has those that were given."""
+
 KINDS = {
     "calibration": Kind(measure_calibration, ("precision", *DIVISION)),
     "errors": Kind(measure_errors, ("precision",)),
