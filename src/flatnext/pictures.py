@@ -98,7 +98,10 @@ def read_picture(
 
 
 def convert(image: Image.Image, *, size: int, resize: Resize = "crop", channels: int = 3) -> np.ndarray:
-    """Return an open image as `read_picture` does, a JPEG decoded at its full size. `PictureError`: its pixels cannot be read or have no white."""
+    """Return an open image as `read_picture` does, but a JPEG decoded at its full size.
+
+    `PictureError`: its pixels cannot be read or have no white.
+    """
     try:
         with _SILENCE:
             return _convert(image, size, resize, channels)
