@@ -1,10 +1,18 @@
 """Fixtures that several test files share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 from places import REPOSITORY
+
+
+@pytest.fixture(scope="session", autouse=True)
+def as_begun_by_hand() -> None:
+    """Let Ctrl-C be what it is in a program begun by hand: in a shell's background job it is ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

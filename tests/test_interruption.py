@@ -12,6 +12,7 @@ import pytest
 
 from flatnext.interruption import interruptible
 from flatnext.study.worker import Worker
+from flatnext.training.stop import stop_on_signal
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +53,16 @@ def test_a_handler_of_the_program_is_kept() -> None:
     with interruptible():
         os.kill(os.getpid(), signal.SIGTERM)
     assert came == [signal.SIGTERM]
+
+
+def test_a_run_leaves_a_signal_ignored_that_its_process_ignores() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stop_on_signal() as asked:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not asked()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert asked()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_a_worker_of_a_study_says_that_it_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:

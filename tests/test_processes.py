@@ -165,6 +165,11 @@ def test_a_loss_that_is_not_finite_in_one_process_ends_both_at_that_step(both, a
     assert [result["bad_loss"] for result in both[:2]] == [("NonFiniteLossError", (3,))] * 2
 
 
+def test_whether_to_go_back_is_the_same_in_both_whatever_each_sees_on_disk(both):
+    for result in both[:2]:
+        assert result["rollback"] == {0: {"saved": 0, "words": None}, 1: {"saved": 1, "words": None}}
+
+
 def test_the_metrics_of_a_checkpoint_is_counted_once(both, alone):
     for result in (*both[:2], alone):
         assert result["loaded"]["sums"].tolist() == [6.0, 3.0, 12.0]

@@ -92,10 +92,15 @@ def dtype(precision: str) -> torch.dtype:
 def place(model: nn.Module, device: torch.device, precision: str, *, channels_last: bool) -> None:
     """Move a model to the device, in the type and memory layout in which it is to run."""
     model.to(device, dtype(precision))
-    if precision == "fp32":  # by default convolutions on a GPU since Ampere round to TF32 then
-        torch.backends.cudnn.allow_tf32 = False
+    keep_digits(precision)
     if channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+
+
+def keep_digits(precision: str) -> None:
+    """Let convolutions in fp32 have all its digits: by default a GPU since Ampere rounds their inputs to TF32."""
+    if precision == "fp32":
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[object]:

@@ -26,6 +26,8 @@ from flatnext.data import Normalization, Split
 from flatnext.errors import InputError
 from flatnext.evaluation import Predictor
 from flatnext.processes import join_processes
+from flatnext.training.checkpoint import keep_checkpoint, kept_path, read_pair, save_checkpoint
+from flatnext.training.divergence import prepare_rollback, roll_back
 from flatnext.training.evaluator import Evaluator
 from flatnext.training.metric_sums import MetricSums, NonFiniteLossError
 
@@ -119,6 +121,26 @@ def exchanges(processes, log):
     }
 
 
+def rollback(processes, folder):
+    """Return what a run does where the first process alone sees the checkpoint to go back to, or only the other."""
+    found = {}
+    for owner in (0, 1):
+        own = folder / f"seen-by-{owner}" / str(processes.rank)
+        own.mkdir(parents=True)
+        if processes.rank == owner:
+            save_checkpoint(own, torch.nn.Linear(2, 2), {"epoch": 0}, 0, {"step": "0"})
+            keep_checkpoint(own, 0, 1)
+        saved = []
+        run = SimpleNamespace(epoch=0, processes=processes, folder=SimpleNamespace(path=own), rollbacks=())
+        run.rate_factor = 1.0
+        run.save = lambda saved=saved: saved.append(processes.any([False]))  # all processes must call it
+        prepare_rollback(run)
+        found[owner] = {"saved": len(saved), "words": roll_back(run, 3)}
+        if processes.rank == 0 == owner:
+            read_pair(own, kept_path(own, 0))  # it could have gone back
+    return found
+
+
 def work(processes):
     """Return everything that two processes and one must agree on."""
     kept = MetricSums(torch.device("cpu"))
@@ -139,6 +161,7 @@ def main():
         result = work(processes)
         result["batch_norm"] = {str(case): train_bn_network(case, processes) for case in CASES}
         result["exchanges"] = exchanges(processes, folder / "log")
+        result["rollback"] = rollback(processes, folder)
         with join_processes("cpu") as (again, _):  # a program that has a group already
             result["again"] = (again.rank, again.count, again.any([again.rank == 1]))
         result["device"] = device

@@ -59,6 +59,18 @@ def test_a_linear_schedule_with_a_warm_up_is_a_triangle():
     assert rates[10:] == pytest.approx([0.01 * (40 - i) for i in range(40)])
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_a_warm_up_that_ends_within_an_epoch_is_followed_by_the_peak_and_never_exceeded(schedule):
+    """By epoch a rate is that of the epoch's first step, and after the warm-up that of the first step after it."""
+    by_step = Schedule(schedule=schedule, warmup_epochs=1.5)
+    by_epoch = Schedule(schedule=schedule, warmup_epochs=1.5, per_epoch=True)
+    expected = [learning_rate(0.4, by_step, step, 10, 4) for step in [*range(15), *[15] * 5, *[20] * 10, *[30] * 10]]
+    rates = [learning_rate(0.4, by_epoch, step, 10, 4) for step in range(40)]
+    assert rates == pytest.approx(expected)
+    assert rates[14:20] == pytest.approx([0.4] * 6)
+    assert sorted(rates[14:], reverse=True) == rates[14:]
+
+
 def test_the_reports_rate_never_gets_below_half():
     config = recipe("report-amp")
     last = learning_rate(config.optimizer.learning_rate, config.schedule, 99 * 782, 782, config.epochs)

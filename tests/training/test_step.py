@@ -98,6 +98,33 @@ def test_micro_batches_are_as_equal_as_can_be(count, grad_accum_steps, expected)
     assert sizes == expected
 
 
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"ascent_share": 0.5}, "ascent_share=0.5"),
+        ({"m_sharpness": True}, "m_sharpness"),
+        ({"ascent_share": 0.5, "m_sharpness": True}, "ascent_share=0.5 and m_sharpness"),
+    ],
+)
+def test_a_loop_of_ones_own_is_told_what_its_closure_has_to_do(settings, names):
+    images, labels = batch()
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    method = bind(config.Amp(epsilon=0.1, **settings), model, optimizer, total_steps=10)
+    calls = []
+
+    def closure():
+        calls.append(count := round(method.share(0, len(calls)) * len(labels)))
+        optimizer.zero_grad()
+        F.cross_entropy(model(images[:count]), labels[:count]).backward()
+
+    with pytest.raises(InputError, match=f"^{names}: only flatnext train"):
+        method(closure, images, 0)
+    assert not calls
+    method(closure, images, 0, divides=True)
+    assert calls == [round(settings.get("ascent_share", 1.0) * 10), 10]
+
+
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5, float("nan")])
 def test_a_share_that_is_none(share):
     with pytest.raises(InputError, match="ascent_share"):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flatnext.errors import InputError
-from flatnext.methods.perturbation import TINY, check, move, off, restored
+from flatnext.methods.perturbation import TINY, check, distinct, move, off, restored
 from flatnext.methods.rule import explained
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ def adversarial(
     check(epsilon=epsilon, inner_lr=inner_lr, inner_iter=inner_iter)
     if norm not in ("linf", "l2"):
         raise InputError(f"norm is {norm!r}: choose linf or l2")
-    images = list(inputs)
+    images = distinct(inputs)
     if off(epsilon, inner_lr) or inner_iter == 0:
         return closure()
     before = [(x.requires_grad, x.grad) for x in images]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flatnext.errors import InputError
-from flatnext.methods.perturbation import check, checked_pass, clipped, gradients, move, off, restored
+from flatnext.methods.perturbation import check, checked_pass, clipped, distinct, gradients, move, off, restored
 from flatnext.methods.rule import explained
 from flatnext.words import counted
 
@@ -40,8 +40,10 @@ def amp(
 
     Args:
         closure: zeroes the gradients, runs forward and backward, returns anything.
-        parameters: the weights to perturb; one without a gradient after the first pass is left alone.
-        buffers: tensors that a forward pass changes and that should count the batch once, such as batch norm's.
+        parameters: the weights to perturb; one without a gradient after the first pass is left alone, and one that is
+            given twice counts once.
+        buffers: tensors that a forward pass changes in place and that should count the batch once, such as batch
+            norm's.
         epsilon: radius of the ball, in the units of the weights; 0 is plain training. With ball "tensor" it may be a
             number for each of `parameters`. A 0-dimensional tensor on their device is read there, also when the
             step is replayed.
@@ -55,12 +57,13 @@ def amp(
         What the first call of `closure`, at theta, returned.
 
     Raises:
-        InputError: a setting is negative, not finite or unknown, or the closure runs no backward pass.
+        InputError: a setting is negative, not finite or unknown, the closure runs no backward pass, or a parameter is
+            given twice where `epsilon` or `inner_lr` has a number for each.
     """
     check(epsilon=epsilon, inner_lr=inner_lr, inner_iter=inner_iter, ball=ball)
     if ball == "global" and isinstance(epsilon, Sequence):
         raise InputError("epsilon has a number for each parameter, and ball=global one for all: give one number")
-    everything = list(parameters)
+    everything = distinct(parameters, epsilon=epsilon, inner_lr=inner_lr)
     result = checked_pass(closure, everything)
     for name, value in (("epsilon", epsilon), ("inner_lr", inner_lr)):
         if isinstance(value, Sequence) and len(value) != len(everything):

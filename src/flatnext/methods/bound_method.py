@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -49,8 +49,18 @@ class BoundMethod:
     generator: torch.Generator | None = None
     radius: Tensor | None = None
 
-    def __call__(self, closure: Callable[[], T], images: Tensor, step: int) -> T:
-        """Compute the gradient of a batch at a step, counted from 0; `closure` runs the model on `images`."""
+    def __call__(self, closure: Callable[[], T], images: Tensor, step: int, *, divides: bool = False) -> T:
+        """Compute the gradient of a batch at a step, counted from 0; `closure` runs the model on `images`.
+
+        `divides` says that the closure does what the method alone cannot: it takes of each pass's images their `share`,
+        and with `m_sharpness` leaves the sum over the processes to the last pass. `InputError`: the settings ask for
+        either, and the closure does not say so.
+        """
+        if not divides and (asked := [name for name, value in self._of_closure.items() if value]):
+            raise InputError(
+                f"{' and '.join(asked)}: only flatnext train does that by itself; leave it out, or see to it in the "
+                "closure and call the method with divides=True"
+            )
         if self.radius is None:
             self.prepare(step)
         if not isinstance(self.settings, config.Perturbation) or not self.perturbs_at(step):
@@ -101,12 +111,18 @@ class BoundMethod:
         """Whether each process perturbs by its own gradient."""
         return isinstance(self.settings, config.Perturbation) and self.settings.m_sharpness
 
-    @cached_property
+    @property
+    def _of_closure(self) -> dict[str, bool]:
+        """Whether the settings ask for something that is done in the closure."""
+        share = getattr(self.settings, "ascent_share", 1.0)
+        return {f"ascent_share={share}": share < 1, "m_sharpness": self.m_sharpness}
+
+    @property
     def parameters(self) -> list[nn.Parameter]:
-        """The parameters that are perturbed, each once: of all or of normalisation layers, those that are trained."""
+        """The parameters that are perturbed, each once: those that are trained now, of all or of the norms."""
         if getattr(self.settings, "only", "all") == "all":
             return [p for p in self.model.parameters() if p.requires_grad]
-        of_norms = list(dict.fromkeys(p for p in norm_parameters(self.model) if p.requires_grad))
+        of_norms = [p for p in norm_parameters(self.model) if p.requires_grad]
         if not of_norms:
             raise InputError(
                 "only=norm: the model has no normalisation layer with parameters that are trained: leave only out"
@@ -133,7 +149,7 @@ def radius_factor(schedule: str, step: int, total_steps: int) -> float:
 
 
 def norm_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
-    """Yield the affine parameters of a model's normalisation layers (batch, instance, group, layer, RMS)."""
-    for module in model.modules():
-        if isinstance(module, (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)):
-            yield from module.parameters(recurse=False)
+    """Yield the affine parameters of a model's normalisation layers (batch, instance, group, layer, RMS), each once."""
+    kinds = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+    layers = (module for module in model.modules() if isinstance(module, kinds))
+    yield from dict.fromkeys(p for layer in layers for p in layer.parameters(recurse=False))

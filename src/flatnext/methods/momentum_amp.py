@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from flatnext.methods.perturbation import check, checked_pass, factors, move, norms, off, restored, scaled
+from flatnext.methods.perturbation import check, checked_pass, distinct, factors, move, norms, off, restored, scaled
 from flatnext.methods.rule import explained
 
 T = TypeVar("T")
@@ -37,11 +37,14 @@ def momentum_amp(
     is plain training. The only pass is the perturbed one: its result and its effect on `buffers` are those of
     theta + delta. After the pass the weights are theta again, so evaluation and checkpoints see theta.
 
+    A parameter that requires no gradient is left alone. One that does is perturbed along what momentum it has: before
+    the only pass nobody knows whether that will reach it. Leave out what the closure does not use for a while.
+
     Cost: 1 pass a step. For the other arguments see `flatnext.methods.amp`.
     """
     check(epsilon=epsilon, inner_lr=inner_lr, ball=ball)
-    everything = list(parameters)
-    pairs = [(p, _momentum(optimizer, p)) for p in everything]
+    everything = distinct(parameters)
+    pairs = [(p, _momentum(optimizer, p)) for p in everything if p.requires_grad]
     weights = [p for p, momentum in pairs if momentum is not None]
     if not weights or off(epsilon, inner_lr):
         return checked_pass(closure, everything)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flatnext.methods.amp import amp
 from flatnext.methods.perturbed_optimizer import PerturbedOptimizer
@@ -28,6 +28,8 @@ class AMP(PerturbedOptimizer):
 
         outputs, loss = optimizer.step(closure)
 
+    The gradients of its parameters are zeroed before each call; those of others the closure has to zero.
+
     Unlike theirs it has one state, which is the base optimizer's: `state_dict` and `load_state_dict` are complete, and
     a torch scheduler given this optimizer reaches the base. Weights come back to the bit, and batch norm counts a batch
     once (a closure that goes over micro-batches counts each of them once).
@@ -39,8 +41,9 @@ class AMP(PerturbedOptimizer):
         inner_lr: step length of the perturbation, in gradients.
         inner_iter: perturbation steps; 0 is plain training.
         base_optimizer: class of the optimizer that takes the step.
-        buffers: what a forward pass changes, `model.buffers()`. By default it is found by watching the first pass; give
-            it where that cannot be watched, in a model compiled in place (`model.compile()`) or in a compiled function.
+        buffers: the model, whose buffers a forward pass changes. By default they are found by watching the first pass;
+            give it where that cannot be watched, in a model compiled in place (`model.compile()`) or in a compiled
+            function. `model.buffers()` does as well, if the model is not moved afterwards and changes them in place.
         **kwargs: its other arguments.
 
     Raises:
@@ -60,7 +63,7 @@ class AMP(PerturbedOptimizer):
         inner_iter: int = 1,
         base_optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
         *,
-        buffers: Iterable[Tensor] | None = None,
+        buffers: nn.Module | Iterable[Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
         settings = {"epsilon": epsilon, "inner_lr": inner_lr, "inner_iter": inner_iter}
@@ -115,7 +118,7 @@ class SAM(PerturbedOptimizer):
         rho: float = 0.05,
         base_optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
         *,
-        buffers: Iterable[Tensor] | None = None,
+        buffers: nn.Module | Iterable[Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(params, {"rho": rho}, base_optimizer, buffers, lr=lr, **kwargs)
@@ -152,7 +155,7 @@ class ASAM(PerturbedOptimizer):
         eta: float = 0.01,
         base_optimizer: type[torch.optim.Optimizer] = torch.optim.SGD,
         *,
-        buffers: Iterable[Tensor] | None = None,
+        buffers: nn.Module | Iterable[Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(params, {"rho": rho, "eta": eta}, base_optimizer, buffers, lr=lr, **kwargs)

@@ -86,6 +86,22 @@ def move(tensors: Tensors, delta: Tensors, origin: Tensors | None = None) -> Non
     torch.clear_autocast_cache()
 
 
+def distinct(tensors: Iterable[Tensor], **of_each: object) -> list[Tensor]:
+    """Return the tensors, each once, as a weight that two layers share may be given twice.
+
+    `InputError`: one is given twice, and one of the settings `of_each` has a number for each.
+    """
+    given = list(tensors)
+    kept = list({id(tensor): tensor for tensor in given}.values())
+    if len(kept) < len(given):
+        for name, value in of_each.items():
+            if isinstance(value, Sequence):
+                raise InputError(
+                    f"{name} has a number for each parameter, and one of these is given twice: give it once"
+                )
+    return kept
+
+
 def gradients(tensors: Iterable[Tensor]) -> list[Tensor]:
     """Return the gradients, dense; zeros where there is none."""
     pairs = [(p, p.grad) for p in tensors]
@@ -94,10 +110,17 @@ def gradients(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 @torch.no_grad()
 def norms(tensors: Tensors, ball: str) -> list[Tensor]:
-    """Return the L2 norm of each tensor (ball "tensor"), or one norm of all together (ball "global")."""
-    wide = torch.promote_types(tensors[0].dtype, torch.float32)  # TINY would be 0 in half precision
-    lengths = torch._foreach_norm(tensors, 2.0, wide)
-    return [torch.linalg.vector_norm(torch.stack(lengths))] if ball == "global" else list(lengths)
+    """Return the L2 norm of each tensor (ball "tensor"), or one norm of all together (ball "global").
+
+    The tensors may be of several types, also complex, and on several devices: the norms are real, of the widest of the
+    types, and on the device of the first.
+    """
+    real = [torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in tensors]
+    wide = torch.float32  # at least: TINY would be 0 in half precision
+    for kind in {t.dtype for t in real}:
+        wide = torch.promote_types(wide, kind)
+    lengths = [length.to(tensors[0].device) for length in torch._foreach_norm(real, 2.0, wide)]
+    return [torch.linalg.vector_norm(torch.stack(lengths))] if ball == "global" else lengths
 
 
 @torch.no_grad()
@@ -114,10 +137,13 @@ def factors(lengths: Tensors, most: float | Sequence[float], radius: Radius) -> 
 @torch.no_grad()
 def scaled(vectors: Tensors, by: Tensors) -> list[Tensor]:
     """Return the vectors, each times its factor, or all times the only factor."""
-    if len(by) == len(vectors):
-        return list(torch._foreach_mul(vectors, by))
-    same = by[0].dtype == vectors[0].dtype  # if not, by a list, which keeps the factor's digits
-    return list(torch._foreach_mul(vectors, by[0] if same else [by[0]] * len(vectors)))
+    here = all(vector.device == by[0].device for vector in vectors)
+    if len(by) != len(vectors) and here and by[0].dtype == vectors[0].dtype:
+        return list(torch._foreach_mul(vectors, by[0]))
+    each = by if len(by) == len(vectors) else [by[0]] * len(vectors)  # a list, which keeps the factor's digits
+    if not here:
+        each = [factor.to(vector.device) for factor, vector in zip(each, vectors, strict=True)]
+    return list(torch._foreach_mul(vectors, each))
 
 
 def clipped(vectors: Tensors, length: float | Sequence[float], radius: Radius, ball: str) -> list[Tensor]:

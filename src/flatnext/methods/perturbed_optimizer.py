@@ -26,8 +26,8 @@ class PerturbedOptimizer(torch.optim.Optimizer):
 
     There is one state, the base optimizer's: `state_dict` and `load_state_dict` are complete, and a torch scheduler
     given this optimizer reaches the base. Weights come back to the bit. Batch norm counts a batch once: the modules
-    that run in the first call of the closure are noted, and their buffers put back after the others. A closure that
-    goes over micro-batches counts each of them once.
+    that run in the first call of the closure are noted, and their buffers put back after the others, whether these
+    changed them in place or assigned new ones. A closure that goes over micro-batches counts each of them once.
     """
 
     name: ClassVar[str]
@@ -47,7 +47,7 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
         settings: Mapping[str, float],
         base_optimizer: type[torch.optim.Optimizer],
-        buffers: Iterable[Tensor] | None,
+        buffers: nn.Module | Iterable[Tensor] | None,
         **kwargs: Any,
     ) -> None:
         given: list[Any] = list(params)
@@ -61,7 +61,8 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         self.base_optimizer = base_optimizer(groups, **kwargs)
         super().__init__(self.base_optimizer.param_groups, self.base_optimizer.defaults)
         self._share()
-        self.buffers = None if buffers is None else list(buffers)
+        self.buffers = buffers if buffers is None or isinstance(buffers, nn.Module) else list(buffers)
+        self._place = self._place_now()  # of the model whose buffers these are
         for name in self.of_all:
             self.setting(name)
 
@@ -77,20 +78,36 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         return values[0]
 
     def each(self, name: str) -> list[Any]:
-        """Return a setting of the groups for each of their parameters."""
-        return [group[name] for group in self.param_groups for _ in group["params"]]
+        """Return a setting of the groups for each of their parameters, as `_groups` has them."""
+        return [group[name] for group in self._groups().values()]
+
+    def _groups(self) -> dict[Tensor, dict[str, Any]]:
+        """Return the group of each parameter; one that is given twice counts once."""
+        return {p: group for group in self.param_groups for p in group["params"]}
+
+    def _place_now(self) -> tuple[torch.device, torch.dtype]:
+        """Return where the first parameter is, and of which type."""
+        first = next(iter(self._groups()))
+        return first.device, first.dtype
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` gave, or the state of a base optimizer, which keeps the rule's settings."""
+        state_dict = state_dict.copy()
+        for before_loading in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = before_loading(self, state_dict)
+            state_dict = state_dict if changed is None else changed
         names = (*self.of_group, *self.of_all)
         before = [{name: group[name] for name in names} for group in self.param_groups]
         self.base_optimizer.load_state_dict(state_dict)
         for group, settings in zip(self.base_optimizer.param_groups, before, strict=True):
             group |= settings | {name: group[name] for name in names if name in group}
         self._share()
+        for after_loading in self._optimizer_load_state_dict_post_hooks.values():
+            after_loading(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "base_optimizer": self.base_optimizer, "buffers": self.buffers}
+        own = {"base_optimizer": self.base_optimizer, "buffers": self.buffers, "_place": self._place}
+        return {**super().__getstate__(), **own}
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the base optimizer; settings of the rule are by default those of the first group."""
@@ -117,25 +134,58 @@ class PerturbedOptimizer(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Take one step; return what the first call of the closure, at the unperturbed weights, returned, detached.
 
-        The closure runs forward and backward; gradients are zeroed before each call. `InputError`: there is no closure,
-        or one that never calls `backward`.
+        The closure runs forward and backward. The gradients of this optimizer's own parameters are zeroed before each
+        call; those of others the closure has to zero. `InputError`: there is no closure, or one that never calls
+        `backward`; or the model was moved after its buffers were given.
         """
         if closure is None:
+            if self._makes_state():
+                return self.base_optimizer.step()
             raise InputError(f"{self.name} needs a closure that runs forward and backward: optimizer.step(closure)")
         given = torch.enable_grad()(closure)
-        buffers: list[Tensor] = list(self.buffers or [])  # filled by the first call; a rule reads them after it
+        noted = self._noted()
         first = True
 
         def zeroed() -> Any:
             nonlocal first
             self.zero_grad()
-            with _noting_buffers(buffers) if first and self.buffers is None else nullcontext():
-                first = False
+            if not first:
                 return given()
+            first = False
+            with noted.watching() if self.buffers is None else nullcontext():
+                result = given()
+            noted.read()
+            return result
 
-        result = self.compute(zeroed, [p for group in self.param_groups for p in group["params"]], buffers)
+        try:
+            result = self.compute(zeroed, list(self._groups()), noted.tensors)
+        finally:
+            noted.put_back()
         self.base_optimizer.step()
         return tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, result)
+
+    def _noted(self) -> _Buffers:
+        """Return the buffers that a step puts back, as far as they were given."""
+        noted = _Buffers()
+        if isinstance(self.buffers, nn.Module):
+            noted.add(self.buffers)
+        elif self.buffers is not None:
+            if self._place_now() != self._place:
+                raise InputError(
+                    "the model was moved, or its type changed, after its buffers were given, and has others now: give "
+                    f"the model in their place: flatnext.{self.name}(..., buffers=model)"
+                )
+            noted.tensors += self.buffers
+        return noted
+
+    def _makes_state(self) -> bool:
+        """Whether a step without a closure moves nothing and only makes the base optimizer's state.
+
+        `torch.distributed.checkpoint` takes such a step with a new optimizer: at a rate of 0, with gradients of zeros.
+        """
+        gradients = [p.grad for p in self._groups() if p.grad is not None]
+        still = all(float(group["lr"]) == 0 for group in self.param_groups)
+        return not self.state and still and bool(gradients) and not any(bool(g.any()) for g in gradients)
 
 
 def _in_either_order(init: Callable[..., None]) -> Callable[..., None]:
@@ -161,23 +211,46 @@ def _in_either_order(init: Callable[..., None]) -> Callable[..., None]:
     return either
 
 
-@contextmanager
-def _noting_buffers(buffers: list[Tensor]) -> Iterator[None]:
-    """Add the buffers of all modules that run forward in training mode inside the block to `buffers`, each once."""
-    seen: set[int] = set()
+class _Buffers:
+    """The buffers of the modules that run in the first pass of a step, each once, and where they are kept.
 
-    def note(module: nn.Module, _: Any) -> None:
-        if module.training:
-            # Inside a compiled module no hook runs: its own call stands for all of it.
-            for buffer in module.buffers(recurse=hasattr(module, "_orig_mod")):
-                if id(buffer) not in seen:
-                    seen.add(id(buffer))
-                    buffers.append(buffer)
+    `tensors` are for the rule, which puts back what the other passes change in them.
+    """
 
-    if not any(f[1] is not None and f[1].pattern == HOOK_WARNING for f in warnings.filters):
-        warnings.filterwarnings("ignore", message=HOOK_WARNING)
-    handle = register_module_forward_pre_hook(note)
-    try:
-        yield
-    finally:
-        handle.remove()
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []
+        self._modules: dict[nn.Module, None] = {}
+        self._places: list[tuple[nn.Module, str, Tensor]] = []
+
+    def add(self, module: nn.Module) -> None:
+        """Add the buffers of a module and of all inside it, whose own calls may be compiled, and not be seen."""
+        if not torch.compiler.is_compiling() and module not in self._modules:
+            self._modules |= dict.fromkeys(module.modules())
+            self._add(module.buffers())
+
+    def _add(self, tensors: Iterable[Tensor]) -> None:
+        known = {id(tensor) for tensor in self.tensors}
+        self.tensors += [tensor for tensor in tensors if id(tensor) not in known]
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Add all modules that run forward inside the block."""
+        if not any(f[1] is not None and f[1].pattern == HOOK_WARNING for f in warnings.filters):
+            warnings.filterwarnings("ignore", message=HOOK_WARNING)
+        handle = register_module_forward_pre_hook(lambda module, _: self.add(module))
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def read(self) -> None:
+        """Note the buffers as the first pass left them: it may have assigned new ones."""
+        for module in self._modules:
+            self._places += [(module, name, tensor) for name, tensor in module.named_buffers(recurse=False)]
+        self._add({id(tensor): tensor for _, _, tensor in self._places}.values())
+
+    def put_back(self) -> None:
+        """Put back the buffers in whose place other tensors are by now; their values are the rule's."""
+        for module, name, tensor in self._places:
+            if getattr(module, name, None) is not tensor:
+                setattr(module, name, tensor)

@@ -15,6 +15,7 @@ from flatnext.methods.perturbation import (
     TINY,
     check,
     checked_pass,
+    distinct,
     factors,
     gradients,
     move,
@@ -46,7 +47,7 @@ def rmp(
     `generator` must be on the parameters' device. For the other arguments see `flatnext.methods.amp`.
     """
     check(epsilon=epsilon, inner_lr=inner_lr, ball=ball)
-    everything = list(parameters)
+    everything = distinct(parameters)
     result = checked_pass(closure, everything)
     weights = [p for p in everything if p.grad is not None]
     if not weights or off(epsilon, inner_lr):

@@ -22,15 +22,18 @@ class Rule(Protocol):
     accumulated), clips if one clips, averages over processes if there are several, and returns whatever the caller
     wants to know of the pass, such as the loss. The rule returns what the first call returned.
 
-    `parameters` are the tensors that the rule may perturb: all of a model's, or some. `buffers` are tensors that a
-    forward pass changes and that should count a batch once: batch norm's running statistics. Both are read after the
-    first call. When the rule is done, `parameters` are to the bit what they were, also if `closure` raised, and
-    `buffers` are as the first call left them. With micro-batches the first call counts each of them: batch norm then
-    takes as many smaller batches into its statistics as there are, and its `num_batches_tracked` grows by as many.
-    A closure that leaves no gradient in any of `parameters` is an `InputError`.
+    `parameters` are the tensors that the rule may perturb: all of a model's, or some; one that is given twice counts
+    once. `buffers` are tensors that a forward pass changes in place and that should count a batch once: batch norm's
+    running statistics. They are read after the first call. When the rule is done, `parameters` are to the bit what they
+    were, also if `closure` raised, and `buffers` are as the first call left them. With micro-batches the first call
+    counts each of them: batch norm then takes as many smaller batches into its statistics as there are, and its
+    `num_batches_tracked` grows by as many. A closure that leaves no gradient in any of `parameters` is an `InputError`.
 
-    A rule keeps no state: an ordinary torch optimizer takes the step, and
-    owns momentum, weight decay and the learning rate.
+    A module that assigns its statistic anew (`self.mean = 0.9 * self.mean + ...`) counts every pass, since nothing
+    leads from the old tensor to the new one. `flatnext.AMP`, `SAM` and `ASAM` know the modules: there it counts once.
+
+    A rule keeps no state: an ordinary torch optimizer takes the step, and owns momentum, weight decay and the learning
+    rate.
     """
 
     def __call__(self, closure: Callable[[], T], parameters: Iterable[Tensor], buffers: Iterable[Tensor]) -> T:

@@ -13,7 +13,18 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from flatnext.methods.perturbation import check, checked_pass, factors, gradients, move, norms, off, restored, scaled
+from flatnext.methods.perturbation import (
+    check,
+    checked_pass,
+    distinct,
+    factors,
+    gradients,
+    move,
+    norms,
+    off,
+    restored,
+    scaled,
+)
 from flatnext.methods.rule import explained
 
 T = TypeVar("T")
@@ -56,7 +67,7 @@ def _ascend(
     eta: float | None = None,
 ) -> T:
     check(rho=rho)
-    everything = list(parameters)
+    everything = distinct(parameters)
     result = checked_pass(closure, everything)
     weights = [p for p in everything if p.grad is not None]
     if not weights or off(rho):

@@ -7,6 +7,8 @@ end of an epoch all weights are finite, and the loss is not huge.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from flatnext.errors import InputError
 from flatnext.runs.records import Epoch, Failure, Rollback
 from flatnext.training.checkpoint import keep_checkpoint, kept_path, read_pair
@@ -29,7 +31,8 @@ Chance has log(classes), which is below 10. Weights that give so much more are o
 
 def prepare_rollback(run: RunState) -> None:
     """Keep a checkpoint to go back to, before an epoch is trained, unless there is one."""
-    if not kept_path(run.folder.path, run.epoch).exists():
+    kept = kept_path(run.folder.path, run.epoch)
+    if not run.processes.on_first(kept.exists):  # the others may look before the first has written it
         run.save()
         if run.processes.first:
             keep_checkpoint(run.folder.path, run.epoch, 1)
@@ -49,10 +52,12 @@ def roll_back(run: RunState, step: int) -> str | None:
     if len(run.rollbacks) >= MOST:
         return None
     folder, before, factor = run.folder.path, run.rollbacks, FACTOR * run.rate_factor
-    try:
+    checkpoint = None
+    with suppress(InputError):  # gone, or damaged
         checkpoint = read_pair(folder, kept_path(folder, run.epoch))
-    except InputError:  # gone, or damaged
+    if run.processes.any([checkpoint is None])[0]:  # all go back, or none
         return None
+    assert checkpoint is not None
     assert checkpoint.state is not None
     run.restore(checkpoint, checkpoint.state)
     fuse(run.optimizer)

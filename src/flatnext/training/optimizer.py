@@ -75,7 +75,7 @@ def learning_rate(peak: float, schedule: config.Schedule, step: int, steps_per_e
     if step < warmup:
         return peak * (step + 1) / warmup
     if schedule.per_epoch:
-        step = step // steps_per_epoch * steps_per_epoch
+        step = max(step // steps_per_epoch * steps_per_epoch, warmup)  # which may end within an epoch
     if schedule.schedule == "cosine":
         half_period = (schedule.t_max or epochs) * steps_per_epoch - warmup
         return peak * (1 + math.cos(math.pi * (step - warmup) / max(half_period, 1))) / 2

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flatnext import data, models
 from flatnext.config import Config
-from flatnext.device import dtype, place, resolve_precision
+from flatnext.device import dtype, keep_digits, place, resolve_precision
 from flatnext.errors import InputError
 from flatnext.evaluation import Predictor
 from flatnext.methods import bind
@@ -201,6 +201,7 @@ class RunState:
             if state["optimizer"] is not None:
                 self.optimizer.load_state_dict(state["optimizer"])
             self.precision = state["precision"]
+            keep_digits(self.precision)  # another than the model was placed in, where "auto" is another here
             self.epoch, self.step_in_epoch = state["epoch"], state["step_in_epoch"]
             self.best = parse(BestEpoch | None, state["best"], "best", unknown="ignore")
             self.train_seconds = state["train_seconds"]

@@ -94,7 +94,7 @@ class Step:
                 nn.utils.clip_grad_norm_(parameters, self.clip_norm)
             return stats
 
-        stats = self.method(closure, images, number)
+        stats = self.method(closure, images, number, divides=True)
         if self.processes.count > 1:
             if local:
                 for p in parameters:

@@ -41,8 +41,9 @@ class StopRequest:
 def stop_on_signal(request: StopRequest | None = None) -> Iterator[Callable[[], bool]]:
     """Yield a function that says whether Ctrl-C or a termination signal has come; `request` is told of it as well.
 
-    A second signal of a kind does what it did before: it raises KeyboardInterrupt at once. Outside the main thread
-    signals cannot be caught, and nothing changes.
+    A second signal of a kind does what it did before: it raises KeyboardInterrupt at once. A signal that the process
+    ignores, as a shell lets its background jobs ignore Ctrl-C, stays ignored. Outside the main thread signals cannot be
+    caught, and nothing changes.
     """
     asked = request or StopRequest()
     before: dict[int, Any] = {}
@@ -52,7 +53,9 @@ def stop_on_signal(request: StopRequest | None = None) -> Iterator[Callable[[], 
         signal.signal(number, before[number])
 
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        # None: it was set by C code, and could not be set back.
+        before = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
         for number in before:
             signal.signal(number, handle)
     try:
