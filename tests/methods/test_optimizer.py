@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import gc
@@ -26,6 +27,7 @@ from methods_table import (
 )
 from torch import nn
 from torch._dynamo.testing import CompileCounter
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 
@@ -183,6 +185,25 @@ def test_the_state_of_a_plain_optimizer_can_be_taken_up():
     calls = []
     optimizer.step(closure_of(model, optimizer, batches[2], calls))
     assert len(calls) == 3
+
+
+def test_hooks_of_loading_and_saving_are_called_as_by_torch():
+    def called(optimizer):
+        calls = []
+
+        def before_loading(hooked, state):
+            calls.append((hooked is optimizer, state["param_groups"][0]["lr"]))
+            groups = [{**group, "lr": 0.25} for group in state["param_groups"]]
+            return {**state, "param_groups": groups}
+
+        optimizer.register_load_state_dict_pre_hook(before_loading)
+        optimizer.register_load_state_dict_post_hook(lambda hooked: calls.append(hooked.param_groups[0]["lr"]))
+        optimizer.register_state_dict_post_hook(lambda hooked, state: calls.append("saved"))
+        optimizer.load_state_dict(optimizer.state_dict())
+        return calls, optimizer.param_groups[0]["lr"]
+
+    plain = torch.optim.SGD(bn_network().parameters(), lr=0.5)
+    assert called(AMP(bn_network().parameters(), lr=0.5, epsilon=0.1)) == called(plain)
 
 
 SCHEDULERS = {
@@ -382,6 +403,95 @@ def test_batch_norm_counts_a_batch_once(name):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
+class Statistic(nn.Module):
+    """A network that keeps a statistic of its own, which it changes in place, or assigns anew, or both."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+        self.layer = nn.Linear(48, 3)
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("count", torch.tensor(0))
+
+    def forward(self, x):
+        x = self.layer(x.flatten(1))
+        if self.how in ("in place", "both"):
+            self.mean.mul_(0.9).add_(x.detach().mean(0))
+            self.count += 1
+        if self.how in ("assigned", "both"):
+            self.mean = 0.9 * self.mean + x.detach().mean(0)
+            self.count = self.count + 1
+        return x - self.mean
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("how", ["in place", "assigned", "both"])
+@pytest.mark.parametrize("failing", [False, True])
+def test_a_statistic_counts_a_batch_once_however_it_is_changed(how, told, training, failing):
+    """The oracle is a copy of the network that sees each batch once."""
+    model = Statistic(how).train(training)
+    plain = copy.deepcopy(model)
+    optimizer = AMP(model.parameters(), lr=0.0, epsilon=0.5, inner_iter=2, **({"buffers": model} if told else {}))
+    for batch in image_batches(3):
+        calls = []
+        closure = closure_of(model, optimizer, batch, calls)
+
+        def failing_closure(closure=closure, calls=calls):
+            closure()
+            if failing and len(calls) == 2:
+                raise RuntimeError("out of memory")
+
+        with pytest.raises(RuntimeError, match="out of memory") if failing else contextlib.nullcontext():
+            optimizer.step(failing_closure)
+        plain(batch[0])
+        assert same_bits(model.buffers(), plain.buffers())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit
+def test_a_scripted_model_counts_a_batch_once():
+    model, batches = bn_network(), image_batches(2)
+    plain = copy.deepcopy(model)
+    together = torch.jit.script(model)
+    train(together, AMP(together.parameters(), lr=0.0, epsilon=0.5), batches)
+    for images, _ in batches:
+        plain(images)
+    assert same_bits(together.buffers(), plain.buffers())
+
+
+def test_statistics_that_a_functional_call_is_given_count_once():
+    model, batch = bn_network(), image_batches(1)[0]
+    plain = copy.deepcopy(model)
+    given = {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+    def closure():
+        F.cross_entropy(torch.func.functional_call(model, given, (batch[0],)), batch[1]).backward()
+
+    AMP(model.parameters(), lr=0.0, epsilon=0.5).step(closure)
+    before = bits(plain.buffers())
+    assert same_bits(model.buffers(), before)
+    plain(batch[0])
+    assert same_bits(given.values(), plain.buffers())
+
+
+@pytest.mark.parametrize("told", [None, "model", "buffers"])
+def test_a_model_that_is_moved_later_counts_a_batch_once_or_it_is_said(told):
+    """Another type stands for another device: both put new tensors in place of the buffers."""
+    model, batch = bn_network(), image_batches(1, "fp64")[0]
+    buffers = {None: None, "model": model, "buffers": model.buffers()}[told]
+    optimizer = AMP(model.parameters(), lr=0.0, epsilon=0.5, buffers=buffers)
+    model.double()
+    plain = copy.deepcopy(model)
+    if told == "buffers":
+        with pytest.raises(InputError, match=r"was moved, .* flatnext.AMP\(..., buffers=model\)"):
+            train(model, optimizer, [batch])
+        assert same_bits(model.state_dict().values(), plain.state_dict().values())
+    else:
+        train(model, optimizer, [batch])
+        plain(batch[0])
+        assert same_bits(model.buffers(), plain.buffers())
+
+
 def test_batch_norm_in_evaluation_mode_is_left_alone():
     model, batch = bn_network(), image_batches(1)[0]
     model[1].eval()
@@ -493,9 +603,31 @@ def test_it_may_be_called_where_gradients_are_off():
 
 
 def test_without_a_closure_it_says_what_it_needs():
-    optimizer = make(bn_network())
-    with pytest.raises(InputError, match="closure"):
-        optimizer.step()
+    model = bn_network()
+    optimizer = make(model)
+    for gradient in (None, torch.zeros_like, torch.ones_like):
+        for p in model.parameters():
+            p.grad = gradient and gradient(p)
+        before = bits(model.parameters())
+        with pytest.raises(InputError, match="closure"):
+            optimizer.step()
+        assert same_bits(model.parameters(), before)
+        assert not optimizer.state
+
+
+@bases
+def test_a_distributed_checkpoint_takes_a_new_one_as_it_takes_its_base(base):
+    """It is by a step without a closure, of no length, that torch makes the state of a new optimizer."""
+    options = {"lr": 0.01, "weight_decay": 0.1} | ({"momentum": 0.9} if base is torch.optim.SGD else {})
+    found = []
+    for kind in (functools.partial(AMP, epsilon=0.5, base_optimizer=base), base):
+        model = bn_network()
+        before = bits(model.parameters())
+        state = get_optimizer_state_dict(model, kind(model.parameters(), **options))["state"]
+        found.append({name: set(values) for name, values in state.items()})
+        assert same_bits(before, model.parameters())
+    assert found[0] == found[1]
+    assert len(found[0]) == len(before)
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,107 @@ def test_settings_in_any_form_are_the_same(ball, inner_iter):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
+def seen_by(rule, weights, given):
+    """Return the weights in each pass of a rule, whose loss is the sum of squares, and the gradients that it leaves."""
+    seen = []
+
+    def closure():
+        seen.append([w.detach().clone() for w in weights])
+        for w in weights:
+            w.grad = None
+        sum(w.abs().square().sum().double() for w in weights).backward()
+
+    rule(closure, given, [])
+    return [*(w for several in seen for w in several), *(w.grad for w in weights)]
+
+
+@pytest.mark.parametrize("name", rules(None))
+def test_a_parameter_that_is_given_twice_counts_once(name):
+    found = []
+    for twice in (False, True):
+        weights = [nn.Parameter(torch.tensor([1.0, 2.0])), nn.Parameter(torch.tensor([3.0]))]
+        optimizer = torch.optim.SGD(weights, lr=0.1, momentum=0.9)
+        for w in weights:
+            optimizer.state[w]["momentum_buffer"] = w.detach().clone()
+        given = [weights[0], weights[1], weights[0], weights[1]] if twice else weights
+        found.append(seen_by(rules(optimizer)[name], weights, iter(given)))
+    assert same_bits(*found)
+
+
+@pytest.mark.parametrize("setting", ["epsilon", "inner_lr"])
+def test_numbers_for_each_parameter_are_refused_where_one_is_given_twice(setting):
+    weight, calls = nn.Parameter(torch.ones(2)), []
+    with pytest.raises(InputError, match=f"{setting} has a number for each parameter, and one of these is given twice"):
+        methods.amp(lambda: calls.append(1), [weight, weight], [], **{"epsilon": 0.5, setting: [0.5, 0.5]})
+    assert not calls
+
+
+def test_images_that_are_given_twice_count_once():
+    found = []
+    for copies in (1, 2):
+        images = torch.ones(2, 3, 2, 2)
+        seen = []
+
+        def closure(images=images, seen=seen):
+            seen.append(images.detach().clone())
+            images.grad = None
+            images.square().sum().backward()
+
+        methods.adversarial(closure, [images] * copies, [], epsilon=0.1)
+        found.append(seen)
+    assert same_bits(*found)
+
+
+KINDS = [torch.float32, torch.float64, torch.complex64, torch.complex128, torch.bfloat16]
+
+
+@pytest.mark.parametrize("ball", ["tensor", "global"])
+@pytest.mark.parametrize("name", rules(None))
+def test_parameters_may_be_of_several_types(name, ball):
+    """The oracle is the same numbers in double precision, a complex one as two, in whatever order the types come."""
+    values = {kind: torch.tensor([1.0 + number, 2.0]) for number, kind in enumerate(KINDS)}
+    radius = {"rho": 0.5} if name in ("sam", "asam") else {"epsilon": 0.5, "ball": ball}
+    for kinds in (KINDS, KINDS[::-1]):
+        lengths = []
+        for exact in (False, True):
+            weights = [nn.Parameter(values[kind].to(torch.float64 if exact else kind)) for kind in kinds]
+            optimizer = torch.optim.SGD(weights, lr=0.1, momentum=0.9)
+            for w in weights:
+                optimizer.state[w]["momentum_buffer"] = w.detach().clone()
+            rule = functools.partial(rules(optimizer)[name], **radius)
+            seen = seen_by(rule, weights, weights)
+            start = [values[kind].double() for kind in kinds]
+            moved = seen[-2 * len(kinds) : -len(kinds)]  # in the last pass
+            lengths.append([float((w.to(torch.complex128) - at).norm()) for w, at in zip(moved, start, strict=True)])
+        if name == "rmp":  # noise is drawn as the type says
+            total = [math.hypot(*several) if ball == "global" else several for several in lengths]
+            assert total[0] == pytest.approx(total[1], rel=0.02)
+        else:
+            assert lengths[0] == pytest.approx(lengths[1], rel=0.05)
+        assert all(length > 0.01 for length in lengths[1])
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_momentum_amp_leaves_what_is_frozen_where_it_is(name):
+    model, (images, labels) = nn.Sequential(nn.Flatten(), nn.Linear(48, 4), nn.Linear(4, 3)), image_batches(1)[0]
+    optimizer = getattr(torch.optim, name)(model.parameters(), lr=0.1, **({"momentum": 0.9} if name == "SGD" else {}))
+    seen = []
+
+    def closure():
+        seen.append([p.detach().clone() for p in model.parameters()])
+        optimizer.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+
+    for frozen in (False, True):
+        model[1].requires_grad_(not frozen)
+        for _ in range(2):
+            methods.momentum_amp(closure, model.parameters(), [], optimizer=optimizer, epsilon=0.5)
+            before = [p.detach().clone() for p in model.parameters()]
+            optimizer.step()
+        moved = [not torch.equal(a, b) for a, b in zip(seen[-1], before, strict=True)]
+        assert moved == [not frozen, not frozen, True, True]
+
+
 @pytest.mark.parametrize("name", ["SGD", "AdamW", "Muon"])
 def test_momentum_amp_steps_along_the_momentum_of_any_optimizer(name):
     layer = nn.Linear(5, 4, bias=False)

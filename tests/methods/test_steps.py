@@ -140,6 +140,29 @@ def test_only_norm_perturbs_the_norms_parameters_alone(case):
     assert moved == affine
 
 
+@pytest.mark.parametrize("only", ["all", "norm"])
+def test_what_is_frozen_or_trained_from_a_step_on_is_perturbed_so_from_there_on(only):
+    case = Case(Sam(rho=0.1, only=only))
+    model, step = bn_network(case.precision), None
+    model[1].requires_grad_(False)
+    step = make_step(model, case, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+    seen = watch(model)
+    for number, trained in enumerate((False, True, False)):
+        model[1].requires_grad_(trained)
+        before = bits(model[1].parameters())
+        seen.clear()
+        take(step, image_batches(1, case.precision)[0], number)
+        names = [name for name, _ in model.named_parameters()]
+        second = [seen[1][0][names.index(name)] for name in ("1.weight", "1.bias")]
+        assert [not torch.equal(a, b) for a, b in zip(before, second, strict=True)] == [trained] * 2
+
+
+def test_the_parameters_of_norms_are_given_once_each():
+    model = nn.Sequential(nn.LayerNorm(4), nn.LayerNorm(4))
+    model[1].weight = model[0].weight
+    assert [id(p) for p in flatnext.methods.norm_parameters(model)] == [id(p) for p in model.parameters()]
+
+
 def test_only_norm_knows_every_norm_and_each_parameter_once():
     net = nn.ModuleList([nn.GroupNorm(1, 4), nn.LayerNorm(4), nn.RMSNorm(4), nn.InstanceNorm1d(4, affine=True)])
     net.extend([nn.BatchNorm1d(4), nn.SyncBatchNorm(4), nn.Linear(4, 4), nn.BatchNorm2d(4, affine=False)])

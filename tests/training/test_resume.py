@@ -21,7 +21,7 @@ from torch import nn
 from flatnext.errors import InputError
 from flatnext.runs.folder import RunFolder
 from flatnext.schema import dump
-from flatnext.training import Stopped, train
+from flatnext.training import Stopped, run_state, train
 from flatnext.training.evaluator import Evaluator
 
 WRITES = 2 + 2 * 4 + 1  # config, session; metrics, state, last and best of two epochs; result
@@ -36,6 +36,21 @@ def test_stopped_by_a_signal_and_resumed_ends_the_same(whole, tmp_path, number):
     train(config, tmp_path / "run", resume=True, display=rest)
     assert rest.steps == 8 - number  # nothing is done twice
     assert_same_run(folder, tmp_path / "run")
+
+
+def test_resumed_where_auto_is_another_precision_it_keeps_all_its_digits(never_stopped, tmp_path, monkeypatch):
+    """As on a GPU since Ampere, whose convolutions in fp32 round to TF32 unless they are told not to."""
+    config, folder = CONFIGS[0].override({"precision": "auto"}), tmp_path / "run"
+    assert CONFIGS[0].precision == "fp32"
+    monkeypatch.setattr(run_state, "resolve_precision", lambda name, device: "fp32")
+    with pytest.raises(Stopped):
+        train(config, folder, display=AtStep(3, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    monkeypatch.setattr(run_state, "resolve_precision", lambda name, device: "bf16")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    train(config, folder, resume=True)
+    assert not torch.backends.cudnn.allow_tf32
+    ours, theirs = weights(folder), weights(never_stopped(CONFIGS[0]))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_there_are_no_more_writes(tmp_path):
