@@ -10,6 +10,7 @@ from fake_study import small_study, write_json, write_run, write_study
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from flatnext.config import recipe
+from flatnext.report.accuracy import cost
 from flatnext.runs.class_balance import balanced_accuracy, f1_scores, is_uneven, majority, tells_apart
 from flatnext.runs.scores import Confusion
 from flatnext.study.advice import advice, summary
@@ -51,10 +52,36 @@ def test_the_most_accurate_is_to_be_taken_with_its_interval_and_cost(tmp_path: P
     assert summary(study) == (text, *(contrast.sentence for contrast in study.contrasts))
 
 
-def test_a_cheaper_recipe_that_is_not_shown_to_be_worse_is_named(tmp_path: Path) -> None:
+def test_a_cheaper_recipe_is_to_be_taken_unless_it_is_shown_to_be_worse(tmp_path: Path) -> None:
     study = with_accuracies(tmp_path, sgd=(0.90, 0.92, 0.91), amp=(0.91, 0.915, 0.92))
-    assert advice(study).startswith("Take amp, ")
-    assert "sgd costs less and is not shown to be worse: take it where training time counts." in advice(study)
+    text = advice(study)
+    assert text.startswith("Take sgd, as no recipe is shown to be better and amp costs more: 91.00 % (95 %")
+    assert "of training a run, 0.51 times that of amp. The highest mean test accuracy is that of amp, 91.51 % (" in text
+    assert "No difference shown between amp and sgd" in summary(study)[1]
+
+
+def test_the_cheapest_is_not_taken_where_a_dearer_one_is_shown_to_be_better(tmp_path: Path) -> None:
+    """Of sgd and amp no difference is shown, but sam, of the same cost as amp, is better than sgd in every seed."""
+    study = with_accuracies(tmp_path, sgd=(0.90, 0.905, 0.91), amp=(0.935, 0.915, 0.94), sam=(0.9200, 0.9252, 0.9299))
+    verdicts = {contrast.group.label: contrast.comparison.verdict for contrast in study.contrasts}
+    assert verdicts == {"amp": "open", "sam": "higher"}
+    assert advice(study).startswith("Take amp, the highest mean test accuracy")
+
+
+def test_of_the_same_cost_the_most_accurate_is_to_be_taken(tmp_path: Path) -> None:
+    study = with_accuracies(tmp_path, **{"sgd": (0.90, 0.92, 0.91), "momentum-amp": (0.91, 0.915, 0.92)})
+    assert study.contrasts[0].comparison.verdict == "open"
+    assert advice(study).startswith("Take momentum-amp, the highest mean test accuracy")
+
+
+def test_costs_on_different_machines_are_passes(tmp_path: Path) -> None:
+    with_accuracies(tmp_path, sgd=(0.90, 0.92, 0.91), amp=(0.91, 0.915, 0.92))
+    for file in tmp_path.glob("amp-*/environment.json"):
+        file.write_text(file.read_text().replace("AMD EPYC", "NVIDIA H200"))
+    study = read_study([tmp_path])
+    assert "of training a run, 0.5 times the passes of amp." in advice(study)
+    assert "times as long" not in str(cost(study))
+    assert "times as long" in str(cost(with_accuracies(tmp_path / "alike", sgd=(0.90,), amp=(0.91,))))
 
 
 def test_with_few_seeds_it_may_be_chance(tmp_path: Path) -> None:
@@ -129,7 +156,8 @@ def test_uneven_classes_are_compared_by_the_balanced_accuracy(tmp_path: Path) ->
     difference = (900 / 950 + 25 / 30 + 17 / 20 - 940 / 950 - 14 / 30 - 10 / 20) / 3
     assert contrast.comparison.difference.mean == pytest.approx(difference)
     assert "points of balanced accuracy above sgd" in contrast.sentence
-    assert advice(study).startswith("Take amp, the highest mean balanced test accuracy")
+    assert advice(study).startswith("Take sgd, as no recipe is shown to be better and amp costs more")  # no spread
+    assert "The highest mean balanced test accuracy is that of amp, " in advice(study)
 
 
 def test_a_diverged_recipe_is_warned_of(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from fake_study import edit_evidence, small_study, write_run, write_study
 from scipy import stats
 
 from flatnext.config import recipe
+from flatnext.report.claims import claims
 from flatnext.study.claims import CLAIMS, Answer, answers, can_answer
 from flatnext.study.plan import with_equal_compute
 from flatnext.study.reading import read_study
@@ -225,6 +227,46 @@ def test_the_accuracy_says_what_the_headline_says(tmp_path: Path) -> None:
     for contrast in study.contrasts:
         found = answer(study, "higher test accuracy", contrast.group.label)
         assert found.tested[0].comparison == contrast.comparison
+
+
+def uneven_study(folder: Path, balanced_curve: bool) -> Study:
+    """Return a study of uneven classes, where amp is less accurate, and more so balanced over the classes."""
+    plain = [((940 - s, 6 + s, 4), (15, 14, 1), (9, 1, 10)) for s in range(3)]
+    others = [((900 - 2 * s, 30 + 2 * s, 20), (4, 25, 1), (2, 1, 17)) for s in range(3)]
+    for name, matrices in (("sgd", plain), ("amp", others)):
+        for seed, matrix in enumerate(matrices):
+            run, config = folder / f"{name}-{seed}", replace(recipe(name), seed=seed)
+            write_run(run, config, epochs=2, classes=("cat", "dog", "fox"), test_images=1000, confused=matrix)
+            if balanced_curve:
+                lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+                value = (0.9 if name == "amp" else 0.7) + 0.001 * seed * (name == "amp")
+                lines = [line | {"validation_balanced_accuracy": value} for line in lines]
+                (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return read_study([folder])
+
+
+@pytest.mark.parametrize("balanced_curve", [False, True])
+def test_claims_about_uneven_classes_are_of_the_balanced_accuracy(tmp_path: Path, balanced_curve: bool) -> None:
+    study = uneven_study(tmp_path, balanced_curve)
+    found = answer(study, "higher balanced test accuracy")
+    (tested,) = found.tested
+    (contrast,) = study.contrasts
+    assert tested.quantity == study.headline
+    assert tested.comparison == contrast.comparison
+    assert found.verdict == "shown"
+    values = [study.headline.values(label) for label in ("amp", "sgd")]
+    means = [sum(by_seed.values()) / 3 for by_seed in values]
+    assert tested.comparison.difference.mean == pytest.approx(means[0] - means[1])
+    (measured,) = (row[1] for row in claims(study, [found])[0].rows)
+    shown = [float(number) for number in re.findall(r"([0-9.]+) ±", measured)]
+    assert shown == pytest.approx([100 * mean for mean in means], abs=0.01)
+    epochs = answer(study, "higher accuracy at each epoch")
+    assert epochs.epochs is not None
+    assert epochs.epochs.balanced == balanced_curve
+    assert epochs.epochs.split == ("validation" if balanced_curve else "test")
+    assert epochs.epochs.better == (2 if balanced_curve else 0)
+    words = "validation split (balanced over" if balanced_curve else "test set (not balanced over"
+    assert f"of 2 epochs on the {words} classes)" in claims(study, [epochs])[0].rows[0][1]
 
 
 def test_a_method_is_compared_with_the_recipe_that_differs_in_the_method_alone(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from flatnext.study.final_run import final_run
 
 
 def test_it_is_the_advised_recipe_on_all_the_images(tmp_path):
-    study = small_study(tmp_path / "study")
+    study = small_study(tmp_path / "study", seeds=5)
     found = final_run(study)
     advised = json.loads((study / "amp" / "seed-0" / "config.json").read_text())
     assert found.config.recipe == "amp"
@@ -25,6 +25,15 @@ def test_it_is_the_advised_recipe_on_all_the_images(tmp_path):
     assert found.why.startswith("Take amp, the highest mean test accuracy")
     assert found.why.endswith("all the training images: none are held out, so the last epoch is kept.")
     assert found.data_dir is None  # nothing lies there
+
+
+def test_it_is_the_cheapest_where_none_is_shown_to_be_better(tmp_path):
+    for name, accuracies in (("sgd", (0.90, 0.92, 0.91)), ("amp", (0.91, 0.915, 0.92))):
+        for seed, accuracy in enumerate(accuracies):
+            write_run(tmp_path / f"{name}-{seed}", replace(recipe(name), seed=seed), epochs=2, accuracy=accuracy)
+    found = final_run(tmp_path)
+    assert found.config.recipe == "sgd"
+    assert found.why.startswith("Take sgd, as no recipe is shown to be better")
 
 
 def test_what_the_study_left_out_is_said(tmp_path):
@@ -49,7 +58,7 @@ def test_a_study_that_does_not_say_what_to_take_is_refused(tmp_path):
 
 
 def test_the_command_takes_the_data_folder_of_the_study_and_other_settings(tmp_path, capsys):
-    study = small_study(tmp_path / "study")
+    study = small_study(tmp_path / "study", seeds=5)
     file = study / "sgd" / "seed-0" / "environment.json"
     write_json(file, {**json.loads(file.read_text()), "data_dir": str(tmp_path)})
     options = cli.make_parser().parse_args(["train", "--like", str(study), "--epochs", "7", "--seed", "2"])

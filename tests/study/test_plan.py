@@ -13,6 +13,7 @@ from flatnext.cli.main import main
 from flatnext.config import Amp, Config, Optimizer, Schedule, recipe
 from flatnext.errors import InputError
 from flatnext.runs.reading import read_plan
+from flatnext.study.claims import answers
 from flatnext.study.plan import make_plan, parse_contrasts, with_equal_compute
 from flatnext.study.reading import read_study
 from flatnext.study.study import Study
@@ -57,6 +58,25 @@ def test_by_default_methods_are_compared_with_plain_sgd_of_the_same_epochs_and_o
     assert labels(with_runs(tmp_path, configs)) == ["amp − sgd", "amp − sgd-2x", "momentum-amp − sgd"]
 
 
+@pytest.mark.parametrize("contrasts", [[["amp", "rmp"], ["amp", "sgd"], ["amp", "sam"]], []])
+def test_what_is_planned_and_not_finished_counts_in_the_family(tmp_path: Path, contrasts: list[list[str]]) -> None:
+    names = ["sgd", "amp", "rmp", "sam"]
+    folder = write_study(tmp_path, ("sgd", "amp"), range(5), epochs=2, evidence=("calibration",))
+    (folder / "study.json").write_text(json.dumps({"recipes": names, "seeds": [*range(5)], "contrasts": contrasts}))
+    study = read_study([folder])
+    (contrast,) = study.contrasts
+    assert (contrast.label, contrast.comparison.family) == ("amp − sgd", 3)
+    assert contrast.comparison.p_adjusted == pytest.approx(3 * contrast.comparison.p)
+    assert "Holm's procedure for 3 comparisons" in contrast.sentence
+    families = {answer.claim.text: [t.comparison.family for t in answer.tested] for answer in answers(study)}
+    assert families["higher test accuracy"] == [3]
+    assert families["better calibrated"] == [6, 6]
+    for name in names[2:]:
+        write_run(folder / name / "seed-0", recipe(name), epochs=2)
+    comparisons = [contrast.comparison for contrast in read_study([folder]).contrasts]
+    assert [c.family for c in comparisons if c.p is not None] == [3]  # the others have one seed
+
+
 def test_without_plain_sgd_the_first_recipe_is_the_baseline(tmp_path: Path) -> None:
     assert labels(with_runs(tmp_path, [recipe("amp"), recipe("sam")])) == ["sam − amp"]
 
@@ -92,6 +112,12 @@ def test_equal_compute_is_named_after_the_plain_recipe_and_stretches_the_sizes()
     *_, longer = with_equal_compute([plain, replace(plain, recipe="quick-amp", method=Amp())])
     assert longer.recipe == "quick-2x"
     assert (longer.epochs, longer.data.early_sizes, longer.schedule.warmup_epochs) == (6, (4, 4, 8, 8), 1.0)
+
+
+def test_plain_sgd_of_many_epochs_is_not_the_dearest_method() -> None:
+    *_, longer = with_equal_compute([recipe("report-sgd"), recipe("cpu+amp")])
+    assert longer.epochs == 2 * recipe("cpu").epochs
+    assert replace(longer.data, early_sizes=None) == replace(recipe("cpu").data, early_sizes=None)
 
 
 def test_no_method_needs_no_equal_compute() -> None:

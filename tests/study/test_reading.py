@@ -26,6 +26,13 @@ def folder(tmp_path: Path) -> Path:
     return write_study(tmp_path / "study", seeds=(0, 1, 2), epochs=3)
 
 
+def test_a_part_of_a_sequential_study_is_sequential(folder: Path) -> None:
+    plan = json.loads((folder / "study.json").read_text())
+    assert not read_study([folder / "sgd", folder / "amp"]).sequential
+    write_json(folder / "study.json", plan | {"max_seeds": 7})
+    assert read_study([folder / "sgd", folder / "amp"]).sequential
+
+
 def test_a_study_is_its_runs(folder: Path) -> None:
     study = read_study([folder])
     assert study.commands == ("flatnext study --recipes sgd amp --seeds 3",)

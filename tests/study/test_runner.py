@@ -13,7 +13,8 @@ from tiny import AtStep, tiny
 from flatnext.config import recipe
 from flatnext.errors import InputError
 from flatnext.progress import Display
-from flatnext.study.plan import make_plan, override_each
+from flatnext.runs.reading import read_plan
+from flatnext.study.plan import check_goes_on, make_plan, override_each
 from flatnext.study.runner import run_study
 from flatnext.training import Stopped
 
@@ -109,6 +110,18 @@ def test_other_settings_are_seen_before_anything_runs(tmp_path):
     assert results(tmp_path) == before
     assert run_study(make_plan(changed, 1), tmp_path, overwrite=True) == []
     assert results(tmp_path)["quick-amp/seed-0"] != before["quick-amp/seed-0"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_study_that_adds_seeds_stays_one(tmp_path, overwrite):
+    plan = make_plan(PAIR, 1)
+    replace(plan, max_seeds=7).write(tmp_path, "flatnext study --until-decided")
+    before = (tmp_path / "study.json").read_bytes()
+    with pytest.raises(InputError, match="begun with --until-decided: give it again, or another --output"):
+        run_study(plan, tmp_path, overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
+    assert (tmp_path / "study.json").read_bytes() == before
+    check_goes_on(replace(plan, max_seeds=9), read_plan(tmp_path / "study.json"), tmp_path)
 
 
 def test_bad_input_starts_nothing(tmp_path):

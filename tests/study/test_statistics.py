@@ -135,12 +135,25 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
-def test_holm_leaves_out_what_has_no_test() -> None:
+def test_holm_counts_what_has_no_test_and_what_is_missing() -> None:
     tested, untested = compare_paired(AMP, SGD), compare_paired({0: 0.9}, {0: 0.8})
-    first, second, third = adjust([tested, untested, tested])
-    assert first.family == third.family == 2
-    assert first.p_adjusted == pytest.approx(2 * tested.p)
+    first, second, third = adjust([tested, untested, tested], missing=2)
+    assert first.family == third.family == 5
+    assert first.p_adjusted == pytest.approx(5 * tested.p)
     assert second == untested
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(-40, 60).map(lambda n: n / 10_000), min_size=4, max_size=4), min_size=2, max_size=5)
+)
+def test_no_verdict_goes_when_what_is_missing_comes(differences: list[list[float]]) -> None:
+    zero = dict.fromkeys(range(4), 0.0)
+    whole = [compare_paired(dict(enumerate(values)), zero) for values in differences]
+    final = adjust(whole)
+    for made in range(len(whole)):
+        for before, after in zip(adjust(whole[:made], missing=len(whole) - made), final, strict=False):
+            assert before.verdict in ("open", after.verdict)
 
 
 def test_a_difference_in_words() -> None:

@@ -195,6 +195,7 @@ def test_runs_go_to_where_they_are_further(tmp_path: Path, storage: Storage) -> 
     assert said == [f"{storage.url}: brought 1 run from there, sent 1 that were further here"]
     assert RunFolder(first).finished()
     with kept_on(storage.url, there, print) as exchange:
+        exchange.bring_plan()
         exchange.begin(plan.runs(there), said.append)
     assert all(RunFolder(run.folder).finished() for run in plan.runs(there))
     assert (there / "study.json").read_bytes() == (here / "study.json").read_bytes()

@@ -11,7 +11,7 @@ from tiny import AtStep, tiny
 
 from flatnext.errors import InputError
 from flatnext.files import write_json
-from flatnext.report.tuning_page import tuning_page
+from flatnext.report.tuning_page import header, tuning_page
 from flatnext.runs.config_file import read_config_file
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import read_epochs
@@ -212,15 +212,17 @@ def test_pruning(tmp_path, value_is):
 def curve_is(monkeypatch):
     """Let the accuracies of a run after its epochs be a function of its config, without training."""
 
-    def replace_by(function):
+    def replace_by(function, balanced=None):
         def train_epochs(config, run, *, resume, after_checkpoint, **places):
             run.mkdir(parents=True, exist_ok=True)
             write_json(run / "config.json", dump(config))
-            for number, accuracy in enumerate(function(config), start=1):
+            balances = balanced(config) if balanced else [None] * config.epochs
+            for number, (accuracy, balance) in enumerate(zip(function(config), balances, strict=True), start=1):
                 others = dict.fromkeys(("learning_rate", "train_loss", "train_accuracy", "train_seconds"), 0.0)
                 rest = dict.fromkeys(("validation_loss", "test_loss", "test_accuracy"))
                 speed = {"evaluation_seconds": 0.0, "images_per_second": 0.0}
-                epoch = Epoch(epoch=number, step=number, validation_accuracy=accuracy, **others, **rest, **speed)
+                scores = {"validation_accuracy": accuracy, "validation_balanced_accuracy": balance}
+                epoch = Epoch(epoch=number, step=number, **scores, **others, **rest, **speed)
                 RunFolder(run).add_epoch(epoch)
                 if after_checkpoint:
                     after_checkpoint()
@@ -267,6 +269,35 @@ def test_pruning_within_the_run_of_the_first_seed(tmp_path, curve_is):
     page = tuning_page(found, ())
     assert "pruned after epoch" in page
     assert "Epochs of seed 100, by which trials are pruned" in page
+
+
+def test_uneven_classes_are_tuned_and_pruned_by_the_balanced_accuracy(tmp_path, curve_is):
+    """The search is the same as one of plain accuracies with these values; what the plain ones are is nothing to it."""
+
+    def turned(config):
+        return [1 - accuracy for accuracy in late(config)]
+
+    search = searched("lr=0.1..0.9", trials=8, epochs=3)
+    curve_is(late)
+    plain = tune(search, tmp_path / "plain", storage=MEMORY)
+    curve_is(turned, balanced=late)
+    found = tune(search, tmp_path / "balanced", storage=MEMORY)
+    assert found.trials == tuple(replace(trial, balanced=True) for trial in plain.trials)
+    assert "pruned" in {trial.state for trial in found.trials}
+    assert header(found)[-1] == "balanced mean"
+    page, other = tuning_page(found, ()), tuning_page(plain, ())
+    for words in ("balanced validation accuracy", "Balanced validation accuracy after the last epoch"):
+        assert words in page
+        assert words not in other
+
+
+def test_values_that_are_balanced_and_not_are_no_search(tmp_path, curve_is):
+    search = searched("lr=0.1..0.9", trials=2, epochs=2)
+    curve_is(late)
+    tune(search, tmp_path)
+    curve_is(late, balanced=late)
+    with pytest.raises(InputError, match="earlier version, whose values are not balanced"):
+        tune(replace(search, trials=3), tmp_path)
 
 
 @pytest.mark.parametrize("pruner", ["hyperband", "none"])

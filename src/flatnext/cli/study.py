@@ -63,7 +63,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--until-decided",
         action="store_true",
-        help="add seeds until every comparison has a verdict, by a sequential test that allows for a look after each",
+        help="begin with --seeds and add one at a time until every comparison has a verdict, by a sequential test that "
+        "allows for a look after each; it never decides with fewer than 5",
     )
     parser.add_argument("--max-seeds", type=int, metavar="N", help="with --until-decided: the most seeds (default 20)")
     parser.add_argument(

@@ -113,7 +113,7 @@ def _table(found: Found) -> list[str]:
     """Return the best trials as columns, and a line on the others."""
     from flatnext.report.tuning_page import header, others, row
 
-    rows = [header(found.search), *(row(found.search, trial) for trial in found.ranked[:SHOWN])]
+    rows = [header(found), *(row(found.search, trial) for trial in found.ranked[:SHOWN])]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)) for cells in rows]
     return [*lines, *filter(None, [others(found)])]

@@ -58,7 +58,7 @@ def cost(study: Study) -> Section:
         what, measure = ("An epoch", "seconds_per_epoch") if same else ("A run", "train_seconds")
         for seconds in study.select(measure):
             ours, theirs = (seconds.estimate(recipe) for recipe in contrast.recipes)
-            if ours and theirs and theirs.mean:
+            if ours and theirs and theirs.mean and not seconds.problem(*contrast.recipes):
                 ratio = decimal(ours.mean / theirs.mean, 2)
                 recipe, baseline = contrast.recipes
                 blocks.append(Text(f"{what} of {recipe} takes {ratio} times as long as one of {baseline}."))

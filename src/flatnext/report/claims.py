@@ -8,7 +8,7 @@ from flatnext.report.blocks import Block, Table, Text
 from flatnext.report.numbers import DASH, mean_sd, probability
 from flatnext.report.robustness import failed_checks
 from flatnext.report.tables import by_images, difference, folded, mean, unit
-from flatnext.study.claims import ACCURACY, PAPER, Answer
+from flatnext.study.claims import HEADLINES, PAPER, Answer
 from flatnext.study.contrasts import same_but_for_method
 from flatnext.study.epoch_comparison import EpochComparison
 from flatnext.study.quantities import Quantity
@@ -44,7 +44,7 @@ def claims(study: Study, answers: Sequence[Answer]) -> list[Block]:
         f"{answer.contrast.group.label} is less accurate here. A network that has learned less also overfits less, and "
         "is often flatter and less confident: that does not speak for it."
         for answer in answers
-        if answer.claim is ACCURACY and answer.verdict == "the opposite is shown"
+        if answer.claim in HEADLINES and answer.verdict == "the opposite is shown"
     ]
     return [table, *map(Text, notes), *_comparisons(answers)]
 
@@ -69,7 +69,7 @@ def _who(answer: Answer, answers: Sequence[Answer]) -> str:
 def _measured(study: Study, answer: Answer) -> str:
     """Return the figures that a verdict rests on, in short."""
     if answer.epochs is not None:
-        return _epochs(answer.epochs)
+        return _epochs(study, answer.epochs)
     texts = [_against(answer, tested.quantity) for tested in answer.tested]
     if len(texts) > FEW:
         counts = (f"{answer.count(outcome)} {says}" for outcome, says in SAYS.items())
@@ -89,8 +89,10 @@ def _against(answer: Answer, quantity: Quantity) -> str:
     return f"{quantity.label}{unit(quantity)}: {ours} against {theirs}"
 
 
-def _epochs(epochs: EpochComparison) -> str:
+def _epochs(study: Study, epochs: EpochComparison) -> str:
     where = {"test": "test set", "validation": "validation split"}[epochs.split]
+    if study.uneven:
+        where += f" ({'' if epochs.balanced else 'not '}balanced over classes)"
     share = f"higher at {mean_sd(epochs.share, 100, 1)} % of {counted(epochs.number, 'epoch')} on the {where}"
     if epochs.share.n < FEWEST_SEEDS:
         return share

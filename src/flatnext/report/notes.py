@@ -10,7 +10,7 @@ from flatnext.study.study import Study
 
 GENERAL = {
     "last, best": "The network after the last epoch, and after the epoch with the highest accuracy (of uneven classes: "
-    "balanced accuracy) on the validation split, which is held out of the training set. The test set chose nothing.",
+    "balanced accuracy) on the validation split, which is held out of the training set. The test set chose no epoch.",
     "±": "The standard deviation between seeds (n − 1).",
     "interval": "Of a mean over seeds, by Student's t. That of an accuracy is cut at 0 and 100 %, that of a difference "
     "at 100 points: no accuracy lies beyond, so that the cut takes nothing from its 95 %. An interval that reaches "
@@ -18,10 +18,10 @@ GENERAL = {
     "comparison": "Within a seed: with the same model and data a seed gives two recipes the same initial weights and "
     "the same order of images. Interval and verdict are those of the paired t-test, a verdict from three seeds on. It "
     "sees chance between seeds, not between images, splits or test sets.",
-    "p, Holm": "Corrected for the number of comparisons that answer one question, and the interval with it: the k-th "
-    "smallest p of m belongs to an interval of 1 − 0.05 / (m − k + 1), and all that follow one that is not below 0.05 "
-    "to an interval of its level. So an interval leaves zero out exactly where p is below 0.05, and by chance any of "
-    "them does in at most 5 % of studies.",
+    "p, Holm": "Corrected for the number of comparisons that answer one question, also those that were planned and are "
+    "not finished, and the interval with it: the k-th smallest p of m belongs to an interval of 1 − 0.05 / "
+    "(m − k + 1), and all that follow one that is not below 0.05 to an interval of its level. So an interval leaves "
+    "zero out exactly where p is below 0.05, and by chance any of them does in at most 5 % of studies.",
     "in brackets": f"An accuracy on fewer than {FEW_IMAGES:,} images would differ on other images of the same kind: "
     "Wilson's interval of a share. Recipes are compared on the same images, where most of that is common to both.",
     "p, sign flips": "A two-sided permutation test on the same differences: over all patterns of signs up to "

@@ -119,7 +119,7 @@ def _caption(study: Study, title: str, same: Mapping[str, str], quantities: Sequ
     if "precision" not in same:
         texts.append("not all measured in the same precision")
     if study.contrasts:
-        texts.append(f"paired differences, {intervals(len(study.contrasts))}")
+        texts.append(f"paired differences, {intervals(len(study.contrasts) + study.missing)}")
     return "; ".join(texts)
 
 

@@ -29,10 +29,11 @@ CAUTION = (
 )
 
 
-def header(search: Search) -> tuple[str, ...]:
+def header(found: Found) -> tuple[str, ...]:
     """Return the names of the columns of the table of trials."""
+    search = found.search
     names = (item.name for item in search.space.varied)
-    return ("trial", *names, *(f"seed {seed}" for seed in search.seeds), "mean")
+    return ("trial", *names, *(f"seed {seed}" for seed in search.seeds), f"{found.balanced}mean")
 
 
 def row(search: Search, trial: Trial) -> tuple[str, ...]:
@@ -69,8 +70,8 @@ def tuning_page(found: Found, commands: Sequence[str]) -> str:
     failed = [trial for trial in found.trials if trial.state == "failed"]
     report = Report(
         title=f"Search for settings of {recipe_name(config)}",
-        advice=f"Best of {counted(len(found.trials), 'trial')}: {described(best.settings)}, with a mean validation "
-        f"accuracy of {points(best.mean)} % over seeds {seeds}.",
+        advice=f"Best of {counted(len(found.trials), 'trial')}: {described(best.settings)}, with a mean "
+        f"{found.measure} of {points(best.mean)} % over seeds {seeds}.",
         warnings=tuple(f"Trial {trial.number} failed: {trial.failure}" for trial in failed[:3] if trial.failure),
         verdict=tuple(filter(None, (CAUTION, others(found)))),
         remarks=(
@@ -93,8 +94,8 @@ def tuning_page(found: Found, commands: Sequence[str]) -> str:
 def _table(found: Found) -> Table:
     measured = [trial for trial in found.trials if trial.state != "finished"]
     rows = tuple(row(found.search, trial) for trial in (*found.ranked, *measured))
-    caption = "Validation accuracy after the last epoch, in per cent, the best trial first."
-    return Table(caption, header(found.search), rows, bold_last=True)
+    caption = f"{found.measure.capitalize()} after the last epoch, in per cent, the best trial first."
+    return Table(caption, header(found), rows, bold_last=True)
 
 
 def _history(found: Found) -> Figure:
@@ -114,8 +115,8 @@ def _history(found: Found) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="best")
 
-    alt = "Mean validation accuracy of each trial, and the best so far"
-    drawn = panel("history", alt, "Validation accuracy (%)", draw)
+    alt = f"Mean {found.measure} of each trial, and the best so far"
+    drawn = panel("history", alt, f"{found.measure.capitalize()} (%)", draw)
     return Figure(caption, (drawn,))
 
 
@@ -140,13 +141,17 @@ def _curves(found: Found) -> tuple[Figure, ...]:
         axes.legend(loc="best")
 
     seed = found.search.seeds[0]
-    drawn = panel("curves", f"Validation accuracy of seed {seed} by epoch", "Validation accuracy (%)", draw)
+    drawn = panel(
+        "curves", f"{found.measure.capitalize()} of seed {seed} by epoch", f"{found.measure.capitalize()} (%)", draw
+    )
     return (Figure(f"Epochs of seed {seed}, by which trials are pruned: a cross where one ended.", (drawn,)),)
 
 
 def _settings(found: Found) -> Figure:
     panels = tuple(_setting(found, item) for item in found.search.space.varied)
-    return Figure("Validation accuracy against each setting, all others varying too; a ring marks the best.", panels)
+    return Figure(
+        f"{found.measure.capitalize()} against each setting, all others varying too; a ring marks the best.", panels
+    )
 
 
 def _setting(found: Found, item: Varied) -> Panel:
@@ -162,8 +167,8 @@ def _setting(found: Found, item: Varied) -> Panel:
         axes.set_xlabel(item.name)
         _scale(item)(axes)
 
-    alt = f"Mean validation accuracy of the finished trials against {item.name}"
-    return panel(f"setting-{item.name.replace('_', '-')}", alt, "Validation accuracy (%)", draw)
+    alt = f"Mean {found.measure} of the finished trials against {item.name}"
+    return panel(f"setting-{item.name.replace('_', '-')}", alt, f"{found.measure.capitalize()} (%)", draw)
 
 
 def _scale(item: Varied) -> Callable[[Axes], object]:

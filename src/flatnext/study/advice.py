@@ -1,9 +1,12 @@
 """Which recipe of a study to take, and why: by its mean test accuracy, and by what it costs.
 
-Of uneven classes that is the balanced accuracy.
+Of uneven classes that is the balanced accuracy. Where the highest is not shown to be better than a cheaper one, the
+cheaper is to be taken.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from flatnext.durations import duration
 from flatnext.study.contrasts import Contrast, passes
@@ -12,6 +15,9 @@ from flatnext.study.groups import Group
 from flatnext.study.statistics import FEWEST_SEEDS, estimate, points
 from flatnext.study.study import Study
 from flatnext.words import counted
+
+CHEAPER = 0.9
+"""A recipe that costs less than so much of another is cheaper: times of the same work differ by some per cent."""
 
 
 def summary(study: Study) -> tuple[str, ...]:
@@ -38,19 +44,53 @@ def advice(study: Study) -> str:
             f"{best.label} reaches {_accuracy(study, best)}{of}. No other recipe has a finished run: there is nothing "
             "to compare it with."
         )
-    left = len(study.groups) - len(sound)
-    among = f" of the {len(sound)} recipes that trained" if left and len(sound) > 1 else ""
-    balanced = "balanced " if study.uneven else ""
-    why = f"the highest mean {balanced}test accuracy" if len(sound) > 1 else "the only recipe that trained"
-    return " ".join(
-        [f"Take {best.label}, {why}{among}: {_accuracy(study, best)}{_cost(study, best)}.", *_doubts(study, best)]
-    )
+    among = f" of the {len(sound)} recipes that trained" if 1 < len(sound) < len(study.groups) else ""
+    name = f"highest mean {'balanced ' if study.uneven else ''}test accuracy{among}"
+    why, rest = f"the {name}" if len(sound) > 1 else "the only recipe that trained", ""
+    if best is not (highest := _highest(study, sound)):
+        why = f"as no recipe is shown to be better and {highest.label} costs more"
+        rest = f" The {name} is that of {highest.label}, {_accuracy(study, highest)}."
+    if len(study.headline.values(best.label)) < FEWEST_SEEDS:
+        rest += f" With fewer than {FEWEST_SEEDS} seeds this may be chance: run at least {FEWEST_SEEDS}."
+    return f"Take {best.label}, {why}: {_accuracy(study, best)}{_cost(study, best)}.{rest}"
 
 
 def recommended(study: Study) -> Group | None:
-    """Return the group to take: of those that trained, the one with the highest mean test accuracy; None: none did."""
+    """Return the group to take: of those that trained, the one with the highest mean test accuracy; None: none did.
+
+    Where that is not shown to be better than some that cost less, it is the cheapest of these, unless another recipe is
+    shown to be better.
+    """
     sound = [group for group in study.groups if is_sound(group)]
-    return max(sound, key=lambda group: estimate(study.headline.values(group.label).values()).mean, default=None)
+    if not sound:
+        return None
+    highest = _highest(study, sound)
+    costs = {group.label: _cost_ratio(study, group, highest) for group in sound}
+    cheaper = [
+        group
+        for group in sound
+        if costs[group.label] < CHEAPER
+        and "open" in _verdicts(study, group, [highest])
+        and "lower" not in _verdicts(study, group, sound)
+    ]
+    return min(cheaper, key=lambda group: costs[group.label], default=highest)
+
+
+def _highest(study: Study, groups: Sequence[Group]) -> Group:
+    """Return the group with the highest mean test accuracy."""
+    return max(groups, key=lambda group: estimate(study.headline.values(group.label).values()).mean)
+
+
+def _verdicts(study: Study, group: Group, others: Sequence[Group]) -> set[str]:
+    """Return what the contrasts of a group with others show of the group: `higher`, `lower` or `open`."""
+    turned = {"higher": "lower", "lower": "higher", "open": "open"}
+    labels, verdicts = {other.label for other in others}, set()
+    for contrast in _contrasts(study, group):
+        recipe, baseline = contrast.recipes
+        if contrast.comparison is not None and {recipe, baseline} - {group.label} <= labels:
+            verdict = contrast.comparison.verdict
+            verdicts.add(verdict if recipe == group.label else turned[verdict])
+    return verdicts
 
 
 def _accuracy(study: Study, group: Group) -> str:
@@ -67,31 +107,22 @@ def _accuracy(study: Study, group: Group) -> str:
 def _cost(study: Study, group: Group) -> str:
     """Return what a run of a group costs, beside the others that it is compared with."""
     seconds = _seconds(study, group)
-    text = f", {duration(seconds)} of training a run" if seconds else ""
+    texts = [f"{duration(seconds)} of training a run"] if seconds else []
     others = {
         other.label: other for contrast in _contrasts(study, group) for other in (contrast.group, contrast.baseline)
     }
     others.pop(group.label, None)
-    ratios = [f"{ratio:.2g} times that of {label}" for label, o in others.items() if (ratio := _ratio(study, group, o))]
-    return f"{text or ', a cost of training'}, {' and '.join(ratios)}" if ratios else text
-
-
-def _doubts(study: Study, best: Group) -> list[str]:
-    """Return what speaks against taking the best: a cheaper recipe that is not shown to be worse, or too few seeds."""
-    texts = []
-    seeds = len(study.headline.values(best.label))
-    if seeds < FEWEST_SEEDS:
-        texts.append(f"With fewer than {FEWEST_SEEDS} seeds this may be chance: run at least {FEWEST_SEEDS}.")
-    for contrast in _contrasts(study, best):
-        other = contrast.baseline if contrast.group is best else contrast.group
-        is_open = contrast.comparison is not None and contrast.comparison.verdict == "open"
-        if is_open and is_sound(other) and (ratio := _ratio(study, other, best)) and ratio < 1:
-            texts.append(f"{other.label} costs less and is not shown to be worse: take it where training time counts.")
-    return texts
+    ratios = [
+        f"{ratio:.2g} times that of {label}"
+        if (ratio := _time_ratio(study, group, other))
+        else f"{passes(group) / passes(other):.2g} times the passes of {label}"
+        for label, other in others.items()
+    ]
+    return "".join(f", {text}" for text in (*texts, " and ".join(ratios)) if text)
 
 
 def _contrasts(study: Study, group: Group) -> list[Contrast]:
-    return [contrast for contrast in study.contrasts if group in (contrast.group, contrast.baseline)]
+    return [contrast for contrast in study.contrasts if group.label in contrast.recipes]
 
 
 def _seconds(study: Study, group: Group) -> float | None:
@@ -101,10 +132,14 @@ def _seconds(study: Study, group: Group) -> float | None:
     return seconds.mean if seconds else None
 
 
-def _ratio(study: Study, group: Group, other: Group) -> float:
+def _cost_ratio(study: Study, group: Group, other: Group) -> float:
     """Return what a run of one group costs relative to another: in time on the same machine, else in passes."""
+    return _time_ratio(study, group, other) or passes(group) / passes(other)
+
+
+def _time_ratio(study: Study, group: Group, other: Group) -> float | None:
+    """Return the time of a run of one group relative to another, None where they were not timed alike."""
     (quantity,) = study.select("train_seconds")
     ours, theirs = _seconds(study, group), _seconds(study, other)
-    if ours and theirs and not quantity.problem(group.label, other.label):
-        return ours / theirs
-    return passes(group) / passes(other)
+    timed = ours and theirs and not quantity.problem(group.label, other.label)
+    return ours / theirs if timed and ours and theirs else None

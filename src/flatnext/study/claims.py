@@ -55,6 +55,10 @@ FLAT = ("sharpness.asam", "rise.random")
 """What decides whether a minimum is flatter: the others depend on the scale of the weights, and only describe."""
 
 ACCURACY = Claim(text="higher test accuracy", source=PAPER, measures=("accuracy",), split="test")
+BALANCED = replace(ACCURACY, text="higher balanced test accuracy", measures=("balanced_accuracy",))
+HEADLINES = (ACCURACY, BALANCED)
+"""What the headline of a study decides: the first, of uneven classes the other."""
+
 EACH_EPOCH = Claim(text="higher accuracy at each epoch", source=PAPER, measures=())
 LONGER = Claim(text="longer training", source=PAPER, measures=("seconds_per_epoch",), expects="higher")
 
@@ -127,13 +131,14 @@ def answers(study: Study) -> tuple[Answer, ...]:
     """Return the answer to each claim for each contrast of a method with plain SGD.
 
     p and interval are corrected by Holm's procedure for all comparisons that answer one claim: its measures, times the
-    contrasts. The claims are separate questions: nothing is corrected for their number.
+    contrasts, also those that are not finished. The claims are separate questions: nothing is corrected for their
+    number.
     """
     contrasts = _contrasts(study)
     by_claim = (
-        [_each_epoch(contrast, study.sequential) for contrast in contrasts]
+        [_each_epoch(study, contrast) for contrast in contrasts]
         if claim is EACH_EPOCH
-        else _answers(study, claim, contrasts)
+        else _answers(study, BALANCED if claim is ACCURACY and study.uneven else claim, contrasts)
         for claim in CLAIMS
     )
     return tuple(answer for answers in by_claim for answer in answers)
@@ -174,10 +179,13 @@ def _answers(study: Study, claim: Claim, contrasts: Sequence[Contrast]) -> list[
         if (comparison := quantity.compare(*contrast.recipes)) is not None
     ]
     tested: list[list[Tested]] = [[] for _ in contrasts]
-    corrected = adjust([comparison for *_, comparison in pairs])
+    # What cannot be compared counts too, and a contrast that is missing as much as the largest of those there are.
+    most = max(map(len, deciding), default=0)
+    missing = sum(map(len, deciding)) - len(pairs) + study.missing * most
+    corrected = adjust([comparison for *_, comparison in pairs], missing)
     for (number, quantity, _), comparison in zip(pairs, corrected, strict=True):
         # The headline is corrected for all contrasts, also those that are no claim: it must be the same here.
-        headline = contrasts[number].comparison if claim is ACCURACY else None
+        headline = contrasts[number].comparison if claim in HEADLINES else None
         supports = claim.expects or quantity.measure.better
         assert supports is not None
         tested[number].append(Tested(quantity, headline or comparison, supports))
@@ -268,11 +276,11 @@ def _same_epochs(contrast: Contrast) -> bool:
     return contrast.group.config.epochs == contrast.baseline.config.epochs
 
 
-def _each_epoch(contrast: Contrast, sequential: bool) -> Answer:
+def _each_epoch(study: Study, contrast: Contrast) -> Answer:
     if not _same_epochs(contrast):
         problem = "the recipes differ in their epochs"
         return Answer(claim=EACH_EPOCH, contrast=contrast, verdict="not comparable", problem=problem)
-    epochs = compare_epochs(contrast.group, contrast.baseline, sequential=sequential)
+    epochs = compare_epochs(contrast.group, contrast.baseline, balanced=study.uneven, sequential=study.sequential)
     answer = Answer(claim=EACH_EPOCH, contrast=contrast, verdict="not comparable", epochs=epochs)
     if epochs is not None:
         return replace(answer, verdict=_epochs_verdict(epochs))

@@ -14,7 +14,8 @@ class EpochComparison:
     """The share of epochs at which the first recipe is higher, over seeds.
 
     `better` and `worse` are the epochs at which a paired test shows it, the latter after Holm's correction for the
-    number of epochs. `tested`: at some epoch the seeds differ, so that there is a test.
+    number of epochs. `tested`: at some epoch the seeds differ, so that there is a test. `balanced`: it is of the
+    balanced accuracy.
     """
 
     split: str
@@ -23,22 +24,27 @@ class EpochComparison:
     better: int
     worse: int
     tested: bool
+    balanced: bool = False
 
 
-def compare_epochs(group: Group, baseline: Group, *, sequential: bool = False) -> EpochComparison | None:
+def compare_epochs(
+    group: Group, baseline: Group, *, balanced: bool = False, sequential: bool = False
+) -> EpochComparison | None:
     """Compare the accuracy of two groups at each epoch, on the test set, else on the validation split.
 
-    None where they have no seed or no epoch with such an accuracy in common. `sequential`: the number of seeds follows
-    from what they showed.
+    With `balanced` it is the balanced accuracy, which is kept of the validation split alone, where there is one. None
+    where they have no seed or no epoch with such an accuracy in common. `sequential`: the number of seeds follows from
+    what they showed.
     """
-    for split in ("test", "validation"):
-        first, second = (_curves(item, f"{split}_accuracy") for item in (group, baseline))
+    fields = (*(("validation_balanced_accuracy",) if balanced else ()), "test_accuracy", "validation_accuracy")
+    for field in fields:
+        first, second = (_curves(item, field) for item in (group, baseline))
         seeds = sorted(first.keys() & second.keys())
         epochs = (
             sorted(set.intersection(*(set(curves[s]) for curves in (first, second) for s in seeds))) if seeds else []
         )
         if epochs:
-            return _compare(split, [{s: (first[s][e], second[s][e]) for s in seeds} for e in epochs], sequential)
+            return _compare(field, [{s: (first[s][e], second[s][e]) for s in seeds} for e in epochs], sequential)
     return None
 
 
@@ -51,8 +57,8 @@ def _curves(group: Group, field: str) -> dict[int, dict[int, float]]:
     return {seed: curve for seed, curve in curves.items() if curve}
 
 
-def _compare(split: str, epochs: list[Mapping[int, tuple[float, float]]], sequential: bool) -> EpochComparison:
-    """Compare the pairs of accuracies by seed of each epoch."""
+def _compare(field: str, epochs: list[Mapping[int, tuple[float, float]]], sequential: bool) -> EpochComparison:
+    """Compare the pairs of accuracies by seed of each epoch; `field` is what holds them in an epoch."""
     comparisons = [
         compare_paired(
             {s: a for s, (a, _) in pairs.items()}, {s: b for s, (_, b) in pairs.items()}, sequential=sequential
@@ -61,10 +67,11 @@ def _compare(split: str, epochs: list[Mapping[int, tuple[float, float]]], sequen
     ]
     # For "at each epoch" each test must hold by itself; a single epoch that contradicts is picked out of all.
     return EpochComparison(
-        split=split,
+        split=field.partition("_")[0],
         number=len(epochs),
         share=estimate(sum(pairs[s][0] > pairs[s][1] for pairs in epochs) / len(epochs) for s in epochs[0]),
         better=sum(comparison.verdict == "higher" for comparison in comparisons),
         worse=sum(comparison.verdict == "lower" for comparison in adjust(comparisons)),
         tested=any(comparison.p is not None for comparison in comparisons),
+        balanced="balanced" in field,
     )

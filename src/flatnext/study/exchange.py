@@ -37,13 +37,16 @@ class Exchange:
         """Return what a run's folder is called in the study's."""
         return folder.relative_to(self.output).as_posix()
 
+    def bring_plan(self) -> None:
+        """Bring the plan of a study that is on the storage alone."""
+        if self.storage and not (self.output / STUDY).exists() and (plan := self.storage.read(STUDY)):
+            self.output.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.output / STUDY, plan)
+
     def begin(self, runs: Sequence[PlannedRun], say: Say) -> None:
         """Bring each run to where it is further: from the storage to here, or from here to there."""
         if self.storage is None:
             return
-        if not (self.output / STUDY).exists() and (plan := self.storage.read(STUDY)):
-            self.output.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.output / STUDY, plan)
         brought = sent = 0
         for run in runs:
             RunFolder(run.folder).check(run.config, resume=True, overwrite=False)

@@ -87,6 +87,18 @@ class RunPlan:
         write_json(output / STUDY, dump(record))
 
 
+def check_goes_on(plan: RunPlan, before: StudyPlan | None, output: Path) -> None:
+    """Raise `InputError` where the study before added seeds until it had decided, and this one has a fixed number.
+
+    What was seen after each seed has decided how many there are: the ordinary t-test does not hold of them any more,
+    nor of the same runs made again.
+    """
+    if before and before.max_seeds and plan.max_seeds is None:
+        raise InputError(
+            f"{output} holds a study that was begun with --until-decided: give it again, or another --output"
+        )
+
+
 def override_each(configs: Sequence[Config], settings: Mapping[str, Any]) -> list[Config]:
     """Return the configs with these settings changed. A setting of a method changes the configs with that method.
 
@@ -110,13 +122,14 @@ def with_equal_compute(configs: Sequence[Config]) -> list[Config]:
     """Return the configs and one more: plain SGD with as many passes as the dearest method, as recipe `sgd-2x`.
 
     It has the settings of that method's recipe, and its epochs, and all that is given in epochs, times the passes of a
-    step. Raises `InputError` where no method takes more passes than plain SGD.
+    step. Raises `InputError` where no method takes more passes a step than plain SGD.
     """
-    dearest = max(configs, key=lambda config: config.epochs * config.method.passes)
-    factor = dearest.method.passes
-    if factor <= 1:
+    methods = [config for config in configs if config.method.passes > 1]
+    if not methods:
         names = ", ".join(config.recipe for config in configs)
         raise InputError(f"none of the recipes {names} takes more passes than plain SGD: leave --equal-compute out")
+    dearest = max(methods, key=lambda config: config.epochs * config.method.passes)
+    factor = dearest.method.passes
     plain = replace(dearest, method=Sgd())
     twins = (config.recipe for config in configs if replace(plain, recipe=config.recipe) == config)
     return [*configs, replace(stretched(plain, factor), recipe=f"{next(twins, 'sgd')}-{factor:.3g}x")]

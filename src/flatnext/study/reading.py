@@ -12,7 +12,7 @@ from flatnext.errors import InputError
 from flatnext.runs.artifact import refusal
 from flatnext.runs.fingerprint import change
 from flatnext.runs.folder import RunFolder, find_plans, find_runs
-from flatnext.runs.reading import read_plan, read_run
+from flatnext.runs.reading import STUDY, read_plan, read_run
 from flatnext.runs.records import RunRecord, StudyPlan, UnfinishedRun
 from flatnext.study.groups import Group, setting_text, settings
 from flatnext.study.study import Study
@@ -48,8 +48,10 @@ def read_study(paths: Iterable[Path]) -> Study:
     recipes = [recipe for plan in plans.values() for recipe in plan.recipes]
     contrasts = tuple(dict.fromkeys(pair for plan in plans.values() for pair in plan.contrasts))
     finished = [record for record in records if isinstance(record, RunRecord)]
-    sequential = any(plan.max_seeds for plan in plans.values())
-    return Study(_groups(finished, recipes), tuple(left_out), contrasts, paths, sequential)
+    of_runs = {folder.parent.parent for folder in folders} - plans.keys()  # of a study that is given in parts
+    files = [folder / STUDY for folder in of_runs if (folder / STUDY).is_file()]
+    sequential = any(plan.max_seeds for plan in (*plans.values(), *map(read_plan, files)))
+    return Study(_groups(finished, recipes), tuple(left_out), contrasts, paths, sequential, tuple(recipes))
 
 
 def _name(folder: Path, root: Path) -> str:

@@ -16,7 +16,7 @@ from flatnext.runs.reading import STUDY, read_plan
 from flatnext.study.assignment import Assignment, InProcess, Runner
 from flatnext.study.division import Division, Sample
 from flatnext.study.exchange import Exchange, kept_on
-from flatnext.study.plan import PlannedRun, RunPlan
+from flatnext.study.plan import PlannedRun, RunPlan, check_goes_on
 from flatnext.study.pool import Jobs, open_pool
 from flatnext.study.ray_cluster import Cluster, open_cluster
 from flatnext.study.run_log import RunLog
@@ -60,7 +60,8 @@ def run_study(
             room for.
 
     Raises:
-        InputError: a run is there with other settings (give `overwrite`, or another output), or cannot be started.
+        InputError: a run is there with other settings (give `overwrite`, or another output), or cannot be started; the
+            study there is one that adds seeds until it has decided, and the plan is not.
         Stopped: Ctrl-C or a termination signal came; the same command goes on.
     """
     display = display or Display()
@@ -76,6 +77,9 @@ def run_study(
     )
     with kept_on(cluster.storage if cluster else None, output, display.say) as exchange:
         runs = plan.runs(output)
+        exchange.bring_plan()
+        before = read_plan(output / STUDY) if (output / STUDY).is_file() else None
+        check_goes_on(plan, before, output)
         if not overwrite:
             exchange.begin(runs, display.say)
         left = _left(runs, overwrite=overwrite)
@@ -85,7 +89,7 @@ def run_study(
             known = None if overwrite else data_of((run.folder for run in runs), config.data, GOES_ON)
             partition = load_data(config, data_dir, download=download, progress=display.speaks, known=known)
             check_fit(config, partition, processes=1)
-        kept = _kept_division(output)
+        kept = Division(jobs=before.jobs, threads=before.threads) if before and before.jobs else None
         _make(output)
         log = RunLog(display, [str(run.folder) for run in runs], overwrite=overwrite)
         exchange.plan(plan, command, kept)
@@ -114,12 +118,6 @@ def _left(runs: Sequence[PlannedRun], *, overwrite: bool) -> list[PlannedRun]:
     for run in runs:
         RunFolder(run.folder).check(run.config, resume=True, overwrite=overwrite)
     return [run for run in runs if overwrite or not RunFolder(run.folder).finished()]
-
-
-def _kept_division(output: Path) -> Division | None:
-    """Return how the machine was divided when the study began, None where that is not known."""
-    plan = read_plan(output / STUDY) if (output / STUDY).is_file() else None
-    return Division(jobs=plan.jobs, threads=plan.threads) if plan and plan.jobs else None
 
 
 def _make(output: Path) -> None:

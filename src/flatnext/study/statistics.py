@@ -7,8 +7,9 @@ Values are fractions (accuracy 0.94); sentences speak of percentage points.
 
 Several comparisons that answer one question are corrected by Holm's procedure, their intervals with their p: the
 interval of the k-th smallest p of m has the level 1 - ALPHA / (m - k + 1), and from the first that is not rejected on
-all have the level of that one. So an interval leaves zero out exactly where Holm's p is below ALPHA, and any of them
-does so by chance in at most 5 % of studies.
+all have the level of that one. All that were planned count, also those that are not finished or have no test. So an
+interval leaves zero out exactly where Holm's p is below ALPHA, and any of them does so by chance in at most 5 % of
+studies.
 
 Where a study adds seeds until it has decided, p and intervals are those of a sequential t-test, which allow for every
 look: see `flatnext.study.sequential`.
@@ -205,11 +206,15 @@ def levels(p_values: Sequence[float]) -> list[float]:
     return alphas
 
 
-def adjust(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Return the comparisons with Holm's p and the intervals that go with it; those without a t-test do not count."""
-    tested = [c.p for c in comparisons if c.p is not None]
-    steps = zip(holm(tested), levels(tested), strict=True)
-    return [c if c.p is None else _corrected(c, len(tested), *next(steps)) for c in comparisons]
+def adjust(comparisons: Sequence[Comparison], missing: int = 0) -> list[Comparison]:
+    """Return the comparisons with Holm's p and the intervals that go with it.
+
+    Those without a t-test, and so many that are `missing` as they cannot be made yet, count with a p of 1: else a
+    verdict could go when they come.
+    """
+    values = [1.0 if c.p is None else c.p for c in comparisons] + [1.0] * missing
+    steps = list(zip(holm(values), levels(values), strict=True))[: len(comparisons)]
+    return [c if c.p is None else _corrected(c, len(values), *step) for c, step in zip(comparisons, steps, strict=True)]
 
 
 def _corrected(comparison: Comparison, family: int, p: float, alpha: float) -> Comparison:

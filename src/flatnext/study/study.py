@@ -22,8 +22,8 @@ from flatnext.study.statistics import Comparison, adjust
 class Study:
     """Everything that a report needs. `groups` may be empty: then no run has finished.
 
-    `planned` names the recipes of the contrasts that were planned, `paths` are the folders that the runs come from.
-    `sequential`: seeds were added until the contrasts were decided.
+    `planned` names the recipes of the contrasts that were planned, `recipes` those whose runs were, finished or not;
+    `paths` are the folders that the runs come from. `sequential`: seeds were added until the contrasts were decided.
     """
 
     groups: tuple[Group, ...]
@@ -31,6 +31,7 @@ class Study:
     planned: tuple[tuple[str, str], ...] = ()
     paths: tuple[Path, ...] = ()
     sequential: bool = False
+    recipes: tuple[str, ...] = ()
 
     @property
     def runs(self) -> tuple[RunRecord, ...]:
@@ -97,6 +98,16 @@ class Study:
         return next(iter((*filter(is_plain, self.groups), *self.groups)), None)
 
     @cached_property
+    def missing(self) -> int:
+        """How many contrasts were planned that cannot be made yet, as a recipe of theirs has no finished run.
+
+        Where no contrasts were planned, each recipe without a finished run stands for one.
+        """
+        if self.planned:
+            return sum(not planned_pairs(self.groups, [names]) for names in self.planned)
+        return sum(not any(name in (g.label, g.config.recipe) for g in self.groups) for name in set(self.recipes))
+
+    @cached_property
     def contrasts(self) -> tuple[Contrast, ...]:
         """The planned contrasts, else those with plain SGD, with Holm's correction for their number."""
         pairs = planned_pairs(self.groups, self.planned) or default_pairs(self.groups, self.baseline)
@@ -108,9 +119,12 @@ class Study:
         )
 
     def compare(self, quantity: Quantity, contrasts: Sequence[Contrast]) -> list[Comparison | None]:
-        """Compare a quantity in each contrast, with Holm's correction for their number; None where it cannot be."""
+        """Compare a quantity in each contrast, with Holm's correction for their number; None where it cannot be.
+
+        All that were planned count for the number.
+        """
         pairs = [quantity.compare(*contrast.recipes) for contrast in contrasts]
-        corrected = iter(adjust([pair for pair in pairs if pair is not None]))
+        corrected = iter(adjust([pair for pair in pairs if pair is not None], self.missing + pairs.count(None)))
         return [pair and next(corrected) for pair in pairs]
 
     @cached_property

@@ -39,7 +39,8 @@ Pruner = Literal["median", "hyperband", "none"]
 class Trial:
     """A trial: its settings, and the validation accuracy of each seed that was trained to the end, a fraction.
 
-    `curve` has the epochs of the first seed with their validation accuracies.
+    `curve` has the epochs of the first seed with their validation accuracies. `balanced`: these are balanced over the
+    classes, which are uneven.
     """
 
     number: int
@@ -48,6 +49,7 @@ class Trial:
     accuracies: tuple[float, ...] = ()
     curve: tuple[tuple[int, float], ...] = ()
     failure: str = ""
+    balanced: bool = False
 
     @property
     def mean(self) -> float:
@@ -58,8 +60,8 @@ class Trial:
 class Trials:
     """The trials of one search. Several processes may have one each, on the same storage and output folder.
 
-    A trial reports the validation accuracy after each epoch of its first seed, and then after each seed the mean over
-    the seeds so far; by these its `pruner` may end it.
+    A trial reports the validation accuracy (`value_of`) after each epoch of its first seed, and then after each seed
+    the mean over the seeds so far; by these its `pruner` may end it.
     """
 
     def __init__(
@@ -164,6 +166,7 @@ class Trials:
                 accuracies=tuple(trial.user_attrs.get("accuracies", ())),
                 curve=tuple(sorted(item for item in trial.intermediate_values.items() if item[0] <= self.epochs)),
                 failure=trial.user_attrs.get("failure", ""),
+                balanced=trial.user_attrs.get("balanced", False),
             )
             for folder, trial in sorted(self._latest().items())
         )
@@ -176,12 +179,26 @@ class Trials:
     def report_epochs(self, trial: Any, epochs: Sequence[Epoch]) -> bool:
         """Note the epochs of the trial's first seed so far; return whether it is to end after the last of them."""
         known = self.study.get_trials(deepcopy=False)[trial.number].intermediate_values
-        new = [epoch for epoch in epochs if epoch.validation_accuracy is not None and epoch.epoch not in known]
+        new = [epoch for epoch in epochs if epoch.epoch not in known]
         end = False
         for epoch in new:  # of those before the last one it was decided when they were new
-            trial.report(epoch.validation_accuracy, step=epoch.epoch)
-            end = bool(trial.should_prune())
+            if (value := value_of(epoch)) is not None:
+                self._check_measure(trial, epoch)
+                trial.report(value, step=epoch.epoch)
+                end = bool(trial.should_prune())
         return end
+
+    def _check_measure(self, trial: Any, epoch: Epoch) -> None:
+        """Note whether the trial's values are balanced; `InputError` where those of others are not alike."""
+        balanced = epoch.validation_balanced_accuracy is not None
+        if trial.user_attrs.get("balanced") != balanced:
+            trial.set_user_attr("balanced", balanced)
+        measured = [other for other in self.study.get_trials(deepcopy=False) if other.intermediate_values]
+        if any(other.user_attrs.get("balanced", False) != balanced for other in measured):
+            raise InputError(
+                f"{self.output} holds trials of an earlier version, whose values are not balanced over the classes as "
+                "those of new ones are: begin a search with another --output"
+            )
 
     def report_seed(self, trial: Any, accuracies: Sequence[float]) -> bool:
         """Note the accuracies of the trial's seeds so far; return whether it is to end."""
@@ -197,6 +214,12 @@ class Trials:
         """Note that a trial has no value, and why."""
         trial.set_user_attr("failure", reason)
         self.study.tell(trial, state=self.optuna.trial.TrialState.FAIL)
+
+
+def value_of(epoch: Epoch) -> float | None:
+    """Return the validation accuracy by which trials are judged: of uneven classes the balanced one. None: none."""
+    balanced = epoch.validation_balanced_accuracy
+    return epoch.validation_accuracy if balanced is None else balanced
 
 
 def _folder(trial: Any) -> str:

@@ -1,4 +1,7 @@
-"""A search for settings by their validation accuracy over several seeds. The test set is not looked at."""
+"""A search for settings by their validation accuracy over several seeds. The test set is not looked at.
+
+Of uneven classes that is the balanced accuracy.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from flatnext.progress import Display
 from flatnext.runs.folder import RunFolder, find_runs
 from flatnext.schema import dump
 from flatnext.study.search_space import Space
-from flatnext.study.trials import Pruner, Trial, Trials
+from flatnext.study.trials import Pruner, Trial, Trials, value_of
 from flatnext.training import Stopped, train_epochs
 from flatnext.training.checkpoint import remove_state
 from flatnext.training.inputs import data_of
@@ -58,6 +61,16 @@ class Found:
         """The finished trials, the best first; of equals the earlier."""
         return tuple(sorted((t for t in self.trials if t.state == "finished"), key=lambda t: (-t.mean, t.number)))
 
+    @property
+    def balanced(self) -> str:
+        """`balanced ` where the values of the trials are balanced over the classes, else nothing."""
+        return "balanced " if any(trial.balanced for trial in self.trials) else ""
+
+    @property
+    def measure(self) -> str:
+        """What the values of the trials are called."""
+        return f"{self.balanced}validation accuracy"
+
     def config(self) -> Config:
         """Return the config of the best trial. `InputError`: none has finished; says why one failed."""
         if not self.ranked:
@@ -79,7 +92,8 @@ def tune(
 ) -> Found:
     """Run the trials that are left, and return all. Several processes may call it with one output: they share them.
 
-    The value of a trial is the mean validation accuracy after the last epoch over the seeds; a config whose loss is not
+    The value of a trial is the mean validation accuracy after the last epoch over the seeds, of uneven classes the
+    balanced one; a config whose loss is not
     finite fails its trial, not the search. Settings are proposed by Optuna's tree-structured Parzen estimator (Bergstra
     et al., NeurIPS 2011). The pruner ends a trial within the run of its first seed, by its validation accuracy after an
     epoch, or after a seed, by the mean so far. A trial that was stopped or killed goes on in the next call.
@@ -149,11 +163,11 @@ def _watch(trials: Trials, trial: Any, run: RunFolder) -> None:
     """Report the epochs of a run; raise `Pruned` where it is to end before its last one."""
     epochs = run.epochs()
     if trials.report_epochs(trial, epochs) and epochs[-1].epoch < run.config().epochs:
-        raise Pruned(f"epoch {epochs[-1].epoch}, with {epochs[-1].validation_accuracy:.2%}")
+        raise Pruned(f"epoch {epochs[-1].epoch}, with {value_of(epochs[-1]):.2%}")
 
 
 def _accuracy(config: Config, run: Path, watch: Callable[[], object] | None, places: Mapping[str, Any]) -> float:
-    """Return the validation accuracy of a run's last epoch, training what of it is left; `watch` may end it."""
+    """Return the value of a run's last epoch, training what of it is left; `watch` may end it."""
     folder = RunFolder(run)
     epochs = folder.epochs() if folder.started() and folder.config() == config else ()
     if epochs and watch:
@@ -161,7 +175,7 @@ def _accuracy(config: Config, run: Path, watch: Callable[[], object] | None, pla
     if len(epochs) < config.epochs:
         known = data_of(find_runs(run.parent.parent), config.data, GOES_ON)
         epochs = train_epochs(config, run, resume=folder.is_run(), after_checkpoint=watch, known=known, **places)
-    accuracy = epochs[-1].validation_accuracy
+    accuracy = value_of(epochs[-1])
     if accuracy is None:
         raise InputError("no images are held out for validation: hold some out with --validation N")
     remove_state(run)  # three times the weights on the disk, for each run of a search

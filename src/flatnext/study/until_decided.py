@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,22 +14,31 @@ from flatnext.runs.reading import STUDY, read_plan
 from flatnext.study.plan import RunPlan
 from flatnext.study.reading import read_study
 from flatnext.study.runner import run_study
-from flatnext.study.statistics import FEWEST_SEEDS
+from flatnext.study.sequential import critical_t
+from flatnext.study.statistics import ALPHA
 from flatnext.words import counted
+
+FEWEST = next(n for n in itertools.count(2) if critical_t(n, ALPHA) < math.inf)
+"""The fewest seeds with which the sequential t-test can decide a comparison: 5."""
 
 
 def run_until_decided(plan: RunPlan, output: Path, *, display: Display | None = None, **arguments: Any) -> list[str]:
-    """Run the plan with its seeds, at least 3, then with one more at a time, until every contrast has a verdict.
+    """Run the plan with its seeds, at least 5, then with one more at a time, until every contrast has a verdict.
 
-    It ends with `plan.max_seeds` seeds in any case. The arguments, result and errors are those of `run_study`. A study
-    that was stopped goes on; its verdicts come from the sequential t-test, which allows for a look after every seed.
+    With fewer the sequential t-test never decides. It ends with `plan.max_seeds` seeds in any case. The arguments,
+    result and errors are those of `run_study`. A study that was stopped goes on; its verdicts come from the sequential
+    t-test, which allows for a look after every seed.
     """
     display, most = display or Display(), plan.max_seeds
-    if most is None or most < max(len(plan.seeds), FEWEST_SEEDS):
-        raise InputError(f"max_seeds is {most}: give at least {max(len(plan.seeds), FEWEST_SEEDS)}")
+    if most is None or most < FEWEST:
+        raise InputError(f"max_seeds is {most}: give at least {FEWEST}, as with fewer seeds nothing is ever decided")
+    if most < len(plan.seeds):
+        raise InputError(
+            f"max_seeds is {most}, below the {len(plan.seeds)} to begin with: give --seeds {most} or fewer"
+        )
     before = read_plan(output / STUDY) if (output / STUDY).is_file() else None
     begun = len(before.seeds) if before and before.seeds[:1] == plan.seeds[:1] else 0
-    count = min(max(len(plan.seeds), FEWEST_SEEDS, begun), most)
+    count = min(max(len(plan.seeds), FEWEST, begun), most)
     while True:
         plan = replace(plan, seeds=tuple(range(plan.seeds[0], plan.seeds[0] + count)))
         failures = run_study(plan, output, display=display, **arguments)
