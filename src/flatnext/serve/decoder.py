@@ -1,9 +1,9 @@
 """Decoding pictures in a process of its own, which is ended where one takes too long.
 
 A picture may be small and take hours all the same, as a JPEG that repeats a scan, and no thread can be ended. The
-process is `python -m flatnext.serve.decoder`. A request is the length of a picture in 8 bytes and its content. An answer
-is a letter and the pixels; or a letter, the length of a line in 8 bytes, and that line, which says why there are none.
-The process ends with its input.
+process is `python -m flatnext.serve.decoder`. A request is the length of a picture in 8 bytes and its content. An
+answer is a letter and the pixels; or a letter, the length of a line in 8 bytes, and that line, which says why there are
+none. The process ends with its input.
 """
 
 from __future__ import annotations
