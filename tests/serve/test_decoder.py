@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flatnext.deploy.pixels import Preprocessing
 from flatnext.pictures import PictureError, TooLargeError, read_picture
-from flatnext.serve.decoder import Decoder, Target
+from flatnext.serve.decoder import Decoder
 
-TARGET = Target(size=8, resize="crop", channels=3, max_pixels=10_000)
 PIXELS = np.random.default_rng(3).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 SLOW = b"P3\n8 8\n255\n" + b"#\n" * 5_000_000 + b"7 " * 192
 """A picture of 8 x 8 pixels that Pillow reads for minutes."""
@@ -27,13 +27,13 @@ def png(pixels: np.ndarray = PIXELS) -> bytes:
 
 @pytest.fixture
 def decoder() -> Iterator[Decoder]:
-    decoder = Decoder(TARGET, seconds=30.0)
+    decoder = Decoder(Preprocessing(image_size=8), max_pixels=10_000, seconds=30.0)
     yield decoder
     decoder.close()
 
 
 def test_pixels_are_those_of_a_file(decoder: Decoder) -> None:
-    expected = read_picture(io.BytesIO(png()), size=8)
+    expected = read_picture(io.BytesIO(png()), size=8).transpose(2, 0, 1)
     process = decoder.start()
     for _ in range(2):
         assert np.array_equal(decoder(png()), expected)
@@ -61,14 +61,14 @@ def test_a_picture_that_takes_too_long_is_refused_and_the_next_one_read(decoder:
         decoder(SLOW)
     assert time.monotonic() - began < 5
     decoder.seconds = 30.0
-    assert decoder(png()).shape == (8, 8, 3)
+    assert decoder(png()).shape == (3, 8, 8)
 
 
 def test_a_process_that_has_been_killed_is_started_anew(decoder: Decoder) -> None:
     decoder.start().kill()
     with suppress(PictureError):  # where it has not been noticed before
         decoder(png())
-    assert decoder(png()).shape == (8, 8, 3)
+    assert decoder(png()).shape == (3, 8, 8)
     process = decoder.start()
     decoder.close()
     assert process.returncode is not None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from flatnext.deploy.classifier import Classifier
-from flatnext.deploy.pixels import Preprocessing
 from flatnext.errors import InputError
 
 
@@ -36,7 +35,7 @@ def load(path: Path | str, *, checkpoint: str | None = None, device: str = "auto
     return Classifier(
         source=path,
         classes=manifest.classes,
-        preprocessing=Preprocessing(image_size=manifest.image_size, channels=manifest.channels, resize=manifest.resize),
+        preprocessing=manifest.preprocessing,
         temperature=manifest.temperature,
         conformal=manifest.conformal,
         logits=lambda images: model.predict(images).logits,

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from flatnext.deploy.pixels import Preprocessing
 from flatnext.errors import InputError
 from flatnext.pictures import Resize
 from flatnext.runs.conformal import Conformal
@@ -83,6 +84,11 @@ class Manifest:
     golden: tuple[Golden, ...] = ()
     quantized: bool = False
     format: int = FORMAT
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What becomes of an image before the model."""
+        return Preprocessing(image_size=self.image_size, channels=self.channels, resize=self.resize)
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -31,9 +31,10 @@ class Preprocessing:
     channels: int = 3
     resize: Resize = "crop"
 
-    def read(self, path: Path | BinaryIO) -> np.ndarray:
-        """Return an image file, which may be open, as uint8 pixels (C x H x W). `PictureError`: it cannot be read."""
-        return _channels_first(read_picture(path, size=self.image_size, resize=self.resize, channels=self.channels))
+    def read(self, path: Path | BinaryIO, max_pixels: int | None = None) -> np.ndarray:
+        """Return an image file, which may be open, as uint8 pixels (C x H x W); errors as of `read_picture`."""
+        size, resize, channels = self.image_size, self.resize, self.channels
+        return _channels_first(read_picture(path, size=size, resize=resize, channels=channels, max_pixels=max_pixels))
 
     def convert(self, image: Image.Image) -> np.ndarray:
         """Return a Pillow image as uint8 pixels (C x H x W)."""

@@ -14,13 +14,14 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from flatnext.pictures import PictureError, Resize, TooLargeError, read_picture
+from flatnext.deploy.pixels import Preprocessing
+from flatnext.pictures import PictureError, TooLargeError
 
 PIXELS, REFUSED, TOO_LARGE = b"P", b"E", b"L"
 
@@ -28,30 +29,21 @@ LENGTH = 8
 """Bytes of a length."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """What a picture becomes, as `flatnext.pictures.read_picture` takes it."""
-
-    size: int
-    resize: Resize
-    channels: int
-    max_pixels: int
-
-
 class Decoder:
     """Decodes pictures, one at a time, in a process that is started when there is one, and anew after it was ended.
 
     Args:
-        target: what they become.
+        preprocessing: what becomes of them.
+        max_pixels: a larger picture is refused.
         seconds: in which each must be decoded.
     """
 
-    def __init__(self, target: Target, seconds: float) -> None:
-        self.target, self.seconds = target, seconds
+    def __init__(self, preprocessing: Preprocessing, max_pixels: int, seconds: float) -> None:
+        self.preprocessing, self.max_pixels, self.seconds = preprocessing, max_pixels, seconds
         self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self, picture: bytes) -> np.ndarray:
-        """Return the pixels (size x size x channels) of a picture, the content of a file. Raises `PictureError`."""
+        """Return the pixels (C x H x W) of a picture, the content of a file. Raises `PictureError`."""
         process, late = self.start(), threading.Event()
 
         def end() -> None:
@@ -87,7 +79,12 @@ class Decoder:
         if self._process is None or self._process.poll() is not None:
             self.close()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "flatnext.serve.decoder", json.dumps(asdict(self.target))],
+                [
+                    sys.executable,
+                    "-m",
+                    "flatnext.serve.decoder",
+                    json.dumps([asdict(self.preprocessing), self.max_pixels]),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C is for the service, which answers what it has accepted
@@ -95,9 +92,9 @@ class Decoder:
         return self._process
 
     def _answer(self, output: BinaryIO | Any) -> np.ndarray:
-        kind, target = _read(output, 1), self.target
+        kind, side = _read(output, 1), self.preprocessing.image_size
         if kind == PIXELS:
-            shape = (target.size, target.size, target.channels)
+            shape = (self.preprocessing.channels, side, side)
             return np.frombuffer(_read(output, int(np.prod(shape))), np.uint8).reshape(shape)
         reason = _read(output, int.from_bytes(_read(output, LENGTH), "big")).decode()
         raise (TooLargeError if kind == TOO_LARGE else PictureError)("the image", reason)
@@ -111,9 +108,9 @@ def _read(file: BinaryIO, count: int) -> bytes:
     return content
 
 
-def _decoded(picture: bytes, target: Target) -> bytes:
+def _decoded(picture: bytes, preprocessing: Preprocessing, max_pixels: int) -> bytes:
     try:
-        return PIXELS + read_picture(io.BytesIO(picture), **asdict(target)).tobytes()
+        return PIXELS + preprocessing.read(io.BytesIO(picture), max_pixels).tobytes()
     except PictureError as error:
         reason = error.reason.encode()
         kind = TOO_LARGE if isinstance(error, TooLargeError) else REFUSED
@@ -122,13 +119,15 @@ def _decoded(picture: bytes, target: Target) -> bytes:
 
 def main() -> None:
     """Answer requests on standard input until it ends."""
-    target = Target(**json.loads(sys.argv[1]))
+    settings, max_pixels = json.loads(sys.argv[1])
+    preprocessing = Preprocessing(**settings)
     # Pictures inside of pictures (icons) are checked by Pillow alone, which refuses twice this number.
-    Image.MAX_IMAGE_PIXELS = (target.max_pixels + 1) // 2
+    Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     with suppress(EOFError, BrokenPipeError):
         while True:
-            answers.write(_decoded(_read(requests, int.from_bytes(_read(requests, LENGTH), "big")), target))
+            picture = _read(requests, int.from_bytes(_read(requests, LENGTH), "big"))
+            answers.write(_decoded(picture, preprocessing, max_pixels))
             answers.flush()
 
 
