@@ -95,7 +95,7 @@ SLOW_PICTURES = """
 import time
 import flatnext.data.images as images
 read = images.read_picture
-images.read_picture = lambda *a, **o: (time.sleep(0.05), read(*a, **o))[1]
+images.read_picture = lambda *a, **o: (print("reading", flush=True), time.sleep(0.05), read(*a, **o))[-1]
 """
 
 ONE_BY_ONE = """
@@ -135,9 +135,7 @@ Step._loss = slowly
 def test_while_data_load(server: ForkServer, place: Path, tmp_path: Path) -> None:
     words = [*RUN, "--data-dir", paint(tmp_path / "many", 200), "--output", "run"]
     child = server.start(*words, log=tmp_path / "log", code=SLOW_PICTURES)
-    child.work(0.2)
-    time.sleep(0.5)
-    assert child.status is None
+    wait_for(child, "reading\nreading\n")
     assert interrupted(child) == "flatnext: interrupted"
     assert not (tmp_path / "run").exists()
 

@@ -29,7 +29,6 @@ PRELOADED = (
     "flatnext.deploy.export",
     "huggingface_hub.hub_mixin",
     "flatnext.evidence.gather",
-    "sklearn.datasets",
     "tensorboard.compat.proto.event_pb2",
     "tensorboard.compat.proto.summary_pb2",
     "tensorboard.summary.writer.record_writer",
