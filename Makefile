@@ -34,7 +34,7 @@ study: env       ## SGD against AMP with statistics, on the digits; DATA=cifar10
 	$(BIN)/flatnext study --dataset $(DATA) --seeds $(SEEDS) $(ARGS)
 
 test: env        ## the tests
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m 'not slow' -n auto --maxprocesses 8 --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -m 'not slow' -n auto --maxprocesses 8 --dist worksteal
 
 test-slow: env   ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
