@@ -4,6 +4,7 @@ python benchmarks/export.py --data-dir .data > export.md
 """
 
 import argparse
+import contextlib
 import importlib.util
 import time
 from functools import partial
@@ -17,6 +18,7 @@ from flatnext.deploy.export_int8 import quantized
 from flatnext.deploy.export_proof import evenly, in_batches
 from flatnext.deploy.export_source import read_source
 from flatnext.deploy.onnx_model import INPUT, session
+from flatnext.errors import InputError
 
 BATCH = 50
 
@@ -68,6 +70,11 @@ def contenders(source, calibration):
     for precision in ("fp32", "bf16"):
         run[f"torch, for_inference {precision}"] = partial(
             answered, models.for_inference(source.model, precision), source
+        )
+    with contextlib.suppress(InputError):  # a CPU without int8 dot products
+        images = source.origin.normalization(torch.from_numpy(calibration))
+        run["torch, for_inference int8"] = partial(
+            answered, models.for_inference(source.model, "int8", calibration=images), source
         )
     for name, s in sessions.items():
         run[name] = lambda images, s=s: s.run(["logits"], {INPUT: images})[0]

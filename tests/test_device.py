@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from flatnext import device
 
@@ -30,3 +32,24 @@ def test_memory_is_kept_where_the_c_library_lets_it(monkeypatch, most):
 def test_without_glibc_nothing_happens(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
     device.keep_memory()
+
+
+@pytest.mark.parametrize("slow", [torch.bfloat16, torch.float32])
+def test_which_precision_is_faster_is_measured_beside_other_work(monkeypatch, slow):
+    product, calls = torch.mm, []
+
+    def mm(left, right):
+        calls.append(left.dtype)
+        time.sleep(0.02 if left.dtype == slow or len(calls) % 5 else 0.0)  # the machine is seldom free
+        return product(left, right)
+
+    monkeypatch.setattr(torch, "mm", mm)
+    state = torch.get_rng_state()
+    device.cpu_is_faster_in_bf16.cache_clear()
+    try:
+        assert device.cpu_is_faster_in_bf16() == (slow == torch.float32)
+        assert device.cpu_is_faster_in_bf16() == (slow == torch.float32)
+    finally:
+        device.cpu_is_faster_in_bf16.cache_clear()
+    assert len(calls) == 2 * device.PROBES  # once in a process
+    assert torch.equal(torch.get_rng_state(), state)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
+import math
 import platform
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,8 @@ from torch import nn
 
 from flatnext.errors import InputError
 from flatnext.runs.records import Machine
+
+PROBE, PROBES = 512, 6  # rows of the matrices that are multiplied to choose a precision, and how often
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 
@@ -40,13 +45,13 @@ def resolve_device(name: str) -> torch.device:
 def resolve_precision(precision: str, device: torch.device) -> str:
     """Return `precision`, or for `auto` the faster of bf16 and fp32 on this device.
 
-    bf16 is faster on GPUs since Ampere and on CPUs with bf16 instructions; on others it is emulated and slower.
+    bf16 is faster on GPUs since Ampere, and on most CPUs that multiply it; on others it is emulated and slower.
     """
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
-    return "bf16" if device.type == "cpu" and cpu_has_bf16() else "fp32"
+    return "bf16" if device.type == "cpu" and cpu_has_bf16() and cpu_is_faster_in_bf16() else "fp32"
 
 
 def cpu_has_bf16() -> bool:
@@ -56,6 +61,24 @@ def cpu_has_bf16() -> bool:
     except OSError:
         return False
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+@functools.cache
+def cpu_is_faster_in_bf16() -> bool:
+    """Return whether a product of matrices takes less time in bf16 than in float32, as measured here in some 30 ms.
+
+    Not every CPU with the instructions is: an Intel Xeon whose virtual machine hides AMX does half as much in bf16, an
+    AMD EPYC with AVX-512 BF16 three times as much.
+    """
+    matrix = torch.randn(PROBE, PROBE, generator=torch.Generator().manual_seed(0))
+    factors = {dtype: matrix.to(dtype) for dtype in (torch.bfloat16, torch.float32)}
+    seconds = dict.fromkeys(factors, math.inf)
+    for _ in range(PROBES):
+        for dtype, factor in factors.items():  # in turns: other work may come and go
+            start = time.perf_counter()
+            torch.mm(factor, factor)
+            seconds[dtype] = min(seconds[dtype], time.perf_counter() - start)
+    return seconds[torch.bfloat16] < seconds[torch.float32]
 
 
 def keep_memory() -> None:

@@ -90,10 +90,15 @@ def test_imagenet_models_with_a_pool_in_the_stem():
         assert error(for_inference(model, "int8", images)(images), plain_logits(model, images)) < 0.1
 
 
-def test_auto_is_bf16_where_the_cpu_has_it(monkeypatch):
+def test_auto_is_bf16_where_the_cpu_has_it_and_is_faster_in_it(monkeypatch):
     model, _ = net()
-    for has, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+    for has, faster, dtype in (
+        (True, True, torch.bfloat16),
+        (True, False, torch.float32),
+        (False, True, torch.float32),
+    ):
         monkeypatch.setattr("flatnext.device.cpu_has_bf16", lambda has=has: has)
+        monkeypatch.setattr("flatnext.device.cpu_is_faster_in_bf16", lambda faster=faster: faster)
         assert next(flatnext.for_inference(model).stem.buffers()).dtype == dtype
         assert flatnext.for_inference(model).linear.weight.dtype == torch.float32
 

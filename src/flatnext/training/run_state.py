@@ -59,7 +59,7 @@ class RunState:
     ) -> None:
         self.config, self.folder, self.partition = config, folder, partition
         self.device, self.processes = device, processes
-        self.precision = resolve_precision(config.precision, device)
+        self.precision = processes.on_first(lambda: resolve_precision(config.precision, device))
         check_fit(config, partition, processes.count)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)  # torch.manual_seed would seed the GPUs as well
