@@ -126,6 +126,12 @@ def test_batch_norm_passes_on_what_is_not_finite() -> None:
     assert not layer.running_var[3].isfinite()
 
 
+@pytest.fixture
+def every_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The grouped convolution also where oneDNN's is faster."""
+    monkeypatch.setattr(grouped, "FASTER", dict.fromkeys(grouped.FASTER, grouped.SHAPES))
+
+
 @compiled
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("stride", [1, 2])
@@ -137,12 +143,11 @@ def test_grouped_convolution_against_double_precision(
     stride: int,
     dtype: torch.dtype,
     taken: list[str],
-    monkeypatch: pytest.MonkeyPatch,
+    every_shape: None,
 ) -> None:
     narrow = dtype == torch.bfloat16
-    if not ops.library().has_convolutions(narrow):  # type: ignore[union-attr]
+    if not ops.library().grouped_lanes(narrow):  # type: ignore[union-attr]
         pytest.skip(f"no kernel of {dtype} for this CPU")
-    monkeypatch.setattr(grouped, "SLOWER", {})
     layer = nn.Conv2d(channels, channels, 3, stride, padding=1, groups=32, bias=False)
     layer = layer.to(memory_format=torch.channels_last)
     x = (random_images(2, channels, *size) - 5).to(dtype).requires_grad_()
@@ -167,7 +172,9 @@ def test_grouped_convolution_against_double_precision(
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("channels", [128, 256, 512])
-def test_grouped_convolution_of_inference_against_double_precision(channels: int, stride: int, *, relu: bool) -> None:
+def test_grouped_convolution_of_inference_against_double_precision(
+    channels: int, stride: int, every_shape: None, *, relu: bool
+) -> None:
     weight = random_images(channels, channels // 32, 3, 3, seed=1) - 5
     bias, x = torch.linspace(-9, 9, channels), random_images(2, channels, 12, 6) - 5
     if not grouped.takes(weight, x, stride):
@@ -179,7 +186,9 @@ def test_grouped_convolution_of_inference_against_double_precision(channels: int
 
 @compiled
 @pytest.mark.parametrize(("module", "relus"), [(grouped, [True] * 3), (pointwise, [True, False, True] * 3)])
-def test_inference_takes_the_kernels(module: ModuleType, relus: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inference_takes_the_kernels(
+    module: ModuleType, relus: list[bool], every_shape: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images, calls, answer = random_images(2, 3, 8, 8), [], module.answer
 
     def counted(*tensors: object, relu: bool) -> Tensor:
@@ -189,7 +198,8 @@ def test_inference_takes_the_kernels(module: ModuleType, relus: list[bool], monk
     monkeypatch.setattr(module, "answer", counted)
     with torch.inference_mode():
         for_inference(make_model(), "fp32")(images)
-    here = ops.library().has_convolutions(False)  # type: ignore[union-attr]
+    kernels = ops.library()
+    here = kernels.grouped_lanes(False) if module is grouped else kernels.has_pointwise()  # type: ignore[union-attr]
     assert calls == (relus if here else [])
 
 
@@ -214,7 +224,7 @@ def test_pointwise_convolution_against_double_precision(
     y = ops.pointwise_convolution(layer, x)
     gradient = random_images(*y.shape, seed=5) - 5
     y.backward(gradient)
-    here = ops.library().has_convolutions(False)  # type: ignore[union-attr]
+    here = ops.library().has_pointwise()  # type: ignore[union-attr]
     assert taken == (["_PointwiseConvolution"] if here and channels % 16 == out % 16 == 0 else [])
     values = x.detach().double().requires_grad_()
     weight = layer.weight.detach().double().requires_grad_()
@@ -315,7 +325,7 @@ def fifty_steps(*, narrow: bool) -> tuple[Tensor, Tensor]:
 def test_losses_of_fifty_steps_in_float32(taken: list[str]) -> None:
     found, expected = fifty_steps(narrow=False)
     assert taken.count("_BatchNorm") == 50 * 13
-    here = ops.library().has_convolutions(False)  # type: ignore[union-attr]
+    here = ops.library().has_pointwise()  # type: ignore[union-attr]
     assert taken.count("_PointwiseConvolution") == (50 * 9 if here else 0)  # two a block, and three shortcuts
     assert found[-1] < 0.2 * found[0]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -324,7 +334,7 @@ def test_losses_of_fifty_steps_in_float32(taken: list[str]) -> None:
 @compiled
 def test_losses_of_fifty_steps_in_bf16(taken: list[str]) -> None:
     found, expected = fifty_steps(narrow=True)
-    assert "_GroupedConvolution" in taken or not ops.library().has_convolutions(True)  # type: ignore[union-attr]
+    assert "_GroupedConvolution" in taken or not ops.library().grouped_lanes(True)  # type: ignore[union-attr]
     assert found[-1] < 0.2 * found[0]
     assert (found - expected).abs().max() < 0.05
     assert (found - expected).abs().mean() < 0.01

@@ -29,7 +29,8 @@ POINTER, LONG, INT, FLOAT = c_void_p, c_long, c_int, c_float
 SIGNATURES: dict[str, list[type]] = {
     "batch_norm_forward": [INT, *[POINTER] * 3, *[LONG] * 2, *[POINTER] * 4, FLOAT, FLOAT, *[POINTER] * 2, INT],
     "batch_norm_backward": [INT, *[POINTER] * 5, *[LONG] * 2, *[POINTER] * 6, INT],
-    "has_convolutions": [INT],
+    "grouped_lanes": [INT],
+    "has_pointwise": [],
     "grouped_convolution": [INT, *[POINTER] * 4, *[LONG] * 8, INT, INT],
     "grouped_weight_gradient": [INT, *[POINTER] * 3, *[LONG] * 8],
     "pointwise_pack": [*[POINTER] * 2, *[LONG] * 2, INT],

@@ -1,8 +1,7 @@
-"""The grouped 3x3 convolution of a training pass: in bf16 on a CPU that multiplies it (AVX-512 BF16), in float32 on one
-with AVX2 and no AVX-512.
+"""The grouped 3x3 convolution: in bf16 on a CPU with AVX-512 BF16, in float32 on one with AVX2.
 
 The kernels are for groups of 4, 8 or 16 channels with as many outputs as inputs. They sum in float32, as oneDNN does,
-whose grouped convolution leaves most of a vector unused.
+whose grouped convolution leaves most of a vector unused where a group is narrower.
 """
 
 from __future__ import annotations
@@ -17,7 +16,12 @@ from flatnext.ops.cpu import outputs
 from flatnext.ops.cpu.build import computed_in, kernels_for, library
 
 SHAPES = {(group, stride) for group in (4, 8, 16) for stride in (1, 2)}  # (channels of a group, stride)
-SLOWER = {torch.bfloat16: {(16, 1)}}  # a group fills one of oneDNN's vectors, whose kernel is faster here
+FASTER = {
+    (torch.bfloat16, 16): SHAPES - {(16, 1)},
+    (torch.float32, 8): SHAPES,
+    (torch.float32, 16): {(4, 1), (4, 2)},
+}
+"""The shapes for which the kernel is faster than oneDNN's, by type and by how many numbers a vector has."""
 
 
 def convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
@@ -32,15 +36,12 @@ def fits(layer: nn.Conv2d, x: Tensor) -> bool:
 
 def takes(weight: Tensor, x: Tensor, stride: int) -> bool:
     """Return whether the kernel takes this weight of a 3x3 convolution, padded by 1, and is faster."""
-    group = weight.shape[1]
     kernels = kernels_for(x)
     return (
         kernels is not None
-        and bool(kernels.has_convolutions(x.dtype == torch.bfloat16))
+        and (weight.shape[1], stride) in FASTER.get((x.dtype, kernels.grouped_lanes(x.dtype == torch.bfloat16)), ())
         and weight.dtype == torch.float32
         and x.shape[1] == weight.shape[0]
-        and (group, stride) in SHAPES
-        and (group, stride) not in SLOWER.get(x.dtype, ())
         and x.shape[2] % stride == x.shape[3] % stride == 0
     )
 

@@ -1,4 +1,4 @@
-// Grouped 3x3 convolution, padding 1, of float32, for CPUs without AVX-512, whose oneDNN leaves most of a vector unused.
+// Grouped 3x3 convolution, padding 1, of float32. oneDNN leaves most of a vector unused where a group is narrower.
 //
 // A vector holds neighbouring output channels. Each input of their group is spread over its lanes and multiplied by its
 // weights.
@@ -10,7 +10,7 @@
 namespace float_form {
 namespace {
 
-constexpr int LINE = 16;     // channels in a cache line: whole groups, and one or two vectors
+constexpr int LINE = 16;  // channels in a cache line: whole groups, and one or two vectors
 
 // The channels of a cache line of an image, pixel by pixel with nothing between them: as they lie in an image, a power of
 // two apart, few of them would fit into the cache at once. Around them lie zeros.
@@ -33,7 +33,7 @@ template <int G> inline __attribute__((always_inline)) Vec spread(const float *p
         for (int lane = 0; lane < LANES; ++lane) index[lane] = lane / G * G + j;
         return __builtin_shuffle(load(pixel + first), index);
     } else
-        return (Vec)_mm256_broadcast_ss(pixel + first / G * G + j);
+        return everywhere(pixel[first / G * G + j]);
 }
 
 // packed[tap][j] = on lane l the weight by which input j of l's group enters output channel l. For the gradient of the

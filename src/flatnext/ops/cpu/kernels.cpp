@@ -35,15 +35,24 @@ void batch_norm_backward(int narrow, const void *gradient, const void *x, const 
     narrow ? run(bf16()) : run(float());
 }
 
-// Whether this machine has convolutions of bf16 (`narrow`), which are grouped, or of float32, grouped and 1x1.
-int has_convolutions(int narrow) {
+// Numbers in a vector of this machine's grouped convolution of bf16 (`narrow`) or float32; 0 where it has none.
+int grouped_lanes(int narrow) {
 #ifdef BF16_FORM
-    if (narrow) return 1;
+    if (narrow) return LANES;
 #endif
 #ifdef FLOAT_FORM
-    if (!narrow) return 1;
+    if (!narrow) return LANES;
 #endif
     return 0;
+}
+
+// Whether this machine has the 1x1 convolution.
+int has_pointwise() {
+#ifdef POINTWISE_FORM
+    return 1;
+#else
+    return 0;
+#endif
 }
 
 // Forward, or with `up` the gradient of the input: heights and widths are those of `x` and of `y` as given. 1 if done.
@@ -85,7 +94,7 @@ int grouped_weight_gradient(int narrow, const void *x, const void *gradient, flo
 // A weight (columns, depth), or with `up`, for the gradient of the input, (depth, columns), as `pointwise_convolution` takes
 // it: as many numbers in another order. 1 if done.
 int pointwise_pack(const float *weight, float *packed, long depth, long columns, int up) {
-#ifdef FLOAT_FORM
+#ifdef POINTWISE_FORM
     pointwise_float::pack(weight, packed, depth, columns, up);
     return 1;
 #else
@@ -97,7 +106,7 @@ int pointwise_pack(const float *weight, float *packed, long depth, long columns,
 // follow. 1 if done.
 int pointwise_convolution(const float *x, const float *packed, const float *bias, float *y, long rows, long depth,
                           long columns, int add, int with_relu) {
-#ifdef FLOAT_FORM
+#ifdef POINTWISE_FORM
     pointwise_float::multiply(x, packed, y, rows, depth, columns, {bool(add), bias, bool(with_relu)});
     return 1;
 #else
@@ -107,7 +116,7 @@ int pointwise_convolution(const float *x, const float *packed, const float *bias
 
 // dweight (out, in) from x (rows, in) and the gradient of the output (rows, out). 1 if done.
 int pointwise_weight_gradient(const float *x, const float *gradient, float *dweight, long rows, long in, long out) {
-#ifdef FLOAT_FORM
+#ifdef POINTWISE_FORM
     pointwise_float::weight_gradient(x, gradient, dweight, rows, in, out);
     return 1;
 #else

@@ -31,7 +31,7 @@ def takes(weight: Tensor, x: Tensor, residual: Tensor | None = None) -> bool:
     kernels = kernels_for(x)
     return (
         kernels is not None
-        and bool(kernels.has_convolutions(False))
+        and bool(kernels.has_pointwise())
         and x.dtype == weight.dtype == torch.float32
         and x.shape[1] == weight.shape[1]
         and weight.shape[0] % LANES == 0

@@ -10,7 +10,7 @@
 
 #include "vectors.h"
 
-#ifdef FLOAT_FORM
+#ifdef POINTWISE_FORM
 extern "C" int omp_get_max_threads(void);  // its header is not with every compiler
 
 namespace pointwise_float {
@@ -51,7 +51,7 @@ inline __attribute__((always_inline)) void tile(const float *a, long row_step, l
         const Vec left = load(panel), right = load(panel + LANES);
 #pragma GCC unroll 6
         for (int r = 0; r < R; ++r) {
-            const Vec number = (Vec)_mm256_broadcast_ss(a + r * row_step);
+            const Vec number = everywhere(a[r * row_step]);
             sum[r][0] += number * left;
             sum[r][1] += number * right;
         }

@@ -12,8 +12,11 @@
 #ifdef __AVX512BF16__
 #define BF16_FORM
 #endif
-#if defined __AVX2__ && defined __FMA__ && !defined __AVX512F__
+#if defined __AVX2__ && defined __FMA__
 #define FLOAT_FORM
+#ifndef __AVX512F__
+#define POINTWISE_FORM
+#endif
 #endif
 
 namespace {
@@ -47,6 +50,7 @@ inline void store(bf16 *p, Vec v) {
     *reinterpret_cast<HVecAnywhere *>(p) = __builtin_convertvector(v == v ? rounded : quiet, HVec);
 #endif
 }
+inline Vec everywhere(float number) { return number - Vec{}; }
 // Written so that NaN stays NaN, as in torch.
 inline Vec relu(Vec v) { return v < 0 ? Vec{} : v; }
 inline Vec where_positive(Vec condition, Vec v) { return condition > 0 ? v : Vec{}; }
