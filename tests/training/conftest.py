@@ -12,7 +12,7 @@ from flatnext.training import train
 
 @pytest.fixture(scope="session")
 def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config], Path]:
-    """Return a function that gives the folder of a config's run, to compare with: leave it as it is."""
+    """Return a function that gives the folder of a config's run, to compare with; ask before you patch."""
     folders: dict[str, Path] = {}
 
     def folder_of(config: Config) -> Path:

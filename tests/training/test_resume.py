@@ -42,6 +42,7 @@ def test_resumed_where_auto_is_another_precision_it_keeps_all_its_digits(never_s
     """As on a GPU since Ampere, whose convolutions in fp32 round to TF32 unless they are told not to."""
     config, folder = CONFIGS[0].override({"precision": "auto"}), tmp_path / "run"
     assert CONFIGS[0].precision == "fp32"
+    theirs = weights(never_stopped(CONFIGS[0]))
     monkeypatch.setattr(run_state, "resolve_precision", lambda name, device: "fp32")
     with pytest.raises(Stopped):
         train(config, folder, display=AtStep(3, lambda: os.kill(os.getpid(), signal.SIGINT)))
@@ -49,7 +50,7 @@ def test_resumed_where_auto_is_another_precision_it_keeps_all_its_digits(never_s
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     train(config, folder, resume=True)
     assert not torch.backends.cudnn.allow_tf32
-    ours, theirs = weights(folder), weights(never_stopped(CONFIGS[0]))
+    ours = weights(folder)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
