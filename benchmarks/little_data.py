@@ -4,10 +4,10 @@
 
 Runs what is missing and ends when all is done; stopped by a signal and started again it goes on where it was. Two runs
 are made at a time, each in a process of its own with one thread. `--collect` measures the evidence of finished runs and
-copies their small files into the repository; what is there is not made again, on whatever machine. The protocol was
-fixed before any fresh seed was run. Images have 16 x 16 pixels and random mirroring, for 20 epochs, so that plain SGD
-fits the training images: in a pilot with seed 100, 16 epochs ended at 98.08 % of them as they are, and with crops as
-well the 16th of 24 epochs was at 70 %.
+copies their small files into the repository; runs that are there are not made again, on whatever machine. The protocol
+was fixed before any fresh seed was run. Images have 16 x 16 pixels and random mirroring, for 20 epochs, so that plain
+SGD fits the training images: in a pilot with seed 100, 16 epochs ended at 98.08 % of them as they are, and with crops
+as well the 16th of 24 epochs was at 70 %.
 
 1. Trials, each one run with seed 100; that with the highest accuracy on 5,000 validation images, last epoch, is chosen.
    Rate and weight decay of plain SGD: six. With these, the radius of AMP, momentum AMP and SAM: four each. Of SGD with
@@ -181,7 +181,19 @@ def _collect(folder: Path, data_dir: str) -> None:
         for measurement in EVIDENCE if (result.parent / "last.safetensors").is_file() else ():
             command = f"-m flatnext evidence {result.parent} --measurements {measurement} --data-dir {data_dir}"
             subprocess.run([sys.executable, *command.split()], check=True)
-    _copy(folder, KEPT, overwrite=True)
+    for file in _small(folder):
+        _copy(file, KEPT / file.relative_to(folder))
+
+
+def _restore(folder: Path) -> None:
+    """Copy from the repository what is not in the folder: a run of the study whole, or not at all."""
+    there = {result.parent.relative_to(KEPT) for result in (KEPT / "study").glob("*/*/result.json")}
+    begun = {run for run in there if (folder / run / "config.json").is_file()}
+    last = "result.json"  # it says that a run has finished
+    for file in sorted(_small(KEPT), key=lambda file: file.name == last):
+        place = file.relative_to(KEPT)
+        if place.parent not in begun and not (folder / place).exists():
+            _copy(file, folder / place)
 
 
 def _small(folder: Path) -> Iterator[Path]:
@@ -193,13 +205,9 @@ def _small(folder: Path) -> Iterator[Path]:
         yield result.parent / "metrics.jsonl"
 
 
-def _copy(source: Path, target: Path, *, overwrite: bool) -> None:
-    """Copy the small files."""
-    for file in _small(source):
-        place = target / file.relative_to(source)
-        if overwrite or not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(file, place)
+def _copy(file: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(file, place)
 
 
 def main() -> None:
@@ -212,7 +220,7 @@ def main() -> None:
     if options.collect:
         return _collect(options.folder, options.data_dir)
     options.folder.mkdir(parents=True, exist_ok=True)
-    _copy(KEPT, options.folder, overwrite=False)
+    _restore(options.folder)
     queue = Queue(options.folder, options.data_dir)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, queue.stop)

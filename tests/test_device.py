@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -34,22 +33,33 @@ def test_without_glibc_nothing_happens(monkeypatch):
     device.keep_memory()
 
 
-@pytest.mark.parametrize("slow", [torch.bfloat16, torch.float32])
-def test_which_precision_is_faster_is_measured_beside_other_work(monkeypatch, slow):
-    product, calls = torch.mm, []
+@pytest.mark.parametrize("fast", [torch.bfloat16, torch.float32])
+def test_which_precision_is_faster_is_measured_beside_other_work(monkeypatch, fast):
+    clock, calls = [0.0], []
 
     def mm(left, right):
+        assert left.shape == right.shape == (device.PROBE, device.PROBE)
         calls.append(left.dtype)
-        time.sleep(0.02 if left.dtype == slow or len(calls) % 5 else 0.0)  # the machine is seldom free
-        return product(left, right)
+        clock[0] += (1.0 if left.dtype == fast else 2.0) + (0.0 if len(calls) in (6, 7) else 5.0)  # seldom free
+        return left
 
     monkeypatch.setattr(torch, "mm", mm)
-    state = torch.get_rng_state()
+    monkeypatch.setattr(device.time, "perf_counter", lambda: clock[0])
     device.cpu_is_faster_in_bf16.cache_clear()
     try:
-        assert device.cpu_is_faster_in_bf16() == (slow == torch.float32)
-        assert device.cpu_is_faster_in_bf16() == (slow == torch.float32)
+        for _ in range(2):
+            with torch.autocast("cpu", torch.bfloat16):
+                assert device.cpu_is_faster_in_bf16() == (fast == torch.bfloat16)
     finally:
         device.cpu_is_faster_in_bf16.cache_clear()
-    assert len(calls) == 2 * device.PROBES  # once in a process
+    assert calls == [torch.bfloat16, torch.float32] * device.PROBES  # once in a process
+
+
+def test_the_measurement_leaves_the_caller_alone():
+    state, enabled = torch.get_rng_state(), torch.is_autocast_enabled("cpu")
+    device.cpu_is_faster_in_bf16.cache_clear()
+    with torch.device("meta"), torch.autocast("cpu", torch.bfloat16):
+        assert device.cpu_is_faster_in_bf16() in (False, True)
+        assert torch.is_autocast_enabled("cpu")
+    assert torch.is_autocast_enabled("cpu") == enabled
     assert torch.equal(torch.get_rng_state(), state)

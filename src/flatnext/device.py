@@ -70,14 +70,14 @@ def cpu_is_faster_in_bf16() -> bool:
     Not every CPU with the instructions is: an Intel Xeon whose virtual machine hides AMX does half as much in bf16, an
     AMD EPYC with AVX-512 BF16 three times as much.
     """
-    matrix = torch.randn(PROBE, PROBE, generator=torch.Generator().manual_seed(0))
-    factors = {dtype: matrix.to(dtype) for dtype in (torch.bfloat16, torch.float32)}
-    seconds = dict.fromkeys(factors, math.inf)
-    for _ in range(PROBES):
-        for dtype, factor in factors.items():  # in turns: other work may come and go
-            start = time.perf_counter()
-            torch.mm(factor, factor)
-            seconds[dtype] = min(seconds[dtype], time.perf_counter() - start)
+    seconds = {torch.bfloat16: math.inf, torch.float32: math.inf}
+    factors = {dtype: torch.ones(PROBE, PROBE, dtype=dtype, device="cpu") for dtype in seconds}
+    with torch.autocast("cpu", enabled=False):
+        for _ in range(PROBES):
+            for dtype, factor in factors.items():  # in turns: other work may come and go
+                start = time.perf_counter()
+                torch.mm(factor, factor)
+                seconds[dtype] = min(seconds[dtype], time.perf_counter() - start)
     return seconds[torch.bfloat16] < seconds[torch.float32]
 
 

@@ -12,7 +12,7 @@ from flatnext.training import train
 
 @pytest.fixture(scope="session")
 def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config], Path]:
-    """Return a function that gives the folder of a config's run, to compare with; ask before you patch."""
+    """Return a function that gives the folder of a config's run, to compare with. Call it before you patch anything."""
     folders: dict[str, Path] = {}
 
     def folder_of(config: Config) -> Path:

@@ -50,7 +50,9 @@ def add_weights_arguments(parser: argparse.ArgumentParser, besides: str = "") ->
     )
     parser.add_argument("--checkpoint", choices=["last", "best"], help="checkpoint in a run folder (default last)")
     parser.add_argument(
-        "--precision", choices=["auto", "bf16", "fp32", "fp64"], help="precision (default: that of the run)"
+        "--precision",
+        choices=["auto", "bf16", "fp32", "fp64"],
+        help="precision (default: that of the run, where auto is chosen for this device)",
     )
 
 

@@ -30,7 +30,7 @@ def for_inference(model: nn.Module, precision: str = "auto", calibration: Tensor
         precision: of weights and activations up to the pooling; the linear layer is always float32. `fp32`; `bf16`;
             `int8` (CPUs with int8 dot products), with one scale a channel for weights and one a layer for activations,
             but for padded shortcuts;
-            `auto`: bf16 where the device computes in it, else fp32.
+            `auto`: bf16 where the device is faster in it, which a CPU is asked once in a process, else fp32.
         calibration: for int8, some hundreds of images such as the network will see (N, C, H, W), normalised. Their
             activations set the scales. They need no labels.
 

@@ -1,7 +1,7 @@
 """The grouped 3x3 convolution: in bf16 on a CPU with AVX-512 BF16, in float32 on one with AVX2.
 
 The kernels are for groups of 4, 8 or 16 channels with as many outputs as inputs. They sum in float32, as oneDNN does,
-whose grouped convolution leaves most of a vector unused where a group is narrower.
+whose grouped convolution leaves most of a vector unused where it is wider than a group.
 """
 
 from __future__ import annotations

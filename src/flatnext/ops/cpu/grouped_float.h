@@ -1,4 +1,4 @@
-// Grouped 3x3 convolution, padding 1, of float32. oneDNN leaves most of a vector unused where a group is narrower.
+// Grouped 3x3 convolution, padding 1, of float32. oneDNN leaves most of a vector unused where it is wider than a group.
 //
 // A vector holds neighbouring output channels. Each input of their group is spread over its lanes and multiplied by its
 // weights.
