@@ -19,7 +19,7 @@ as well the 16th of 24 epochs was at 70 %.
 2. The study, by `flatnext study`: each arm with seeds 0 to 4. The outcome is the test accuracy of the last epoch. The
    primary contrast is AMP against SGD with twice the epochs; `CONTRASTS` has all of them, and p and intervals are
    corrected for their number by Holm's procedure. SGD and AMP are run first, the other arms when they are tuned.
-   Beside it stand the test loss, calibration on the 10,000 test images, and accuracy under corruptions of 1,000.
+   Beside the outcome stand the test loss, calibration (10,000 test images) and accuracy under corruptions (1,000).
 """
 
 from __future__ import annotations
@@ -180,7 +180,10 @@ def _collect(folder: Path, data_dir: str) -> None:
     for result in (folder / "study").glob("*/*/result.json"):
         for measurement in EVIDENCE if (result.parent / "last.safetensors").is_file() else ():
             command = f"-m flatnext evidence {result.parent} --measurements {measurement} --data-dir {data_dir}"
-            subprocess.run([sys.executable, *command.split()], check=True)
+            with open(
+                folder / "evidence.log", "a"
+            ) as log:  # it names the accuracy of the run, which nobody need see yet
+                subprocess.run([sys.executable, *command.split()], check=True, stdout=log, stderr=log)
     for file in _small(folder):
         _copy(file, KEPT / file.relative_to(folder))
 

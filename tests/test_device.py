@@ -39,6 +39,7 @@ def test_which_precision_is_faster_is_measured_beside_other_work(monkeypatch, fa
 
     def mm(left, right):
         assert left.shape == right.shape == (device.PROBE, device.PROBE)
+        assert not torch.is_autocast_enabled("cpu")  # which would make the product in bf16 whatever its factors
         calls.append(left.dtype)
         clock[0] += (1.0 if left.dtype == fast else 2.0) + (0.0 if len(calls) in (6, 7) else 5.0)  # seldom free
         return left

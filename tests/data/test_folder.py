@@ -86,6 +86,13 @@ def test_few_images(tmp_path):
     assert dataset.notes == ("no test images of blue: the test says nothing about them",)
 
 
+@pytest.mark.parametrize("name", ["test", "val", "Valid"])
+def test_an_empty_folder_that_is_called_as_a_part_is_no_class(tmp_path, name):
+    paint_classes(tmp_path, 20)
+    (tmp_path / name).mkdir()
+    assert load("folder", tmp_path).classes == ("blue", "red")
+
+
 @pytest.mark.parametrize("name", ["test", "val", "Valid", "train"])
 def test_a_class_that_is_called_as_a_part_is_asked_about(tmp_path, name):
     paint_classes(tmp_path, 20)

@@ -1,5 +1,7 @@
 """The digits, the resizing of a data set, and names that are not of one."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +32,13 @@ def test_digits_are_scikit_learns(tmp_path):
     shares = torch.bincount(dataset.test.labels) / torch.bincount(together.labels)
     assert (shares - 360 / 1797).abs().max() < 1 / 170  # less than one image of the smallest class, of 174
     assert torch.equal(load("digits", tmp_path).test.images, dataset.test.images)
+
+
+@pytest.mark.parametrize("found", [None, SimpleNamespace(submodule_search_locations=["nowhere"])])
+def test_digits_without_scikit_learn_are_an_error(tmp_path, monkeypatch, found):
+    monkeypatch.setattr("flatnext.data.digits.find_spec", lambda name: found)
+    with pytest.raises(InputError, match="pip install scikit-learn"):
+        load("digits", tmp_path)
 
 
 @pytest.mark.parametrize("size", [4, 16])

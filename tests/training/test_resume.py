@@ -19,9 +19,10 @@ from tiny import CONFIGS, AtStep, tiny
 from torch import nn
 
 from flatnext.errors import InputError
+from flatnext.processes import Processes
 from flatnext.runs.folder import RunFolder
 from flatnext.schema import dump
-from flatnext.training import Stopped, run_state, train
+from flatnext.training import Stopped, load_data, run_state, train
 from flatnext.training.evaluator import Evaluator
 
 WRITES = 2 + 2 * 4 + 1  # config, session; metrics, state, last and best of two epochs; result
@@ -52,6 +53,17 @@ def test_resumed_where_auto_is_another_precision_it_keeps_all_its_digits(never_s
     assert not torch.backends.cudnn.allow_tf32
     ours = weights(folder)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_all_processes_of_a_run_have_the_precision_of_the_first(tmp_path, monkeypatch):
+    class Second(Processes):
+        def on_first(self, function):
+            return "bf16"
+
+    monkeypatch.setattr(run_state, "resolve_precision", lambda name, device: "fp32")
+    partition = load_data(config := tiny(precision="auto"), tmp_path)
+    run = run_state.RunState(config, RunFolder(tmp_path), partition, torch.device("cpu"), Second(rank=1))
+    assert run.precision == "bf16"
 
 
 def test_there_are_no_more_writes(tmp_path):
