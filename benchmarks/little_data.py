@@ -26,16 +26,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from run_queue import Queue
 
 TUNING_SEED, EPOCHS = 100, 20
 COMMON = (
@@ -67,13 +65,11 @@ SHORT = {"lr": "lr", "weight_decay": "wd", "epsilon": "epsilon", "rho": "rho"}
 Settings = dict[str, Any]  # flags of `flatnext train`, with their values
 
 
-class Queue:
-    """The folder of the runs, and the processes that are making some."""
+class Study:
+    """The trials and the study, in the folder of a queue."""
 
-    def __init__(self, folder: Path, data_dir: str) -> None:
-        self.folder, self.data_dir = folder, data_dir
-        self.lock, self.stopping = threading.Lock(), False
-        self.processes: set[subprocess.Popen] = set()
+    def __init__(self, queue: Queue) -> None:
+        self.queue, self.folder = queue, queue.folder
 
     def run(self) -> None:
         """Make what is missing; end early after a signal, or where a run fails."""
@@ -93,23 +89,15 @@ class Queue:
     def best(self, trials: Iterable[Settings]) -> Settings:
         """Make the trials and return the settings of the one with the highest validation accuracy."""
         trials = list(trials)
-        with ThreadPoolExecutor(2) as pool:
-            accuracies = list(pool.map(self.trial, trials))
-        return trials[accuracies.index(max(accuracies))]
+        return trials[self.queue.best(map(self.trial, trials), at_a_time=2)]
 
-    def trial(self, settings: Settings) -> float:
-        """Make a run, score its training images as they are, and return its validation accuracy."""
+    def trial(self, settings: Settings) -> tuple[str, str]:
+        """Return the name of a trial and the flags of `flatnext train`."""
         texts = [f"{short}-{settings[name]:g}" for name, short in SHORT.items() if name in settings]
         longer = ["2x"] if settings["epochs"] > EPOCHS else []
+        flags = " ".join(f"--{setting.replace('_', '-')} {value}" for setting, value in settings.items())
         name = "-".join(["tune", settings.get("method", "sgd"), *longer, *texts])
-        summary, run = self.folder / f"{name}.json", self.folder / name
-        if not summary.is_file():
-            flags = " ".join(f"--{setting.replace('_', '-')} {value}" for setting, value in settings.items())
-            command = f"train --recipe sgd {COMMON} {flags} --seed {TUNING_SEED} --output {run}"
-            self.call(f"train --resume {run}" if (run / "config.json").is_file() else command, name)
-            train = json.loads(self.call(f"evaluate {run} --split train --json", name).splitlines()[-1])
-            summary.write_text(json.dumps(_summary(run, f"flatnext {command}", train), indent=1) + "\n")
-        return json.loads(summary.read_text())["last"]["validation"]["accuracy"]
+        return name, f"--recipe sgd {COMMON} {flags} --seed {TUNING_SEED}"
 
     def study(self, arms: dict[str, Settings]) -> None:
         """Make the study of these arms: ARM/tuned is recipe ARM-tuned."""
@@ -119,48 +107,11 @@ class Queue:
             file.write_text(json.dumps(_config(file.parent.name, settings)) + "\n")
         there = {arm.replace("/", "-") for arm in arms}
         contrasts = [pair for pair in CONTRASTS if {*pair.split(":")} <= there]
-        self.call(
+        self.queue.call(
             f"study --recipes {' '.join(map(str, files))} --contrasts {' '.join(contrasts)} {COMMON} --seeds 5 "
             f"--jobs 2 --threads 1 --output {self.folder / 'study'}",
             "study",
         )
-
-    def call(self, arguments: str, name: str) -> str:
-        """Run a command of flatnext, its messages into NAME.log; return what it prints. Exit where it fails."""
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-        command = [sys.executable, "-m", "flatnext", *arguments.split(), "--data-dir", self.data_dir]
-        with open(self.folder / f"{name}.log", "a") as log:
-            with self.lock:
-                if self.stopping:
-                    sys.exit(130)
-                process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
-                self.processes.add(process)
-            output = process.communicate()[0]
-            self.processes.discard(process)
-        if process.returncode:
-            sys.exit(f"{name}: status {process.returncode}")
-        return output
-
-    def stop(self, *_: object) -> None:
-        """Have the runs write their checkpoints and end."""
-        self.stopping = True
-        for process in list(self.processes):
-            process.send_signal(signal.SIGTERM)
-
-
-def _summary(run: Path, command: str, train: dict) -> dict:
-    """Return what the table of the trials is made of; the training images are scored without augmentation."""
-    result = json.loads((run / "result.json").read_text())
-    return {
-        "command": command,
-        "config": json.loads((run / "config.json").read_text()),
-        "environment": json.loads((run / "environment.json").read_text()),
-        "metrics": [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()],
-        "last": result["last"],
-        "best": result["best"],
-        "train_as_it_is": {key: train[key] for key in ("accuracy", "loss", "count")},
-        "train_seconds": result["train_seconds"],
-    }
 
 
 def _config(recipe: str, settings: Settings) -> dict:
@@ -224,10 +175,7 @@ def main() -> None:
         return _collect(options.folder, options.data_dir)
     options.folder.mkdir(parents=True, exist_ok=True)
     _restore(options.folder)
-    queue = Queue(options.folder, options.data_dir)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, queue.stop)
-    queue.run()
+    Study(Queue(options.folder, options.data_dir)).run()
 
 
 if __name__ == "__main__":

@@ -146,8 +146,7 @@ def best() -> Config:
 def quick() -> Config:
     """Plain SGD on scikit-learn's handwritten digits (8x8 pixels, no download), with the small network resnext11.
 
-    328 steps, half a minute on a busy core; 98.6 % on the test set (n = 5). The rate was chosen on the validation split
-    (docs/log.md).
+    328 steps, half a minute on a busy core. The rate was chosen on the validation split (docs/log.md).
     """
     return Config(
         recipe="quick",
@@ -163,7 +162,7 @@ def quick() -> Config:
 def quick_amp() -> Config:
     """The recipe `quick` with AMP, at a radius chosen on the validation split (docs/log.md).
 
-    98.5 % on the test set (n = 5). The authors' 0.5 is for 200 epochs on CIFAR-10 and does not train in so short a run.
+    The authors' 0.5 is for 200 epochs on CIFAR-10 and does not train in so short a run.
     """
     return replace(quick(), recipe="quick-amp", method=Amp(epsilon=0.05))
 
