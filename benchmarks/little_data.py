@@ -20,6 +20,7 @@ as well the 16th of 24 epochs was at 70 %.
    primary contrast is AMP against SGD with twice the epochs; `CONTRASTS` has all of them, and p and intervals are
    corrected for their number by Holm's procedure. SGD and AMP are run first, the other arms when they are tuned.
    Beside the outcome stand the test loss, calibration (10,000 test images) and accuracy under corruptions (1,000).
+   Flatness (500 training images and fewer) and accuracy under attacks (250) were added when three runs had finished.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ CONTRASTS = (
 KEPT = Path(__file__).parents[1] / "docs" / "runs" / "little-data"
 """The small files of finished runs."""
 
-EVIDENCE = ("calibration --images 10000", "corruptions --images 2000")  # of which corruptions take half
+EVIDENCE = (  # flatness takes at most half of the images, corruptions half, attacks a sixteenth
+    *("calibration --images 10000", "corruptions --images 2000", "flatness --images 1000"),
+    "attacks --images 4000 --linf 1 --l2 32",
+)
 
 SHORT = {"lr": "lr", "weight_decay": "wd", "epsilon": "epsilon", "rho": "rho"}
 """Settings in the name of a trial."""
