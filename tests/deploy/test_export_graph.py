@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from exported import SMALL, exported, manifest_of, normalization, trained, written
 
 from flatnext.config import MODELS
+from flatnext.deploy.export_int8 import quantized
 from flatnext.deploy.onnx_model import session
 from flatnext.evaluation import Predictor
 from flatnext.evaluation.saliency import grad_cam
@@ -37,6 +38,18 @@ def test_every_kind_of_block_answers_as_the_trained_network(name, tmp_path):
     single = [onnx_file.predict(images[index : index + 1].numpy()).logits for index in range(5)]
     np.testing.assert_allclose(np.concatenate(single), wanted.numpy(), rtol=1e-5, atol=1e-5)
     assert [values.shape for values in onnx_file.predict(images[:0].numpy())] == [(0, 4), (0, 4), (0, 4, 4)]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_kind_of_block_answers_about_the_same_in_eight_bits(name, tmp_path):
+    model, manifest = trained(SMALL[name]), manifest_of()
+    images = images_of(64, 3, 8, 8)
+    graph = quantized(exported(model, manifest)[1], images.numpy())
+    assert [node.op_type for node in graph.graph.node].count("QuantizeLinear") >= 4
+    with torch.no_grad():
+        wanted = model(normalization()(images)).numpy()
+    logits = written(graph, manifest, tmp_path / "model.onnx").predict(images.numpy()).logits
+    assert 0 < np.abs(logits - wanted).mean() < 0.1 * wanted.std()
 
 
 @pytest.mark.slow

@@ -90,13 +90,15 @@ class _Rewriting:
 
     def _quantize_weights(self, node: Any, scales: dict[str, Scale]) -> None:
         activation = node.input[0].partition(" for ")[0].removesuffix(".q")
-        weight, bias = (self.onnx.numpy_helper.to_array(self.constants[name]) for name in node.input[1:3])
+        # A convolution has no bias where no batch norm follows it that could be folded into it.
+        weight, *bias = (self.onnx.numpy_helper.to_array(self.constants[name]) for name in node.input[1:])
         scale = np.maximum(np.abs(weight).max(axis=(1, 2, 3)) / LARGEST, 1e-12).astype(np.float32)
         whole = np.round(weight / scale[:, None, None, None]).astype(np.int8)
         of_sum = scale * np.float32(scales[activation].scale)
         limit = 2**31 - 128
-        shift = np.clip(np.round(bias.astype(np.float64) / of_sum), -limit, limit).astype(np.int32)
-        for place, values, factor in ((1, whole, scale), (2, shift, of_sum)):
+        shifts = [np.clip(np.round(b.astype(np.float64) / of_sum), -limit, limit).astype(np.int32) for b in bias]
+        parts = zip((whole, *shifts), (scale, of_sum), strict=False)
+        for place, (values, factor) in enumerate(parts, start=1):
             name = node.input[place]
             self.graph.initializer.remove(self.constants.pop(name))
             zero = np.zeros(len(factor), dtype=values.dtype)
