@@ -189,6 +189,15 @@ def test_a_damaged_image(tmp_path):
     folder = write_folder(tmp_path / "set")
     (folder / "bird" / "9.png").write_text("none")
     refused(folder, folder / "bird" / "9.png", "repair or remove it")
+    with pytest.warns(FallbackWarning, match=r"1 file that cannot be read was left out: .*9\.png"):
+        assert len(read_test_set(folder, CLASSES, 8, skip_damaged=True)) == COUNT
+
+
+def test_damaged_images_alone(tmp_path):
+    (tmp_path / "bird").mkdir()
+    (tmp_path / "bird" / "9.png").write_text("none")
+    with pytest.warns(FallbackWarning), pytest.raises(InputError, match="no image can be read: repair some"):
+        read_test_set(tmp_path, CLASSES, 8, skip_damaged=True)
 
 
 def test_two_sets_in_a_folder(tmp_path):

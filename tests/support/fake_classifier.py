@@ -22,7 +22,7 @@ def brightness(images):
 def classifier(**changes):
     """Return the classifier."""
     values = {
-        "source": Path("model"),
+        "source": Path("model.onnx"),
         "classes": CLASSES,
         "preprocessing": Preprocessing(image_size=4),
         "logits": brightness,

@@ -43,7 +43,7 @@ def read_images(
         count = "" if len(failures) == 1 else f"{len(failures)} files: "
         raise InputError(
             f"{count}{named(failures)} cannot be read as an image: repair or remove it, or leave such files out "
-            "(--skip-damaged)"
+            "(--skip-damaged, where the command has it)"
         )
     return torch.from_numpy(images[: len(read)]).permute(0, 3, 1, 2), read, failures
 

@@ -24,7 +24,13 @@ FORMS = f"a folder of class folders, an .npz file, or NAME{DATA} beside NAME{LAB
 
 
 def read_test_set(
-    path: Path | str, classes: Sequence[str], image_size: int, *, channels: int = 3, resize: Resize = "crop"
+    path: Path | str,
+    classes: Sequence[str],
+    image_size: int,
+    *,
+    channels: int = 3,
+    resize: Resize = "crop",
+    skip_damaged: bool = False,
 ) -> Split:
     """Return the images (uint8, N x `channels` x `image_size` x `image_size`) and labels (int64) of a test set on disk.
 
@@ -49,6 +55,7 @@ def read_test_set(
         image_size: pixels a side of the images that the model takes.
         channels: of these images, 3 or 1.
         resize: how they were made square; see `flatnext.pictures.square`.
+        skip_damaged: leave out the files of a folder that cannot be read, which the warning then names.
 
     Raises:
         InputError: the set is missing, empty or damaged, has none of these forms or two, a class that the model does
@@ -58,7 +65,8 @@ def read_test_set(
         raise InputError(f"image_size is {image_size}: give at least 1")
     location = _locate(Path(path))
     if location.is_dir():
-        return _read_folder(location, classes, Reading(size=image_size, resize=resize, channels=channels))
+        reading = Reading(size=image_size, resize=resize, channels=channels, skip_damaged=skip_damaged)
+        return _read_folder(location, classes, reading)
     read = _read_npz if location.suffix == ".npz" else _read_pair
     (images, images_name), (labels, labels_name) = read(location)
     pixels = _resized(_with_channels(_channels_last(images, images_name), channels), image_size, resize)
@@ -108,6 +116,8 @@ def _read_folder(folder: Path, classes: Sequence[str], reading: Reading) -> Spli
     split, notes = read_labelled(folder, classes, reading)
     for note in notes:
         warn_of_fallback(note)
+    if not len(split):
+        raise InputError(f"{folder}: no image can be read: repair some, or give another test set")
     return split
 
 

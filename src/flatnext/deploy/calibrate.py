@@ -10,15 +10,14 @@ from pathlib import Path
 import torch
 
 from flatnext import data, models
-from flatnext.deploy.torch_model import preprocessing
+from flatnext.deploy.torch_model import unseen
 from flatnext.errors import InputError
 from flatnext.evaluation import load_predictor
 from flatnext.evaluation.conformal import in_halves
 from flatnext.evaluation.trained_model import load_trained_model
 from flatnext.files import read_json, sha256, write_json
-from flatnext.models import Origin
 from flatnext.runs.conformal import Conformal
-from flatnext.runs.folder import RunFolder, require_other_images
+from flatnext.runs.folder import RunFolder
 from flatnext.schema import dump
 from flatnext.words import counted
 
@@ -94,8 +93,7 @@ def calibrate(
     if origin is None:
         raise InputError(f"{weights} does not say its classes: give a run folder or a weights file of this package")
     if test_set is not None:
-        require_other_images(weights, test_set)
-        labelled, source = _test_set(test_set, origin), f"images of {data.test_set_name(test_set)}"
+        labelled, source = unseen(test_set, weights, origin), f"images of {data.test_set_name(test_set)}"
     else:
         if split == "validation" and weights.stem == "best":
             raise InputError(
@@ -134,11 +132,6 @@ def format_calibrated(calibrated: Calibrated) -> str:
     if not calibrated.checks and possible:
         lines.append("for example: " + ", ".join(f"--coverage {coverage:g}" for coverage in possible))
     return "\n".join(lines)
-
-
-def _test_set(path: Path | str, origin: Origin) -> data.Split:
-    how = preprocessing(origin)
-    return data.read_test_set(path, origin.classes, how.image_size, channels=how.channels, resize=how.resize)
 
 
 def _chosen(split: data.Split, count: int | None) -> torch.Tensor:

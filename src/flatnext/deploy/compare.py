@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from flatnext import data, models
-from flatnext.config import Data
 from flatnext.deploy.classifier import BATCH_SIZE, Classifier, chunks
 from flatnext.deploy.comparison import Comparison
 from flatnext.deploy.loading import load
 from flatnext.errors import InputError
+from flatnext.evaluation.trained_model import other_images
 from flatnext.progress import Display, Progress
-from flatnext.runs.folder import require_other_images
 from flatnext.words import counted, shortened
 
 
@@ -64,16 +64,23 @@ def compare(
     if before.preprocessing != after.preprocessing:
         notes.append("The models take images of different sizes or forms. Each got the images as it takes them.")
     dataset = dataset or (None if test_set is not None else _dataset_of(old, before))
-    if test_set is not None:
-        require_other_images(old, test_set)
-        require_other_images(new, test_set)
-    source, images = _read(before, test_set, dataset, data_dir, download, display)
+    skip_damaged = _skips_damaged(before) or _skips_damaged(after)
+
+    def read(model: Classifier) -> tuple[str, data.Split]:
+        """Return the images as a model takes them, with labels that index the old model's classes, and their name."""
+        how, classes = asdict(model.preprocessing) | {"skip_damaged": skip_damaged}, before.classes
+        if test_set is None:
+            return _test_images(dataset or "", classes, how, data_dir, download, display)
+        images = other_images(test_set, old, new, classes=classes, **how)
+        return f"{counted(len(images), 'image')} of {data.test_set_name(test_set)}", images
+
+    source, images = read(before)
     alike = [path for path, model in ((old, before), (new, after)) if _sees_as(model, before)]
     notes += [note for path in alike if (note := _changed(path, dataset, images))]
     with display.task(f"{old}: {counted(len(images), 'image')}") as progress:
         first, confidence = _answers(before, images, progress)
     if after.preprocessing != before.preprocessing:
-        images = _read(after, test_set, dataset, data_dir, download, display, classes=before.classes)[1]
+        images = read(after)[1]
     with display.task(f"{new}: {counted(len(images), 'image')}") as progress:
         second, new_confidence = _answers(after, images, progress)
     comparison = Comparison(
@@ -110,6 +117,14 @@ def _dataset_of(path: Path | str, model: Classifier) -> str:
     return origin.config.data.dataset if origin else "cifar10"
 
 
+def _skips_damaged(model: Classifier) -> bool:
+    """Return whether a model was trained on a folder without its damaged files; an .onnx file does not say it."""
+    if model.source.suffix.lower() == ".onnx":
+        return False
+    origin = models.read_origin(models.read_weights(model.source)[1], model.source)
+    return origin is not None and origin.config.data.skip_damaged
+
+
 def _sees_as(model: Classifier, other: Classifier) -> bool:
     """Return whether a model takes the same pixels and labels as another."""
     return model.preprocessing == other.preprocessing and model.classes == other.classes
@@ -127,22 +142,11 @@ def _changed(path: Path | str, dataset: str | None, images: data.Split) -> str |
     return f"The test images are not those that {path} had beside its training ({words})." if words else None
 
 
-def _read(
-    model: Classifier,
-    test_set: Path | str | None,
-    dataset: str | None,
-    data_dir: Path | str,
-    download: bool,
-    display: Display,
-    classes: tuple[str, ...] | None = None,
+def _test_images(
+    dataset: str, classes: tuple[str, ...], how: dict[str, Any], data_dir: Path | str, download: bool, display: Display
 ) -> tuple[str, data.Split]:
-    """Return the images as a model takes them, with labels that index `classes` (None: the model's), and their name."""
-    how, classes = model.preprocessing, classes or model.classes
-    if test_set is not None:
-        images = data.read_test_set(test_set, classes, how.image_size, channels=how.channels, resize=how.resize)
-        return f"{counted(len(images), 'image')} of {data.test_set_name(test_set)}", images
-    settings = Data(dataset=dataset, image_size=how.image_size, resize=how.resize)  # type: ignore[arg-type]
-    loaded = data.load_by(settings, Path(data_dir), channels=how.channels, download=download, progress=display.speaks)
+    """Return the test images of a data set, read as `how` says, with labels that index `classes`, and their name."""
+    loaded = data.load(dataset, data_dir, download=download, progress=display.speaks, **how)
     if sorted(loaded.classes) != sorted(classes):
         raise InputError(f"{dataset} has the classes {', '.join(loaded.classes)}, and the models {', '.join(classes)}")
     places = torch.tensor([classes.index(name) for name in loaded.classes])[loaded.test.labels.cpu()]

@@ -16,7 +16,7 @@ from flatnext.data import Split
 from flatnext.deploy.export_network import ExportedNetwork
 from flatnext.deploy.export_proof import evenly
 from flatnext.deploy.manifest import Manifest
-from flatnext.deploy.torch_model import preprocessing
+from flatnext.deploy.torch_model import preprocessing, unseen
 from flatnext.errors import InputError
 from flatnext.evaluation.trained_model import load_trained_model
 from flatnext.models.network import Network
@@ -102,10 +102,8 @@ def read_images(
     """
     if count < 1:
         raise InputError(f"images is {count}: give at least 1")
-    manifest = source.manifest()
     if test_set is not None:
-        size, channels = manifest.image_size, manifest.channels
-        images = data.read_test_set(test_set, manifest.classes, size, channels=channels, resize=manifest.resize)
+        images = unseen(test_set, source.weights, source.origin)
         source_words, other = f"images of {data.test_set_name(test_set)}", images
         if calibration:
             places = torch.arange(len(images))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from flatnext import models
+from flatnext import data, models
 from flatnext.deploy.classifier import Classifier
 from flatnext.deploy.pixels import Preprocessing
 from flatnext.errors import InputError
 from flatnext.evaluation import load_predictor
+from flatnext.evaluation.trained_model import other_images
 from flatnext.models import Origin
 
 
@@ -34,6 +36,12 @@ def load_torch(path: Path, *, checkpoint: str | None = None, device: str = "auto
         conformal=origin.conformal,
         logits=logits,
     )
+
+
+def unseen(test_set: Path | str, weights: Path, origin: Origin) -> data.Split:
+    """Return images of a test set as the model takes them; errors as of `other_images`."""
+    how, skip_damaged = asdict(preprocessing(origin)), origin.config.data.skip_damaged
+    return other_images(test_set, weights, classes=origin.classes, skip_damaged=skip_damaged, **how)
 
 
 def preprocessing(origin: Origin) -> Preprocessing:

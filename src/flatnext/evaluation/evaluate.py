@@ -10,9 +10,8 @@ from flatnext import data, models
 from flatnext.errors import InputError
 from flatnext.evaluation.metrics import score
 from flatnext.evaluation.predictor import Predictor, load_predictor
-from flatnext.evaluation.trained_model import check_split, load_trained_model
+from flatnext.evaluation.trained_model import check_split, load_trained_model, other_images
 from flatnext.runs.class_balance import balanced_accuracy
-from flatnext.runs.folder import require_other_images
 from flatnext.runs.scores import Confusion
 from flatnext.schema import dump
 
@@ -83,14 +82,15 @@ def _without_data(
     origin = models.read_origin(models.read_weights(weights)[1], weights)
     if origin is None:
         return None
-    require_other_images(weights, test_set)
     predictor = load_predictor(weights, device=given["device"], overrides=given["overrides"])
     settings = origin.config.override(given["overrides"] or {}).data
-    images = data.read_test_set(
+    images = other_images(
         test_set,
-        origin.classes,
-        settings.image_size or origin.side,
+        weights,
+        classes=origin.classes,
+        image_size=settings.image_size or origin.side,
         channels=len(origin.normalization.mean),
         resize=settings.resize,
+        skip_damaged=settings.skip_damaged,
     )
     return weights, predictor, images

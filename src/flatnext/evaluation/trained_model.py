@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from flatnext.config import Config
 from flatnext.device import resolve_device
 from flatnext.errors import InputError, choose
 from flatnext.evaluation.predictor import Predictor, load_predictor
+from flatnext.pictures import Resize
 from flatnext.runs.comparison import warn_if_edited
 from flatnext.runs.fingerprint import DataFingerprint, change
 from flatnext.runs.folder import require_other_images
@@ -80,13 +81,30 @@ class TrainedModel:
         return data.fingerprint(self.partition)
 
     def other_test_set(self, path: Path | str) -> data.Split:
-        """Return other images of the same classes, as `flatnext.data.read_test_set` reads them.
-
-        `InputError`: it cannot be read, or holds the images that the model was trained on.
-        """
-        require_other_images(self.weights, path)
+        """Return other images of the same classes; see `other_images`."""
         channels, size = self.dataset.test.images.shape[1:3]
-        return data.read_test_set(path, self.predictor.classes, size, channels=channels, resize=self.config.data.resize)
+        settings, classes = self.config.data, self.predictor.classes
+        how: dict[str, Any] = {"resize": settings.resize, "skip_damaged": settings.skip_damaged}
+        return other_images(path, self.weights, classes=classes, image_size=size, channels=channels, **how)
+
+
+def other_images(
+    test_set: Path | str,
+    *trained: Path | str,
+    classes: Sequence[str],
+    image_size: int,
+    channels: int,
+    resize: Resize,
+    skip_damaged: bool,
+) -> data.Split:
+    """Return images that none of the models at the paths `trained` has seen, as `flatnext.data.read_test_set` does.
+
+    `InputError`: they cannot be read, or are those that such a model was trained on.
+    """
+    for path in trained:
+        require_other_images(path, test_set)
+    how: dict[str, Any] = {"channels": channels, "resize": resize, "skip_damaged": skip_damaged}
+    return data.read_test_set(test_set, classes, image_size, **how)
 
 
 def load_trained_model(
