@@ -365,6 +365,47 @@ def test_gradients_of_a_block_in_float32(width: int, stride: int, taken: list[st
     assert taken.count("_BatchNorm") == 4
 
 
+def products_with_hessian(model: nn.Module, narrow: bool) -> list[Tensor]:
+    """Return the Hessian's product with a vector: by images and weights, all by one call of `torch.autograd.grad`."""
+    images, labels = (random_images(4, 3, 8, 8) - 5).requires_grad_(), torch.tensor([1, 2, 3, 4])
+    leaves = [images, *model.parameters()]
+    with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+        loss = F.cross_entropy(model(images), labels)
+    gradients = torch.autograd.grad(loss, leaves, create_graph=True)
+    vector = torch.randn(sum(t.numel() for t in leaves), generator=torch.Generator().manual_seed(6))
+    product = torch.cat([g.reshape(-1) for g in gradients]) @ vector
+    return [*gradients, *torch.autograd.grad(product, leaves)]
+
+
+@compiled
+@pytest.mark.parametrize("narrow", [False, True])
+def test_the_gradient_of_a_gradient_is_torchs(taken: list[str], every_shape: None, *, narrow: bool) -> None:
+    """`torch.autograd.grad` would leave out, without an error, what goes through a gradient that has no graph."""
+    found = products_with_hessian(make_model(), narrow)
+    assert taken.count("_BatchNorm") == 13
+    assert taken.count("_GroupedConvolution") == (3 if ops.library().grouped_lanes(narrow) else 0)  # type: ignore[union-attr]
+    with ops.disabled():
+        plain, expected = (products_with_hessian(make_model(), rounded) for rounded in (narrow, False))
+    for a, b, c in zip(found, plain, expected, strict=True):
+        assert relative(a, c) < 1e-4 + 2 * relative(b, c)  # in bf16 as far from float32 as torch's own
+
+
+@compiled
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("with_residual", [True, False])
+def test_the_gradient_of_batch_norms_gradient_against_double_precision(*, with_residual: bool, relu: bool) -> None:
+    def second(dtype: torch.dtype) -> list[Tensor]:
+        layer = random_norm(32).to(dtype)
+        x, *residual = (random_images(3, 32, 5, 4, seed=seed).to(dtype) for seed in range(1 + with_residual))
+        leaves = [t.requires_grad_() for t in (x, *residual, layer.weight, layer.bias)]
+        y = ops.batch_norm(layer, x, *residual, relu=relu)
+        gradients = torch.autograd.grad((y**3).sum(), leaves, create_graph=True)
+        return [*gradients, *torch.autograd.grad(torch.stack([(g**2).sum() for g in gradients]).sum(), leaves)]
+
+    for found, expected in zip(second(torch.float32), second(torch.float64), strict=True):
+        assert relative(found, expected) < 1e-4
+
+
 @compiled
 def test_the_number_of_threads_changes_no_bit_of_batch_norm() -> None:
     threads = torch.get_num_threads()

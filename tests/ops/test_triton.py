@@ -64,3 +64,19 @@ def test_many_chunks_of_pixels_add_up():
     expected = F.conv2d(x.double(), exact, padding=1, groups=4)
     wanted = torch.autograd.grad(expected, exact, upstream.double())[0]
     torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_the_gradient_of_a_gradient_is_torchs():
+    x = torch.randn(2, 32, 6, 5, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(32, 8, 3, 3, generator=torch.Generator().manual_seed(1)).to(DEVICE).requires_grad_()
+
+    def second(convolution, *leaves):
+        gradients = torch.autograd.grad((convolution(*leaves) ** 3).sum(), leaves, create_graph=True)
+        return torch.autograd.grad(sum((g**2).sum() for g in gradients), leaves)
+
+    found = second(lambda x, w: grouped_triton.convolution(x, w, 2, 4), x, weight)
+    exact = (t.detach().double().requires_grad_() for t in (x, weight))
+    wanted = second(lambda x, w: F.conv2d(x, w, stride=2, padding=1, groups=4), *exact)
+    for a, b in zip(found, wanted, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-4 * float(b.abs().max()))

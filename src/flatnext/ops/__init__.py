@@ -3,7 +3,7 @@
 A function here returns what torch's operations return, to rounding. On a CPU it uses a kernel of our own (`ops.cpu`)
 where that is compiled, fits the tensors and was measured to be faster; on a GPU one of the forms in `ops.cuda`, which
 have not been measured on a GPU yet. Elsewhere (evaluation, a model that is compiled or exported) it calls torch's
-operations. The kernels have no second derivative: use `disabled()` to differentiate twice.
+operations, and for the gradient of a gradient as well.
 """
 
 from flatnext.ops.cpu.build import library

@@ -14,7 +14,7 @@ _enabled: ContextVar[bool] = ContextVar("flatnext_ops", default=True)
 
 @contextmanager
 def disabled() -> Iterator[None]:
-    """Within the block, use torch's own operations alone, for instance to differentiate twice."""
+    """Within the block, use torch's own operations alone, for instance to compare with them."""
     token = _enabled.set(False)
     try:
         yield

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from flatnext.ops import twice
 from flatnext.ops.cpu import outputs
 from flatnext.ops.cpu.build import kernels_for, library
 from flatnext.ops.switch import has_hooks
@@ -97,13 +97,14 @@ class _BatchNorm(torch.autograd.Function):
         # ReLU's mask is computed again from x, unless a residual was added: then it is read off y, which the next
         # convolution keeps anyway.
         ctx.save_for_backward(x, y if residual is not None else None, weight, bias, mean, inverse_std)
-        ctx.relu = relu
+        ctx.relu, ctx.eps = relu, eps
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of x, the residual, weight and bias."""
+        if torch.is_grad_enabled():
+            return *twice.batch_norm(ctx, gradient), None, None, None, None, None
         x, y, weight, bias, mean, inverse_std = ctx.saved_tensors
         kernels = library()
         assert kernels is not None

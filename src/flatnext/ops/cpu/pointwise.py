@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from flatnext.ops import twice
 from flatnext.ops.cpu import outputs
 from flatnext.ops.cpu.build import LANES, computed_in, kernels_for, library
 
@@ -76,9 +76,10 @@ class _PointwiseConvolution(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of x and the weight."""
+        if torch.is_grad_enabled():
+            return *twice.convolution(ctx, gradient), None
         x, weight = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         dx = dweight = None

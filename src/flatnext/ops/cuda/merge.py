@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 class MergeGroups(torch.autograd.Function):
@@ -24,7 +23,6 @@ class MergeGroups(torch.autograd.Function):
         return merged
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradient of the grouped weight, in its layout."""
         shape, stride, dtype = ctx.weight

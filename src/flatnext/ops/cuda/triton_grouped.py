@@ -14,7 +14,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from flatnext.ops import twice
 
 PIXELS = 128  # of a program
 WARPS = 4
@@ -137,9 +138,10 @@ class _Convolution(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of x and the weight."""
+        if torch.is_grad_enabled():
+            return *twice.convolution(ctx, gradient), None, None
         x, weight = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         dx = dweight = None
