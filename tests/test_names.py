@@ -32,6 +32,10 @@ CALLS = {
         "there is no setting 'imgsz': it is called image_size",
     ),
     "train track": (lambda: flatnext.train(flatnext.recipe("quick"), "new", track=["wand"]), "did you mean wandb?"),
+    "train by the name of a recipe": (
+        lambda: flatnext.train("quick", "new"),
+        "config is 'quick': give a Config, such as flatnext.recipe('quick')",
+    ),
     "export": (lambda: export("resnext29-cifar10", "onx"), "did you mean onnx?"),
 }
 

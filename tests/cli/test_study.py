@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from painted import paint_data
 from tiny import TINY_FLAGS
 
 ONE = ("--jobs", 1, "--threads", 1)
@@ -21,6 +22,17 @@ def test_study_and_report(run, tmp_path):
     (report.parent / "quick" / "seed-1" / "result.json").unlink()
     assert run("report", report.parent)[0] == 0
     assert report.read_text() != before
+
+
+def test_a_study_of_a_folder_has_its_name_and_is_not_made_with_other_settings(run, tmp_path):
+    paint_data(tmp_path / "my data" / "pets")
+    flags = [*TINY_FLAGS, "--train-images", 20, "--validation", 8, "--batch-size", 10, "--flip", "none"]
+    study = ["study", "--recipes", "quick", "--seeds", 1, *ONE, *flags, "--data-dir", "my data/pets"]
+    status, out, err = run(*study, "--image-size", 8)
+    assert status == 0, err
+    assert "studies/pets/report.html" in out
+    message = run(*study)[2]
+    assert "studies/pets/quick/seed-0 was made with --image-size 8, which is not given now: choose" in message
 
 
 def test_a_study_of_models(run, tmp_path):
@@ -53,11 +65,11 @@ def test_a_study_with_more_epochs_says_what_can_be_done(run):
     assert run(*study, "--output", "cosine")[0] == run(*constant)[0] == 0
     message = run(*study, "--output", "cosine", "--epochs", 2)[2]
     assert message == (
-        "flatnext: error: cosine/quick/seed-0 was made with epochs = 1, not 2: choose another --output, give "
-        "--overwrite, or give it the same settings\n"
+        "flatnext: error: cosine/quick/seed-0 was made with --epochs 1, not 2: choose another output folder, "
+        "overwrite it (--overwrite, in Python overwrite=True), or give the same settings\n"
     )
     message = run(*constant, "--epochs", 2)[2]
-    assert "give it the same settings; to make the run longer: flatnext train --resume constant/quick/seed-0" in message
+    assert "give the same settings; to make the run longer: flatnext train --resume constant/quick/seed-0" in message
     assert run(*message.rpartition(": flatnext ")[2].split())[0] == 0
     status, out, err = run(*constant, "--epochs", 2)
     assert status == 0, err

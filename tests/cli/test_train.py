@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from tiny import TINY, TINY_FLAGS
 
+import flatnext
 from flatnext import cli
 from flatnext.cli.train import config_and_folder
 from flatnext.config import recipe
@@ -128,6 +129,7 @@ def test_a_config_of_another_run_remembers_its_data_folder(run, tmp_path):
         json.loads((tmp_path / name / "environment.json").read_text())["data_dir"] for name in ("first run", "second")
     ]
     assert known == [str(tmp_path / "my pictures")] * 2
+    assert flatnext.evaluate("first run")["count"] > 0  # from Python too
     status, _, err = run("train", "--config", "first run/config.json", "--dataset", "cifar10", "--no-download")
     assert status == 2
     assert ".data holds no" in err  # another data set does not lie there
@@ -138,8 +140,8 @@ def test_a_folder_that_holds_a_run_hides_no_other_error(run, tmp_path):
     assert run("train", *flags)[0] == 0
     assert "a run holds a finished run" in run("train", *flags)[2]
     message = run("train", *flags, "--epochs", "3")[2]
-    assert "choose another --output, or give --overwrite (to train the added epochs with a schedule of" in message
-    command = shlex.split(message.rpartition(": flatnext ")[2].rstrip(")\n"))
+    assert "or overwrite it (--overwrite, in Python overwrite=True); to train the added epochs with a" in message
+    command = shlex.split(message.rpartition(": flatnext ")[2])
     assert command == ["train", "--resume", "a run", "--epochs", "3", "--schedule", "cosine", "--lr", "0.004"]
     assert run(*command)[0] == 0
     assert "to make it longer" not in run("train", *flags, "--epochs", "3", "--momentum", "0.5")[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -21,6 +22,21 @@ def test_models_by_name():
     assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
     with pytest.raises(InputError, match="unknown model 'resnet18'"):
         create_model("resnet18")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("resnext11", {"num_classes": 10}, "create_model has no argument 'num_classes': give classes"),
+        ("resnext11", {"in_chans": 1}, "give channels"),
+        ("resnext11", {"pretrained": True}, "'pretrained': flatnext.from_pretrained returns a model with trained"),
+        ("resnext11", {"clases": 3}, "did you mean classes?"),
+        ("resnext29-cifar10", {}, "resnext29-cifar10 is the name of trained weights: flatnext.from_pretrained"),
+    ],
+)
+def test_what_other_libraries_have_is_answered_with_what_there_is(name, arguments, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        create_model(name, **arguments)
 
 
 @pytest.mark.parametrize("name", [*MODELS, *VARIANTS])

@@ -35,8 +35,12 @@ def test_a_run_folder_is_not_overwritten_unasked(tmp_path):
     train(config, folder)
     with pytest.raises(InputError, match="--overwrite"):
         train(config, folder)
-    with pytest.raises(InputError, match=r"optimizer\.learning_rate = 0\.02, not 0\.5"):
+    with pytest.raises(InputError, match=r"made with --lr 0\.02, not 0\.5: choose another"):
         train(config.override({"learning_rate": 0.5}), folder, resume=True)
+    with pytest.raises(InputError, match="made without --image-size, which is 8 now"):
+        train(config.override({"image_size": 8}), folder, resume=True)
+    with pytest.raises(InputError, match=r"made with --recipe quick, not quick\+amp"):
+        train(config.override({"method": "amp"}), folder, resume=True)
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(InputError, match="not a run folder"):
         train(config, tmp_path, overwrite=True)

@@ -234,7 +234,7 @@ def test_a_config_that_was_edited_between_stop_and_resume_is_refused(tmp_path, s
 
 def test_another_number_of_epochs_is_not_the_same_run(tmp_path, whole):
     config, folder = whole
-    with pytest.raises(InputError, match=r"epochs = 2, not 5: choose another --output, .* settings$"):
+    with pytest.raises(InputError, match=r"--epochs 2, not 5: choose another output folder, .* settings$"):
         train(config.override({"epochs": 5}), folder, resume=True)
-    with pytest.raises(InputError, match="holds a finished run: choose another --output, or give --overwrite"):
+    with pytest.raises(InputError, match=r"holds a finished run: choose .*, or overwrite it \(--over"):
         train(config.override({"epochs": 5}), folder)

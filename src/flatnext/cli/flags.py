@@ -204,13 +204,17 @@ def data_dir(options: argparse.Namespace, run: Path | None = None) -> Path:
     if options.data_dir is not None and named is None and options.data_dir != DATA_DIR:
         _require_folder(options.data_dir)
     if options.data_dir is None and run is not None:
-        from flatnext.runs.folder import RunFolder
+        from flatnext.runs.folder import known_data_dir
 
-        folder = RunFolder(run if run.is_dir() else run.parent)
-        dataset = getattr(options, "setting_dataset", None)
-        if dataset is None or (folder.started() and folder.config().data.dataset == dataset):
-            known = folder.data_dir()
+        known = known_data_dir(run, getattr(options, "setting_dataset", None))
     return options.data_dir or known or DATA_DIR
+
+
+def data_name(settings: Data, folder: Path) -> str:
+    """Return what the data set is called in the name of an output folder: a folder of images by its own name."""
+    if settings.dataset != "folder":
+        return settings.dataset
+    return folder.resolve().name.lstrip(".") or "folder"
 
 
 def _require_folder(folder: Path) -> None:

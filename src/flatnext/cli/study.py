@@ -14,6 +14,7 @@ from flatnext.cli.flags import (
     add_setting_flags,
     add_track_flag,
     data_dir,
+    data_name,
     data_overrides,
     known,
     number_or_auto,
@@ -91,7 +92,7 @@ def add_arguments(parser: Parser) -> None:
         "--threads", type=int, metavar="N", help="threads of each run (default: its share of the cores)"
     )
     _add_cluster_flags(parser)
-    parser.add_argument("--output", type=path, metavar="DIR", help="study folder (default studies/DATASET)")
+    parser.add_argument("--output", type=path, metavar="DIR", help="study folder (default studies/DATA)")
     parser.add_argument("--overwrite", action="store_true", help="train everything again, also finished runs")
     add_place_flags(parser)
     add_track_flag(parser)
@@ -136,7 +137,7 @@ def run(options: argparse.Namespace) -> int:
     if rank_and_count()[1] > 1:
         raise InputError("a study runs in one process: use torchrun with train, then flatnext report")
     configs = _configs(options)
-    output = options.output or Path("studies") / configs[0].data.dataset
+    output = options.output or Path("studies") / data_name(configs[0].data, data_dir(options))
 
     from flatnext.progress import ConsoleDisplay
     from flatnext.study.plan import make_plan, parse_contrasts

@@ -15,6 +15,7 @@ from flatnext.cli.flags import (
     add_setting_flags,
     add_track_flag,
     data_dir,
+    data_name,
     data_overrides,
     known,
     number_or_auto,
@@ -179,7 +180,8 @@ def config_and_folder(options: argparse.Namespace) -> tuple[Config, Path]:
 
         given = overrides.keys() & {item.name for item in fields(Model)} - {"parameter_budget"}
         config = settled(config, model_given=bool(given))
-    return config, options.output or Path("runs") / folder_name(config, _data_name(config, options))
+    name = data_name(config.data, data_dir(options, options.config))
+    return config, options.output or Path("runs") / folder_name(config, name)
 
 
 def _resumed(options: argparse.Namespace, overrides: Mapping[str, Any]) -> Config:
@@ -223,13 +225,6 @@ def _like(options: argparse.Namespace) -> Config:
     if options.data_dir is None and "setting_dataset" not in options:
         options.data_dir = found.data_dir
     return found.config
-
-
-def _data_name(config: Config, options: argparse.Namespace) -> str:
-    """Return what the data set is called in the name of a folder: a folder of images by its own name."""
-    if config.data.dataset != "folder":
-        return config.data.dataset
-    return data_dir(options, options.config).resolve().name.lstrip(".") or "folder"
 
 
 def _format_scores(name: str, checkpoint: CheckpointScores) -> str:

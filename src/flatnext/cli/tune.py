@@ -7,7 +7,16 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, data_overrides, known, path, peek
+from flatnext.cli.flags import (
+    add_place_flags,
+    add_setting_flags,
+    data_dir,
+    data_name,
+    data_overrides,
+    known,
+    path,
+    peek,
+)
 from flatnext.cli.parser import Parser
 from flatnext.config import METHODS, RECIPES, Config, default_recipes, recipe
 from flatnext.errors import InputError
@@ -59,7 +68,7 @@ def add_arguments(parser: Parser) -> None:
         help="what ends hopeless trials, within the run of their first seed or after a seed: the median of those that "
         "have finished, Hyperband, or nothing (default median)",
     )
-    parser.add_argument("--output", type=path, metavar="DIR", help="folder (default tuning/DATASET-RECIPE)")
+    parser.add_argument("--output", type=path, metavar="DIR", help="folder (default tuning/DATA-RECIPE)")
     parser.add_argument(
         "--storage",
         metavar="URL",
@@ -84,7 +93,7 @@ def run(options: argparse.Namespace) -> int:
 
     config = recipe(options.recipe).override(data_overrides(options))
     space = parse_space(config, options.vary)
-    output = options.output or Path("tuning") / f"{config.data.dataset}-{config.recipe}"
+    output = options.output or Path("tuning") / f"{data_name(config.data, data_dir(options))}-{config.recipe}"
 
     from flatnext.files import write_atomically, write_json
     from flatnext.progress import ConsoleDisplay, printable

@@ -12,6 +12,7 @@ from flatnext.evaluation.metrics import score
 from flatnext.evaluation.predictor import Predictor, load_predictor
 from flatnext.evaluation.trained_model import check_split, load_trained_model, other_images
 from flatnext.runs.class_balance import balanced_accuracy
+from flatnext.runs.folder import known_data_dir
 from flatnext.runs.scores import Confusion
 from flatnext.schema import dump
 
@@ -22,7 +23,7 @@ def evaluate(
     checkpoint: str | None = None,
     split: str = "test",
     test_set: Path | str | None = None,
-    data_dir: Path | str = ".data",
+    data_dir: Path | str | None = None,
     device: str = "auto",
     download: bool = True,
     progress: bool = False,
@@ -37,7 +38,8 @@ def evaluate(
         checkpoint: in a run folder, `last` or `best` (None: `last`).
         split: `test`, `validation` or `train` (the images trained on, not augmented).
         test_set: instead of a split, other images of the same classes: `flatnext.data.read_test_set` says which.
-        data_dir: where the data set lies, or is downloaded to.
+        data_dir: where the data set lies, or is downloaded to (None: where it lay when the run was trained, or
+            `.data`).
         device: `auto`, `cpu`, `cuda` …
         download: whether a missing data set may be fetched.
         progress: whether to show a download's progress.
@@ -52,6 +54,8 @@ def evaluate(
     given: dict[str, Any] = {"checkpoint": checkpoint, "device": device, "overrides": overrides}
     alone = _without_data(path, test_set, given)
     if alone is None:
+        if data_dir is None:
+            data_dir = known_data_dir(path, (overrides or {}).get("dataset")) or ".data"
         model = load_trained_model(path, data_dir=data_dir, download=download, progress=progress, **given)
         images = model.split(split) if test_set is None else model.other_test_set(test_set)
         weights, predictor = model.weights, model.predictor

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from flatnext.config import MODELS, Model, named_model
-from flatnext.errors import InputError
+from flatnext.errors import InputError, choose
+from flatnext.models.catalog import entry_of
 from flatnext.models.network import BlockClass, Network, constant_widths, pyramid_widths
 from flatnext.models.resnet import BasicBlock, PreActBlock
 from flatnext.models.resnext import Block
@@ -23,16 +25,34 @@ BLOCKS: dict[str, BlockClass] = {
 }
 
 
+TRAINED = "flatnext.from_pretrained returns a model with trained weights"
+
+
 def parameter_count(model: nn.Module) -> int:
     """Return the number of trainable and frozen parameters, without batch norm's running statistics."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def create_model(name: str, classes: int = 10, channels: int = 3) -> Network:
-    """Return the named model with new weights, such as `resnext29` or `resnet30`. `InputError`: the name is unknown.
+ELSEWHERE = {
+    "num_classes": "give classes",
+    "in_chans": "give channels",
+    "in_channels": "give channels",
+    "pretrained": TRAINED,
+    "weights": TRAINED,
+}
+"""Arguments of `create_model` in other libraries, and what to do here."""
 
-    `channels` are those of its images: 3, or 1 for grey ones.
+
+def create_model(name: str, classes: int = 10, channels: int = 3, **unknown: Any) -> Network:
+    """Return the named model with new weights, such as `resnext29` or `resnet30`.
+
+    `channels` are those of its images: 3, or 1 for grey ones. `InputError`: the name or an argument is unknown.
     """
+    for argument in unknown:
+        remedy = ELSEWHERE.get(argument) or choose(argument, ("classes", "channels"))
+        raise InputError(f"create_model has no argument {argument!r}: {remedy}")
+    if name not in MODELS and entry_of(name):
+        raise InputError(f"{name} is the name of trained weights: {TRAINED}")
     return build(named_model(name), classes, channels)
 
 

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flatnext.config import Config
+from flatnext.config import Config, flag_of
+from flatnext.config.setting import show
 from flatnext.errors import InputError, warn_of_fallback
 from flatnext.files import open_regular, read_json
 
@@ -14,16 +15,29 @@ LARGEST_HEADER = 100_000_000
 """Bytes of a safetensors header, as its readers limit it."""
 
 
-def differences(there: Any, wanted: Any, name: str = "") -> list[str]:
-    """Return a phrase for each setting in which two configs, as JSON, differ."""
+def differing(there: Any, wanted: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+    """Return each setting in which two configs, as JSON, differ, by its full name, with its two values."""
     if isinstance(there, dict) and isinstance(wanted, dict):
         keys = [*there, *(key for key in wanted if key not in there)]
         return [
-            phrase
+            found
             for key in keys
-            for phrase in differences(there.get(key), wanted.get(key), f"{name}.{key}" if name else key)
+            for found in differing(there.get(key), wanted.get(key), f"{name}.{key}" if name else key)
         ]
-    return [] if there == wanted else [f"{name} = {there}, not {wanted}"]
+    return [] if there == wanted else [(name, there, wanted)]
+
+
+def differences(there: Any, wanted: Any) -> list[str]:
+    """Return a phrase for each setting in which two configs, as JSON, differ."""
+    return [f"{name} = {was}, not {now}" for name, was, now in differing(there, wanted)]
+
+
+def as_flag(name: str, was: Any, now: Any) -> str:
+    """Return how a setting differed in words of the command line: `with --image-size 8, which is not given now`."""
+    flag = flag_of(name.removesuffix(".name").rpartition(".")[2])
+    if was is None:
+        return f"without {flag}, which is {show(now)} now"
+    return f"with {flag} {show(was)}, {'which is not given now' if now is None else f'not {show(now)}'}"
 
 
 def trained_config(weights: Path) -> Config | None:
@@ -47,15 +61,13 @@ def edited(folder: Path, config: Config) -> str | None:
     trained = trained_config(weights)
     if trained is None or trained == config:
         return None
-    there, here = trained.to_json(), config.to_json()
     if trained.epochs > config.epochs:
         return (
             f"{weights} was trained with epochs = {trained.epochs}, not {config.epochs} as config.json has it: put "
             f"config.json back; if the run was being made longer, repeat that command, with --epochs {trained.epochs}"
         )
-    return (
-        f"{weights} was trained with {'; '.join(differences(there, here))} as config.json has it: put config.json back"
-    )
+    words = "; ".join(differences(trained.to_json(), config.to_json()))
+    return f"{weights} was trained with {words} as config.json has it: put config.json back"
 
 
 def require_as_trained(folder: Path, config: Config) -> None:

@@ -17,7 +17,7 @@ from flatnext.errors import InputError
 from flatnext.files import read_json, remove_temporaries, write_atomically, write_json
 from flatnext.progress import printable
 from flatnext.runs.claim import CLAIM, Claim
-from flatnext.runs.comparison import differences
+from flatnext.runs.comparison import as_flag, differing
 from flatnext.runs.lock import LOCK, lock, lock_owner
 from flatnext.runs.reading import (
     CONFIG,
@@ -37,6 +37,9 @@ from flatnext.words import counted
 
 KEPT = "checkpoints"
 """The folder of the checkpoints that are kept from the ends of epochs."""
+
+ANOTHER, OVERWRITE = "choose another output folder", "overwrite it (--overwrite, in Python overwrite=True)"
+"""What to do about a folder that holds a run."""
 
 # All that a run writes. The config comes last: what has one is a run folder, also if deleting it is cut short.
 WRITTEN = (
@@ -102,18 +105,17 @@ class RunFolder:
         if overwrite:
             return
         there = self.config()
-        different = differences(there.to_json(), config.to_json())
+        different = differing(there.to_json(), config.to_json())
         longer = self._how_to_lengthen(there, config) if len(different) == 1 else None
         if not resume:
             state, way = ("a finished run", "") if self.finished() else ("a run", f"go on with {self.resume_command}, ")
-            note = f" ({longer})" if longer else ""
-            raise InputError(f"{path} holds {state}: {way}choose another --output, or give --overwrite{note}")
+            note = f"; {longer}" if longer else ""
+            raise InputError(f"{path} holds {state}: {way}{ANOTHER}, or {OVERWRITE}{note}")
         if different:
             # The runs of a study keep one schedule: one that depends on the number of epochs cannot go on.
             note = f"; {longer}" if longer and not depends_on_length(there) else ""
             raise InputError(
-                f"{path} was made with {different[0]}: choose another --output, give --overwrite, or give it the same "
-                f"settings{note}"
+                f"{path} was made {as_flag(*different[0])}: {ANOTHER}, {OVERWRITE}, or give the same settings{note}"
             )
 
     def _how_to_lengthen(self, there: Config, wanted: Config) -> str | None:
@@ -273,13 +275,23 @@ class RunFolder:
         write_json(file, dump(replace(read_environment(file), rollbacks=rollbacks)))
 
 
+def known_data_dir(run: Path | str, dataset: str | None = None) -> Path | None:
+    """Return where the data of a run lay, by its folder or a file in it, if that is still there.
+
+    None for what is no run, and where `dataset` is another data set than the run's.
+    """
+    path = Path(run)
+    folder = RunFolder(path if path.is_dir() else path.parent)
+    other = dataset is not None and not (folder.started() and folder.config().data.dataset == dataset)
+    return None if other else folder.data_dir()
+
+
 def require_other_images(model: Path | str, test_set: Path | str) -> None:
     """Raise `InputError` for a test set in the folder of the images that a run was trained on.
 
     `model` is the run's folder, or a file of weights in it.
     """
-    path, images = Path(model), Path(test_set).resolve()
-    known = RunFolder(path if path.is_dir() else path.parent).data_dir()
+    images, known = Path(test_set).resolve(), known_data_dir(model)
     if known is None:
         return
     known = known.resolve()

@@ -76,6 +76,8 @@ def train(
         InputError: anything that the user can mend, among it a loss that is not finite.
         Stopped: Ctrl-C or a termination signal came; a checkpoint has been written.
     """
+    name = config if isinstance(config, str) else "quick"
+    require(isinstance(config, Config), f"config is {config!r}: give a Config, such as flatnext.recipe({name!r})")
     options = Options(
         data_dir=data_dir,
         device=device,
