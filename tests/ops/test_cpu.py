@@ -474,6 +474,39 @@ def test_a_weight_that_is_a_strided_view(taken: list[str]) -> None:
 
 
 @compiled
+def test_the_default_device_is_not_asked(taken: list[str], every_shape: None) -> None:
+    """A kernel is given addresses: that of a tensor on `meta` is 0."""
+    model, x = make_model(), random_images(4, 3, 8, 8)
+    found = []
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            loss = model(x).square().mean()
+        found.append(torch.autograd.grad(loss, list(model.parameters())))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert taken.count("_BatchNorm") == 26
+
+
+@compiled
+def test_tensors_on_several_devices_are_torchs(every_shape: None) -> None:
+    x, there = random_images(2, 128, 8, 8), random_images(2, 128, 8, 8).to("meta")
+    assert norm.fits(random_norm(128), x, x)
+    assert not norm.fits(random_norm(128), x, there)
+    assert not grouped.takes(random_images(128, 4, 3, 3).to("meta"), x, 1)
+    assert not pointwise.takes(random_images(128, 128, 1, 1).to("meta"), x)
+
+
+@compiled
+def test_the_gradient_of_a_transposed_weight_of_the_pointwise_convolution() -> None:
+    values, x = random_images(32, 48, 1, 1, seed=1) - 5, random_images(2, 32, 8, 8)
+    layer, plain = (nn.Conv2d(32, 48, 1, bias=False) for _ in range(2))
+    layer.weight = nn.Parameter(values[..., 0, 0].t()[:, :, None, None])
+    plain.weight = nn.Parameter(layer.weight.detach().contiguous())
+    for each, convolve in ((layer, ops.pointwise_convolution), (plain, nn.Conv2d.__call__)):
+        convolve(each, x).square().sum().backward()
+    assert relative(layer.weight.grad, plain.weight.grad) < 1e-5  # type: ignore[arg-type]
+
+
+@compiled
 def test_under_autocast_to_float16_torch_convolves(taken: list[str]) -> None:
     layer = nn.Conv2d(128, 128, 3, padding=1, groups=32, bias=False)
     with torch.autocast("cpu", torch.float16):

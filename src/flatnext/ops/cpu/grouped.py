@@ -41,6 +41,7 @@ def takes(weight: Tensor, x: Tensor, stride: int) -> bool:
         kernels is not None
         and (weight.shape[1], stride) in FASTER.get((x.dtype, kernels.grouped_lanes(x.dtype == torch.bfloat16)), ())
         and weight.dtype == torch.float32
+        and weight.device == x.device
         and x.shape[1] == weight.shape[0]
         and x.shape[2] % stride == x.shape[3] % stride == 0
     )

@@ -40,7 +40,7 @@ def fits(norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None) -> bool:
         and x.ndim == 4
         and x.shape[1] == norm.num_features
         and x.shape[0] * x.shape[2] * x.shape[3] > 1
-        and (residual is None or (residual.dtype == x.dtype and residual.shape == x.shape))
+        and (residual is None or (residual.dtype, residual.shape, residual.device) == (x.dtype, x.shape, x.device))
         and (residual is None or residual.is_contiguous(memory_format=torch.channels_last))
         and kernels_for(x) is not None
         and not has_hooks(norm)

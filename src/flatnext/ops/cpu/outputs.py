@@ -17,7 +17,7 @@ def empty(x: Tensor, channels: int, stride: int = 1) -> Tensor:
     """
     images, _, height, width = x.shape
     height, width = height // stride, width // stride
-    memory = torch.empty(images * channels * height * width + SLACK // x.element_size(), dtype=x.dtype)
+    memory = x.new_empty(images * channels * height * width + SLACK // x.element_size())
     shape = images, channels, height, width
     strides = height * width * channels, 1, width * channels, channels
-    return torch.empty(0, dtype=x.dtype).set_(memory.untyped_storage(), 0, shape, strides)
+    return x.new_empty(0).set_(memory.untyped_storage(), 0, shape, strides)

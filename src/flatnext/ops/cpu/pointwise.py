@@ -33,6 +33,7 @@ def takes(weight: Tensor, x: Tensor, residual: Tensor | None = None) -> bool:
         kernels is not None
         and bool(kernels.has_pointwise())
         and x.dtype == weight.dtype == torch.float32
+        and x.device == weight.device
         and x.shape[1] == weight.shape[1]
         and weight.shape[0] % LANES == 0
         and (residual is None or (residual.dtype == x.dtype and kernels_for(residual) is not None))
@@ -55,7 +56,7 @@ def pack(weight: Tensor, *, up: bool = False) -> Tensor:
     kernels = library()
     assert kernels is not None
     weight = weight.contiguous()  # a view may have gaps
-    packed = torch.empty(weight.numel())
+    packed = weight.new_empty(weight.numel())
     depth, columns = weight.shape[:2] if up else (weight.shape[1], weight.shape[0])
     done = kernels.pointwise_pack(weight.data_ptr(), packed.data_ptr(), depth, columns, up)
     assert done
@@ -91,7 +92,8 @@ class _PointwiseConvolution(torch.autograd.Function):
                 dx = torch.zeros_like(x)
                 dx[:, :, :: ctx.stride, :: ctx.stride] = sampled
         if ctx.needs_input_grad[1]:
-            dweight = torch.empty_like(weight)  # dense in any format, and the format is what fused SGD asks for
+            # The kernel writes row by row. Channels-last strides are that as well, and fused SGD asks for the weight's.
+            dweight = torch.empty_like(weight if weight.is_contiguous() else weight.contiguous())
             x = _sampled(x, ctx.stride)
             kernels = library()
             assert kernels is not None
