@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from flatnext import launch
@@ -58,3 +60,20 @@ def test_a_restart_is_one_of_torchruns(variables):
     assert (launch.attempt(), launch.launch()) == (0, "")
     variables(**TORCHRUN, TORCHELASTIC_RESTART_COUNT="1", TORCHELASTIC_RUN_ID="left", LOCAL_RANK="1")
     assert (launch.attempt(), launch.launch(), launch.local_rank()) == (1, "left", 1)
+
+
+def test_a_process_takes_nothing_from_the_working_folder_and_needs_no_installation(tmp_path, monkeypatch):
+    for name in ("numbers", "flatnext", "runpy"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name}')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    interpreter, *rest = launch.python("flatnext.launch")
+    assert subprocess.run([interpreter, "-S", *rest], check=False).returncode == 0  # -S: nothing that is installed
+    done = subprocess.run(launch.python("flatnext", "--version"), check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("flatnext ")
+
+
+def test_a_process_finds_what_the_environment_names(tmp_path, monkeypatch):
+    (tmp_path / "numbers.py").write_text("raise SystemExit(7)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert subprocess.run(launch.python("numbers"), check=False).returncode == 7

@@ -1,4 +1,4 @@
-"""What torchrun says to a process that it starts: its number, how many there are, and where they meet.
+"""How a process of this package is started, and what torchrun says to one: its number, how many there are, and where.
 
 Schedulers and notebook images leave some of the same variables in the environment. Processes are several only where
 all of them are there; otherwise this one is alone, and `ignored` says so.
@@ -7,10 +7,21 @@ all of them are there; otherwise this one is alone, and `ignored` says so.
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 from flatnext.errors import InputError
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+# As `python -m` does, but without the working folder, in which a file may have the name of any library's module. The
+# package is found where it lies, also where it is not installed.
+_RUN = "import runpy, sys; sys.path.append({!r}); runpy.run_module({!r}, run_name='__main__', alter_sys=True)"
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module of this package with arguments."""
+    return [sys.executable, "-P", "-c", _RUN.format(str(Path(__file__).parents[1]), module), *arguments]
 
 
 def rank_and_count() -> tuple[int, int]:

@@ -1,6 +1,7 @@
 import asyncio
 import base64
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -247,6 +248,14 @@ def test_a_failure_of_ours_is_a_500_in_one_form(started):
     request.service._batcher._predict = lambda images: 1 / 0
     assert refusal(request("POST", "/predict", **raw(RED))) == (500, "the service failed; its log says more")
     assert 'status="500"} 1.0' in request("GET", "/metrics").text
+
+
+def test_decoders_that_do_not_start_are_no_fault_of_the_image(started, monkeypatch):
+    monkeypatch.setattr("flatnext.serve.decoder.python", lambda *_: [sys.executable, "-c", ""])
+    request = started()
+    assert refusal(request("POST", "/predict", **raw(RED))) == (500, "the service failed; its log says more")
+    monkeypatch.undo()
+    assert request("POST", "/predict", **raw(RED)).status_code == 200
 
 
 # Who may ask

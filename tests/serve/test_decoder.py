@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from PIL import Image
 
 from flatnext.deploy.pixels import Preprocessing
 from flatnext.pictures import PictureError, TooLargeError, read_picture
-from flatnext.serve.decoder import Decoder
+from flatnext.serve.decoder import Decoder, DecoderError
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 SLOW = b"P3\n8 8\n255\n" + b"#\n" * 5_000_000 + b"7 " * 192
@@ -65,10 +65,29 @@ def test_a_picture_that_takes_too_long_is_refused_and_the_next_one_read(decoder:
 
 
 def test_a_process_that_has_been_killed_is_started_anew(decoder: Decoder) -> None:
-    decoder.start().kill()
-    with suppress(PictureError):  # where it has not been noticed before
-        decoder(png())
-    assert decoder(png()).shape == (3, 8, 8)
+    for _ in range(2):  # before its first picture, and after it
+        decoder.start().kill()
+        assert decoder(png()).shape == (3, 8, 8)
     process = decoder.start()
     decoder.close()
     assert process.returncode is not None
+
+
+@pytest.mark.parametrize(
+    ("program", "error", "words"),
+    [
+        ("", DecoderError, "did not get as far as its first picture"),
+        ("import sys; print(end='R', flush=True); sys.stdin.read(1)", PictureError, "damaged: its decoder ended"),
+    ],
+)
+def test_whose_fault_it_is_that_a_process_ends_is_told_by_whether_it_began(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch, program: str, error: type[Exception], words: str
+) -> None:
+    started = []
+    command = [sys.executable, "-c", program]
+    monkeypatch.setattr("flatnext.serve.decoder.python", lambda *_: started.append(1) or command)
+    with pytest.raises(error, match=words):
+        decoder(png())
+    assert len(started) == 2
+    monkeypatch.undo()
+    assert decoder(png()).shape == (3, 8, 8)

@@ -13,6 +13,7 @@ from typing import Any
 
 from flatnext.cpu import awake
 from flatnext.errors import InputError
+from flatnext.launch import python
 
 SETTLE = 0.25  # seconds in which worker processes fill their queues and OpenMP's threads fall asleep after a turn
 
@@ -28,7 +29,7 @@ class Child:
         self.module = module
         environment = {k: v for k, v in awake(os.environ).items() if not k.startswith("MALLOC_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, json.dumps(settings)],
+            python(module, json.dumps(settings)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,9 +1,9 @@
 """Decoding pictures in a process of its own, which is ended where one takes too long.
 
 A picture may be small and take hours all the same, as a JPEG that repeats a scan, and no thread can be ended. The
-process is `python -m flatnext.serve.decoder`. A request is the length of a picture in 8 bytes and its content. An
-answer is a letter and the pixels; or a letter, the length of a line in 8 bytes, and that line, which says why there are
-none. The process ends with its input.
+process runs this module. It says by a letter that it is ready. A request is the length of a picture in 8 bytes and its
+content. An answer is a letter and the pixels; or a letter, the length of a line in 8 bytes, and that line, which says
+why there are none. The process ends with its input.
 """
 
 from __future__ import annotations
@@ -15,18 +15,23 @@ import sys
 import threading
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, BinaryIO
+from typing import IO
 
 import numpy as np
 from PIL import Image
 
 from flatnext.deploy.pixels import Preprocessing
+from flatnext.launch import python
 from flatnext.pictures import PictureError, TooLargeError
 
-PIXELS, REFUSED, TOO_LARGE = b"P", b"E", b"L"
+READY, PIXELS, REFUSED, TOO_LARGE = b"R", b"P", b"E", b"L"
 
 LENGTH = 8
 """Bytes of a length."""
+
+
+class DecoderError(Exception):
+    """A decoder has ended before it could decode anything, which is no fault of the picture."""
 
 
 class Decoder:
@@ -41,9 +46,29 @@ class Decoder:
     def __init__(self, preprocessing: Preprocessing, max_pixels: int, seconds: float) -> None:
         self.preprocessing, self.max_pixels, self.seconds = preprocessing, max_pixels, seconds
         self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
 
     def __call__(self, picture: bytes) -> np.ndarray:
-        """Return the pixels (C x H x W) of a picture, the content of a file. Raises `PictureError`."""
+        """Return the pixels (C x H x W) of a picture, the content of a file.
+
+        Raises `PictureError`; `DecoderError` where no process can be started. One that ends is started once more: it
+        may have been killed before it had the picture.
+        """
+        try:
+            return self._ask(picture)
+        except (EOFError, OSError):
+            self.close()
+        try:
+            return self._ask(picture)
+        except (EOFError, OSError):
+            ready = self._ready
+            self.close()
+            if not ready:
+                raise DecoderError("a decoder did not get as far as its first picture") from None
+            raise PictureError("the image", "damaged: its decoder ended") from None
+
+    def _ask(self, picture: bytes) -> np.ndarray:
+        """Return the pixels of a picture. `EOFError` or `OSError`: the process has ended."""
         process, late = self.start(), threading.Event()
 
         def end() -> None:
@@ -56,13 +81,17 @@ class Decoder:
         try:
             assert process.stdin is not None
             assert process.stdout is not None
+            if not self._ready:
+                _read(process.stdout, len(READY))
+                self._ready = True
             process.stdin.write(len(picture).to_bytes(LENGTH, "big") + picture)
             process.stdin.flush()
             return self._answer(process.stdout)
         except (EOFError, OSError):
+            if not (late.is_set() and self._ready):
+                raise
             self.close()
-            reason = f"it takes more than {self.seconds:g} seconds" if late.is_set() else "damaged: its decoder ended"
-            raise PictureError("the image", reason) from None
+            raise PictureError("the image", f"it takes more than {self.seconds:g} seconds") from None
         finally:
             timer.cancel()
 
@@ -72,26 +101,21 @@ class Decoder:
             self._process.kill()
             with suppress(OSError):
                 self._process.communicate()
-            self._process = None
+            self._process, self._ready = None, False
 
     def start(self) -> subprocess.Popen[bytes]:
         """Return the process, started unless it runs; it takes a moment until it is ready."""
         if self._process is None or self._process.poll() is not None:
             self.close()
             self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "flatnext.serve.decoder",
-                    json.dumps([asdict(self.preprocessing), self.max_pixels]),
-                ],
+                python("flatnext.serve.decoder", json.dumps([asdict(self.preprocessing), self.max_pixels])),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 start_new_session=True,  # Ctrl-C is for the service, which answers what it has accepted
             )
         return self._process
 
-    def _answer(self, output: BinaryIO | Any) -> np.ndarray:
+    def _answer(self, output: IO[bytes]) -> np.ndarray:
         kind, side = _read(output, 1), self.preprocessing.image_size
         if kind == PIXELS:
             shape = (self.preprocessing.channels, side, side)
@@ -100,7 +124,7 @@ class Decoder:
         raise (TooLargeError if kind == TOO_LARGE else PictureError)("the image", reason)
 
 
-def _read(file: BinaryIO, count: int) -> bytes:
+def _read(file: IO[bytes], count: int) -> bytes:
     """Return so many bytes; `EOFError` where the file ends before."""
     content = file.read(count)
     if len(content) < count:
@@ -125,6 +149,8 @@ def main() -> None:
     Image.MAX_IMAGE_PIXELS = (max_pixels + 1) // 2
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     with suppress(EOFError, BrokenPipeError):
+        answers.write(READY)
+        answers.flush()
         while True:
             picture = _read(requests, int.from_bytes(_read(requests, LENGTH), "big"))
             answers.write(_decoded(picture, preprocessing, max_pixels))

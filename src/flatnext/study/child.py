@@ -7,7 +7,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 from contextlib import suppress
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from flatnext.cpu import sleeping
+from flatnext.launch import python
 from flatnext.schema import dump
 from flatnext.study.assignment import Assignment
 
@@ -30,7 +30,7 @@ class Child:
 
     def __init__(self, number: int, inbox: queue.SimpleQueue[Message]) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "flatnext.study.worker"],
+            python("flatnext.study.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
