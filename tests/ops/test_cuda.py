@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn.modules.module import register_module_forward_hook
 
 from flatnext import ops
@@ -149,6 +150,34 @@ def test_on_a_cpu_without_kernels_the_layer_itself_is_called():
         assert torch.equal(grouped_convolution(layer, x), layer(x))
     assert grouped.fastest_form(x, layer.weight, 1, GROUPS) == "plain"
     assert not grouped._fastest
+
+
+def forward_mode(function, x):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(function(forward_ad.make_dual(x.detach(), x.detach()))).tangent
+
+
+WAYS = {
+    "as it is": lambda function, x: function(x),
+    "off": ops.disabled()(lambda function, x: function(x)),
+    "traced": lambda function, x: torch.jit.trace(function, x, check_trace=False)(x),
+    "torch.func": lambda function, x: torch.func.vmap(function)(x[None])[0],
+    "forward mode": forward_mode,
+    "subclass": lambda function, x: function(nn.Parameter(x.detach())),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit
+@pytest.mark.parametrize("way", WAYS)
+def test_where_torch_has_to_see_its_own_operations_it_does_on_a_gpu_as_well(monkeypatch, way):
+    """Tensors of a CPU stand for those of a GPU."""
+    layer, (x, _) = nn.Conv2d(128, 128, 3, padding=1, groups=32, bias=False).requires_grad_(False), inputs(128)
+    expected, merged = layer(x), []
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda _: True))
+    monkeypatch.setattr(ops.layers, "grouped_conv2d", lambda x, *_: merged.append(way) or layer(x))
+    found = WAYS[way](lambda x: grouped_convolution(layer, x), x)
+    torch.testing.assert_close(found, expected)
+    assert merged == (["as it is"] if way == "as it is" else [])
 
 
 @pytest.mark.parametrize(

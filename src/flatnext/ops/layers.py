@@ -10,7 +10,7 @@ from flatnext.ops.cpu import grouped as cpu_grouped
 from flatnext.ops.cpu import norm as cpu_norm
 from flatnext.ops.cpu import pointwise as cpu_pointwise
 from flatnext.ops.cuda.grouped import grouped_conv2d
-from flatnext.ops.switch import has_hooks
+from flatnext.ops.switch import has_hooks, usable
 
 
 def batch_norm(norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None = None, *, relu: bool = True) -> Tensor:
@@ -28,7 +28,7 @@ def batch_norm(norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None = None, 
 
 def grouped_convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """Return ``layer(x)`` for a grouped 3x3 convolution, in training in the form that is the fastest on the device."""
-    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and layer.training and has_common_form(layer)):
+    if not (usable(x) and torch.is_grad_enabled() and layer.training and has_common_form(layer)):
         return layer(x)
     if x.ndim != 4 or x.shape[1] != layer.in_channels:  # layer() raises the error; a kernel would not notice
         return layer(x)
@@ -39,7 +39,7 @@ def grouped_convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 def pointwise_convolution(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """Return ``layer(x)`` for a 1x1 convolution, in training in the form that is the fastest on the device."""
-    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and layer.training and is_pointwise(layer)):
+    if not (usable(x) and torch.is_grad_enabled() and layer.training and is_pointwise(layer)):
         return layer(x)
     if x.ndim != 4 or x.shape[1] != layer.in_channels or not cpu_pointwise.fits(layer, x):
         return layer(x)

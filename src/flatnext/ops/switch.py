@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.modules import module as torch_module
 
 _enabled: ContextVar[bool] = ContextVar("flatnext_ops", default=True)
@@ -22,9 +24,17 @@ def disabled() -> Iterator[None]:
         _enabled.reset(token)
 
 
-def enabled() -> bool:
-    """Return whether the kernels may be used here."""
-    return _enabled.get()
+def usable(x: Tensor) -> bool:
+    """Return whether kernels, on whatever device, may work on `x` here: else torch has to see its own operations."""
+    # First whether torch compiles: the other questions would break its graph.
+    return (
+        not torch.compiler.is_compiling()
+        and _enabled.get()
+        and type(x) is Tensor
+        and not torch.jit.is_tracing()
+        and torch._C._functorch.maybe_current_level() is None
+        and forward_ad._current_level < 0
+    )
 
 
 def has_hooks(layer: nn.Module) -> bool:

@@ -72,19 +72,14 @@ def _reason(error: Exception) -> str:
 
 def kernels_for(x: Tensor) -> ctypes.CDLL | None:
     """Return the kernels if they can work on `x`: channels-last images of bf16 or float32 on the CPU."""
-    # First whether torch compiles: the other questions would break its graph.
     if (
-        torch.compiler.is_compiling()
+        not switch.usable(x)
         or x.device.type != "cpu"
         or x.dtype not in (torch.bfloat16, torch.float32)
         or x.ndim != 4
         or x.shape[1] % LANES
         or not x.numel()
         or not x.is_contiguous(memory_format=torch.channels_last)
-        or not switch.enabled()
-        or torch.jit.is_tracing()
-        or torch._C._functorch.maybe_current_level() is not None
-        or type(x) is not Tensor
     ):
         return None
     return library()
