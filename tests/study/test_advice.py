@@ -62,10 +62,41 @@ def test_a_cheaper_recipe_is_to_be_taken_unless_it_is_shown_to_be_worse(tmp_path
 
 def test_the_cheapest_is_not_taken_where_a_dearer_one_is_shown_to_be_better(tmp_path: Path) -> None:
     """Of sgd and amp no difference is shown, but sam, of the same cost as amp, is better than sgd in every seed."""
-    study = with_accuracies(tmp_path, sgd=(0.90, 0.905, 0.91), amp=(0.935, 0.915, 0.94), sam=(0.9200, 0.9252, 0.9299))
+    with_accuracies(tmp_path, sgd=(0.90, 0.905, 0.91), amp=(0.935, 0.915, 0.94), sam=(0.9200, 0.9252, 0.9299))
+    seconds = json.loads((tmp_path / "amp-0/result.json").read_text())["train_seconds"]
+    for file in tmp_path.glob("sam-*/result.json"):
+        write_json(file, json.loads(file.read_text()) | {"train_seconds": seconds})
+    study = read_study([tmp_path])
     verdicts = {contrast.group.label: contrast.comparison.verdict for contrast in study.contrasts}
     assert verdicts == {"amp": "open", "sam": "higher"}
     assert advice(study).startswith("Take amp, the highest mean test accuracy")
+
+
+def test_what_is_shown_to_be_worse_is_not_taken_for_seeds_that_the_other_lacks(tmp_path: Path) -> None:
+    study = with_accuracies(tmp_path, sgd=(0.900, 0.901, 0.902, 0.960), amp=(0.912, 0.9131, 0.914))
+    assert study.contrasts[0].comparison.verdict == "higher"
+    assert study.headline.estimate("sgd").mean > study.headline.estimate("amp").mean
+    assert advice(study).startswith(
+        "Take amp, the highest mean test accuracy of the recipes that are not shown to be worse than another: 91.3"
+    )
+
+
+def test_a_cheaper_recipe_is_to_be_taken_also_where_no_contrast_compares_it(tmp_path: Path) -> None:
+    """Rmp is as good as sam and costs half; both are better than sgd, and a study compares them with that alone."""
+    with_accuracies(tmp_path, sgd=(0.90, 0.901, 0.902), rmp=(0.93, 0.9315, 0.9332), sam=(0.9312, 0.9305, 0.934))
+    for file in tmp_path.glob("sam-*/result.json"):
+        content = json.loads(file.read_text())
+        write_json(file, content | {"train_seconds": 2 * content["train_seconds"]})
+    study = read_study([tmp_path])
+    assert {contrast.recipes for contrast in study.contrasts} == {("rmp", "sgd"), ("sam", "sgd")}
+    assert advice(study).startswith("Take rmp, as no recipe is shown to be better and sam costs more: 93.1")
+    with_accuracies(tmp_path / "worse", rmp=(0.91, 0.9105, 0.9108), sam=(0.9312, 0.932, 0.9318))
+    for file in tmp_path.glob("worse/sam-*/result.json"):
+        content = json.loads(file.read_text())
+        write_json(file, content | {"train_seconds": 2 * content["train_seconds"]})
+    worse = replace(read_study([tmp_path / "worse"]), planned=(("sam", "adversarial"),))
+    assert not worse.contrasts
+    assert advice(worse).startswith("Take sam, the highest mean test accuracy")
 
 
 def test_of_the_same_cost_the_most_accurate_is_to_be_taken(tmp_path: Path) -> None:
@@ -141,6 +172,8 @@ def test_a_network_that_finds_rare_classes_has_not_collapsed(tmp_path: Path) -> 
     # 88 % accuracy, below the 95 % of always answering the first class, and each class is found.
     study = with_matrices(tmp_path, sgd=((840, 60, 50), (2, 26, 2), (1, 1, 18)))
     assert [failure(run) for run in study.runs] == [None] * 3
+    half = with_matrices(tmp_path / "half", sgd=((950, 0, 0), (20, 20, 0), (6, 0, 4)))  # 976 answers of one class
+    assert [failure(run) for run in half.runs] == [None] * 3
     matrix = Confusion.of([[500, 300, 150], [16, 9, 5], [11, 6, 3]])  # as by chance
     assert not tells_apart(matrix)
     assert not tells_apart(Confusion.of([[99, 0], [1, 0]]))

@@ -1,6 +1,7 @@
 """The table of measurements, and the quantities that are summed up from it."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def test_all_that_was_measured_is_in_the_table(study: Study) -> None:
     assert identifiers >= {"sharpness.amp", "sharpness.sam", "sharpness.asam", "distance.amp", "rise.random"}
     assert identifiers >= {"hessian.eigenvalue", "hessian.trace", "temperature", "ece.scaled", "adaptive_ece"}
     assert identifiers >= {"corruptions.mean", "corruption.snow", "attack.none", "attack.pgd.l2", "lost.pgd.l2"}
-    assert {row.split for row in study.measurements} == {"test", "validation", "train", "cifar10.1_v6"}
+    assert {row.split for row in study.measurements} == {"test", "validation", "train", "test set cifar10.1_v6"}
     assert all(measure(identifier).label for identifier in identifiers)
 
 
@@ -88,7 +89,7 @@ def test_differences_are_those_of_a_paired_t_test(folder: Path, study: Study) ->
     ("identifier", "split", "at", "label"),
     [
         ("accuracy", "test", None, "test accuracy"),
-        ("accuracy", "cifar10.1_v6", None, "cifar10.1_v6 accuracy"),
+        ("accuracy", "test set new", None, "test set new accuracy"),
         ("sharpness.asam", "train", 0.5, "ASAM sharpness, radius 0.5"),
         ("attack.pgd.linf", "test", 8.0, "pgd, L∞ 8/255"),
         ("lost.pgd.l2", "test", 32.0, "accuracy lost to pgd, L2 32/255"),
@@ -163,3 +164,27 @@ def test_without_metrics_there_is_no_time_of_an_epoch(tmp_path: Path) -> None:
     identifiers = {row.measure for row in read_study([folder]).measurements}
     assert "seconds_per_epoch" not in identifiers
     assert "train_seconds" in identifiers
+
+
+def test_another_test_set_has_a_name_of_its_own_and_is_compared_with_the_same_images_alone(
+    folder: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(folder, tmp_path / "study")
+    digests = {"sgd": "a", "amp": "a"}
+
+    def read() -> Study:
+        for file in copy.glob("*/seed-*/evidence.json"):
+            content = json.loads(file.read_text())
+            part = content["parts"]["test_sets"]
+            (scores,) = part["result"]["sets"].values()
+            part["result"]["sets"] = {"test": scores}
+            part["settings"]["test_set_images"] = [digests[file.parent.parent.name]]
+            file.write_text(json.dumps(content))
+        return read_study([copy])
+
+    study = read()
+    assert study.accuracy.values("amp") == read_study([folder]).accuracy.values("amp")
+    others = one(study, "accuracy", split="test set test")
+    assert others.compare("amp", "sgd") is not None
+    digests["amp"] = "b"
+    assert one(read(), "accuracy", split="test set test").compare("amp", "sgd") is None

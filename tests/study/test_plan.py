@@ -12,6 +12,7 @@ from tiny import tiny
 from flatnext.cli.main import main
 from flatnext.config import Amp, Config, Optimizer, Schedule, recipe
 from flatnext.errors import InputError
+from flatnext.report.protocol import remarks
 from flatnext.runs.reading import read_plan
 from flatnext.study.claims import answers
 from flatnext.study.plan import make_plan, parse_contrasts, with_equal_compute
@@ -27,8 +28,9 @@ def with_runs(folder: Path, configs: list[Config], seeds: int = 3) -> Study:
     """Write a study whose runs have 2 epochs, of sgd-2x 4, and read it."""
     for config in configs:
         for seed in range(seeds):
-            epochs = 4 if config.recipe.endswith("-2x") else 2
-            write_run(folder / config.recipe / f"seed-{seed}", replace(config, seed=seed), epochs=epochs)
+            epochs, run = 4 if config.recipe.endswith("-2x") else 2, folder / config.recipe / f"seed-{seed}"
+            if not run.exists():
+                write_run(run, replace(config, seed=seed), epochs=epochs)
     return read_study([folder])
 
 
@@ -75,6 +77,35 @@ def test_what_is_planned_and_not_finished_counts_in_the_family(tmp_path: Path, c
         write_run(folder / name / "seed-0", recipe(name), epochs=2)
     comparisons = [contrast.comparison for contrast in read_study([folder]).contrasts]
     assert [c.family for c in comparisons if c.p is not None] == [3]  # the others have one seed
+
+
+def test_no_verdict_goes_when_the_rest_of_a_study_comes(tmp_path: Path) -> None:
+    """A method that is missing stands for two comparisons where there is plain SGD of the same passes."""
+    configs = with_equal_compute([recipe(name) for name in ("sgd", "amp", "sam")])
+    make_plan(configs, 3).write(tmp_path, "")
+    before = with_runs(tmp_path, [config for config in configs if config.recipe != "sam"])
+    assert labels(before) == ["amp − sgd", "amp − sgd-2x"]
+    assert before.missing == 2
+    after = with_runs(tmp_path, [config for config in configs if config.recipe == "sam"])
+    assert len(after.contrasts) == 4
+    assert after.missing == 0
+
+
+def test_nothing_that_was_not_planned_is_compared(tmp_path: Path) -> None:
+    other = recipe("amp").override({"epsilon": 0.1, "recipe": "amp-b"})
+    plan = make_plan([recipe("sgd"), recipe("amp"), other], 3, contrasts=(("amp", "sgd"), ("amp-b", "sgd")))
+    plan.write(tmp_path, "")
+    assert labels(with_runs(tmp_path, [recipe("amp"), other])) == []
+
+
+def test_seeds_that_were_added_later_are_told(tmp_path: Path) -> None:
+    configs = [recipe("sgd"), recipe("amp")]
+    make_plan(configs, 3).write(tmp_path, "")
+    assert not any("begun with" in text for text in remarks(with_runs(tmp_path, configs)))
+    for _ in range(2):
+        make_plan(configs, 4).write(tmp_path, "", before=read_plan(tmp_path / "study.json"))
+    text = "The study was begun with 3 seeds, and some were added later"
+    assert any(remark.startswith(text) for remark in remarks(with_runs(tmp_path, configs, 4)))
 
 
 def test_without_plain_sgd_the_first_recipe_is_the_baseline(tmp_path: Path) -> None:

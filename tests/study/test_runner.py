@@ -66,6 +66,11 @@ def test_recipes_that_cannot_be_compared_are_refused(other, match):
         make_plan([PAIR[0], other], 1)
 
 
+def test_twins_are_refused_wherever_they_stand():
+    with pytest.raises(InputError, match="quick-amp and twin are the same but for the name"):
+        make_plan([*PAIR, replace(PAIR[1], recipe="twin")], 1)
+
+
 def test_settings_of_a_method_go_to_its_recipes():
     plain, perturbed = override_each(PAIR, {"epsilon": 0.25, "epochs": 3})
     assert (plain.epochs, perturbed.epochs, perturbed.method.epsilon) == (3, 3, 0.25)
@@ -105,7 +110,7 @@ def test_other_settings_are_seen_before_anything_runs(tmp_path):
     run_study(make_plan(PAIR, 1), tmp_path)
     before = results(tmp_path)
     changed = [PAIR[0], PAIR[1].override({"epsilon": 0.1})]
-    with pytest.raises(InputError, match=r"method\.epsilon = 0\.05, not 0\.1"):
+    with pytest.raises(InputError, match=r"--epsilon 0\.05, not 0\.1"):
         run_study(make_plan(changed, 2), tmp_path)
     assert results(tmp_path) == before
     assert run_study(make_plan(changed, 1), tmp_path, overwrite=True) == []
@@ -128,3 +133,11 @@ def test_bad_input_starts_nothing(tmp_path):
     with pytest.raises(InputError, match="train_images"):
         run_study(make_plan([tiny(train_images=10**6)], 1), tmp_path / "study")
     assert not list(tmp_path.iterdir())
+
+
+def test_threads_that_were_given_are_kept_also_for_one_run_at_a_time(tmp_path):
+    run_study(make_plan(PAIR[:1], 1), tmp_path, threads=1)
+    assert read_plan(tmp_path / "study.json").threads == 1
+    run_study(make_plan(PAIR[:1], 2), tmp_path)
+    environments = [json.loads(file.read_text()) for file in tmp_path.glob("*/*/environment.json")]
+    assert [environment["threads"] for environment in environments] == [1, 1]

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import shutil
+import time
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +18,7 @@ from tiny import tiny
 from flatnext.config import recipe
 from flatnext.errors import InputError
 from flatnext.progress import Display
+from flatnext.runs.lock import lock
 from flatnext.study import until_decided
 from flatnext.study.plan import make_plan
 from flatnext.study.reading import read_study
@@ -130,10 +135,47 @@ def test_seeds_are_added_until_it_is_decided(
     (contrast,) = study.contrasts
     assert contrast.comparison.sequential
     assert contrast.comparison.n <= seeds
+    alone, values = study.headline.estimate("amp"), study.headline.values("amp").values()
+    assert alone.high == pytest.approx(estimate(values, sequential=True).high)
+    assert alone.high > estimate(values).high
     assert (contrast.comparison.verdict != "open") == (gain > 0)
     again = Said()
     assert until_decided.run_until_decided(plan, tmp_path, display=again) == []
     assert again.lines == said.lines[-1:]  # it goes on with the seeds that there are
+
+
+def test_runs_of_another_process_are_waited_for_and_recipes_of_another_command_are_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(2):
+        write_run(tmp_path / f"sam/seed-{seed}", replace(recipe("sam"), seed=seed), epochs=2)
+    with ExitStack() as elsewhere:
+
+        def made_up(plan, output: Path, **arguments: object) -> list[str]:
+            for run in plan.runs(output):
+                seed = run.config.seed
+                if not run.folder.exists() and (run.config.recipe, seed) == ("amp", 4):
+                    run.folder.mkdir(parents=True)
+                    elsewhere.enter_context(lock(run.folder))
+                elif not run.folder.exists():
+                    gain = 0.03 * (run.config.recipe == "amp") + 0.002 * (seed % 3 - 1) * (run.config.recipe == "sgd")
+                    write_run(run.folder, run.config, epochs=2, accuracy=0.9 + gain)
+            plan.write(output, "")
+            return []
+
+        def other_process_ends(seconds: float) -> None:
+            elsewhere.close()
+            shutil.rmtree(tmp_path / "amp/seed-4")
+            write_run(tmp_path / "amp/seed-4", replace(recipe("amp"), seed=4), epochs=2, accuracy=0.93)
+
+        monkeypatch.setattr(until_decided, "run_study", made_up)
+        monkeypatch.setattr(time, "sleep", other_process_ends)
+        plan, said = make_plan([recipe("sgd"), recipe("amp")], 5), Said()
+        plan = type(plan)(plan.configs, plan.seeds, max_seeds=7)
+        assert until_decided.run_until_decided(plan, tmp_path, display=said) == []
+    first, *_, last = said.lines
+    assert (first, last) == ("waiting for 1 run of another process", "decided with 6 seeds")
+    assert [contrast.label for contrast in read_study([tmp_path]).contrasts] == ["amp − sgd", "sam − sgd"]
 
 
 @pytest.mark.parametrize(("comparisons", "seeds"), [(1, 5), (2, 6), (6, 6), (7, 7), (8, 7)])

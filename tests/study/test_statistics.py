@@ -280,6 +280,19 @@ def test_power_is_that_of_the_definition() -> None:
         assert power(effect, n, alpha) == pytest.approx(integrate.quad(rejects, 0, 8)[0], abs=1e-6)
 
 
+@pytest.mark.parametrize("alpha", [0.05, 0.005])
+def test_power_rises_to_one_with_seeds_and_with_the_effect(alpha: float) -> None:
+    effects, seeds = np.geomspace(0.1, 50, 24), np.arange(2, 200)
+    rows = np.array([power(effect, seeds, alpha) for effect in effects])
+    assert np.isfinite(rows).all()
+    assert (np.diff(rows, axis=0) > -1e-9).all()
+    assert (np.diff(rows, axis=1) > -1e-9).all()
+    assert rows[-1, -1] == pytest.approx(1)
+    random = np.random.default_rng(0)  # where scipy.special.nctdtr is not a number
+    t = [stats.ttest_1samp(random.normal(3.873, 1, 5), 0).pvalue < 0.05 / 6 for _ in range(4000)]
+    assert power(3.873, 5, 0.05 / 6) == pytest.approx(np.mean(t), abs=0.01)
+
+
 def test_seeds_needed_has_limits() -> None:
     assert seeds_needed(100.0) == 3
     assert seeds_needed(0.01) is None

@@ -190,7 +190,7 @@ def test_runs_go_to_where_they_are_further(tmp_path: Path, storage: Storage) -> 
     shutil.rmtree(first)
     said: list[str] = []
     with kept_on(storage.url, here, print) as exchange:
-        exchange.plan(plan, "", None)
+        exchange.plan(plan, "", None, None)
         exchange.begin(plan.runs(here), said.append)
     assert said == [f"{storage.url}: brought 1 run from there, sent 1 that were further here"]
     assert RunFolder(first).finished()

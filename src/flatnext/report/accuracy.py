@@ -171,7 +171,12 @@ def _comparison(study: Study) -> list[Block]:
         f"With {fewest.n} seeds the sign-flip test cannot give a p below {smallest:g}, whatever the difference: "
         f"{FEWEST_FOR_SIGN_FLIPS} are the fewest with which it can be below {ALPHA:g}."
     )
-    return [figure, table, *([Text(note)] if fewest.n > 1 and smallest >= ALPHA else []), *apart]
+    return [
+        figure,
+        table,
+        *([Text(note)] if fewest.n > 1 and smallest >= ALPHA and not study.sequential else []),
+        *apart,
+    ]
 
 
 def _test_row(contrast: Contrast, comparison: Comparison) -> tuple[str, ...]:
@@ -182,7 +187,7 @@ def _test_row(contrast: Contrast, comparison: Comparison) -> tuple[str, ...]:
         _level(comparison),
         probability(comparison.p),
         probability(comparison.p_adjusted),
-        probability(comparison.p_permutation),
+        DASH if comparison.sequential else probability(comparison.p_permutation),  # it does not allow for the looks
         _seeds_needed(comparison),
     )
 

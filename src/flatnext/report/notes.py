@@ -32,9 +32,10 @@ GENERAL = {
 }
 
 SEQUENTIAL = {
-    "sequential t-test": "Seeds were added until the comparisons were decided. All intervals and p are of a t-test "
-    "that allows for a look after every seed: the Bayes factor of a difference against none, at whose inverse p stands "
-    "(arXiv 1807.09077, 2310.03722). They are wider than those of a number of seeds that was fixed beforehand.",
+    "sequential t-test": "Seeds were added until the comparisons were decided. All intervals over seeds and all p are "
+    "of a t-test that allows for a look after every seed: the Bayes factor of a difference against none, at whose "
+    "inverse p stands (arXiv 1807.09077, 2310.03722). They are wider than those of a number of seeds that was fixed "
+    "beforehand.",
 }
 
 CLAIMS = {

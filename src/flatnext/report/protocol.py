@@ -47,6 +47,11 @@ def remarks(study: Study) -> tuple[str, ...]:
     if changed := _changed_in_all(study):
         values = listing(f"{name} {setting_text(value)}" for name, value in changed.items())
         texts.append(f"All runs have settings that are not their recipe's own: {values}.")
+    if study.begun_with and not study.sequential:
+        texts.append(
+            f"The study was begun with {counted(study.begun_with, 'seed')}, and some were added later: p and intervals "
+            "do not allow for a look before that, as those of --until-decided do."
+        )
     if study.contrasts:
         texts.append(_beside_the_method(study))
     texts += [

@@ -160,7 +160,8 @@ class StudyPlan:
 
     `contrasts` are the pairs of recipes to compare, the baseline last; none: each method with plain SGD. `jobs` runs
     were made at a time with `threads` threads each; None where that was not noted. With `max_seeds` seeds were added
-    until the contrasts were decided, up to so many.
+    until the contrasts were decided, up to so many. `comparisons`: how many were planned, by name or by default.
+    `begun_with`: how many seeds there were to be at first.
     """
 
     recipes: tuple[str, ...]
@@ -170,6 +171,8 @@ class StudyPlan:
     jobs: int | None = None
     threads: int | None = None
     max_seeds: int | None = None
+    comparisons: int | None = None
+    begun_with: int | None = None
 
     def __post_init__(self) -> None:
         """Check that the contrasts are of two recipes of the study, each once."""

@@ -12,7 +12,7 @@ from flatnext.durations import duration
 from flatnext.study.contrasts import Contrast, passes
 from flatnext.study.failures import is_sound, warnings
 from flatnext.study.groups import Group
-from flatnext.study.statistics import FEWEST_SEEDS, estimate, points
+from flatnext.study.statistics import FEWEST_SEEDS, adjust, estimate, points
 from flatnext.study.study import Study
 from flatnext.words import counted
 
@@ -45,9 +45,12 @@ def advice(study: Study) -> str:
             "to compare it with."
         )
     among = f" of the {len(sound)} recipes that trained" if 1 < len(sound) < len(study.groups) else ""
+    highest = _highest(study, _not_worse(study))
+    if highest is not _highest(study, sound):  # as recipes have different seeds
+        among = " of the recipes that are not shown to be worse than another"
     name = f"highest mean {'balanced ' if study.uneven else ''}test accuracy{among}"
     why, rest = f"the {name}" if len(sound) > 1 else "the only recipe that trained", ""
-    if best is not (highest := _highest(study, sound)):
+    if best is not highest:
         why = f"as no recipe is shown to be better and {highest.label} costs more"
         rest = f" The {name} is that of {highest.label}, {_accuracy(study, highest)}."
     if len(study.headline.values(best.label)) < FEWEST_SEEDS:
@@ -58,22 +61,32 @@ def advice(study: Study) -> str:
 def recommended(study: Study) -> Group | None:
     """Return the group to take: of those that trained, the one with the highest mean test accuracy; None: none did.
 
-    Where that is not shown to be better than some that cost less, it is the cheapest of these, unless another recipe is
-    shown to be better.
+    Where that is not shown to be better than some that cost less, it is the cheapest of these. None that is shown to be
+    worse than another is taken.
     """
-    sound = [group for group in study.groups if is_sound(group)]
-    if not sound:
+    candidates = _not_worse(study)
+    if not candidates:
         return None
-    highest = _highest(study, sound)
-    costs = {group.label: _cost_ratio(study, group, highest) for group in sound}
-    cheaper = [
-        group
-        for group in sound
-        if costs[group.label] < CHEAPER
-        and "open" in _verdicts(study, group, [highest])
-        and "lower" not in _verdicts(study, group, sound)
-    ]
-    return min(cheaper, key=lambda group: costs[group.label], default=highest)
+    highest = _highest(study, candidates)
+    costs = {group.label: _cost_ratio(study, group, highest) for group in candidates}
+    cheaper = [group for group in candidates if costs[group.label] < CHEAPER]
+    verdicts = dict(zip((group.label for group in cheaper), _verdicts(study, highest, cheaper), strict=True))
+    as_good = [group for group in cheaper if verdicts[group.label] != "higher"]
+    return min(as_good, key=lambda group: costs[group.label], default=highest)
+
+
+def _not_worse(study: Study) -> list[Group]:
+    """Return the groups that trained, without those that a contrast shows to be worse than another of them."""
+    sound = [group for group in study.groups if is_sound(group)]
+    labels = {group.label for group in sound}
+    worse = {
+        contrast.recipes[verdict == "higher"]
+        for contrast in study.contrasts
+        if {*contrast.recipes} <= labels and contrast.comparison is not None
+        for verdict in (contrast.comparison.verdict,)
+        if verdict != "open"
+    }
+    return [group for group in sound if group.label not in worse] or sound
 
 
 def _highest(study: Study, groups: Sequence[Group]) -> Group:
@@ -81,15 +94,21 @@ def _highest(study: Study, groups: Sequence[Group]) -> Group:
     return max(groups, key=lambda group: estimate(study.headline.values(group.label).values()).mean)
 
 
-def _verdicts(study: Study, group: Group, others: Sequence[Group]) -> set[str]:
-    """Return what the contrasts of a group with others show of the group: `higher`, `lower` or `open`."""
+def _verdicts(study: Study, group: Group, others: Sequence[Group]) -> list[str]:
+    """Return whether a group is `higher` or `lower` than each of the others, or that is `open`.
+
+    What no contrast says is compared here, with Holm's correction for the contrasts as well.
+    """
     turned = {"higher": "lower", "lower": "higher", "open": "open"}
-    labels, verdicts = {other.label for other in others}, set()
-    for contrast in _contrasts(study, group):
-        recipe, baseline = contrast.recipes
-        if contrast.comparison is not None and {recipe, baseline} - {group.label} <= labels:
-            verdict = contrast.comparison.verdict
-            verdicts.add(verdict if recipe == group.label else turned[verdict])
+    known = {contrast.recipes: contrast.comparison for contrast in study.contrasts}
+    rest = [other for other in others if not {(group.label, other.label), (other.label, group.label)} & known.keys()]
+    made = [study.headline.compare(group.label, other.label) for other in rest]
+    corrected = iter(adjust([c for c in made if c is not None], len(known) + study.missing + made.count(None)))
+    known |= {(group.label, o.label): c and next(corrected) for o, c in zip(rest, made, strict=True)}
+    verdicts = []
+    for other in others:
+        ours, theirs = known.get((group.label, other.label)), known.get((other.label, group.label))
+        verdicts.append(ours.verdict if ours else turned[theirs.verdict] if theirs else "open")
     return verdicts
 
 

@@ -44,6 +44,11 @@ class Contrast:
         return sentence(self.comparison, *self.recipes, unit)
 
 
+def baseline_of(groups: Sequence[Group]) -> Group | None:
+    """Return the first group that trains with plain SGD, else the first; None where there is none."""
+    return next(iter((*filter(is_plain, groups), *groups)), None)
+
+
 def planned_pairs(groups: Sequence[Group], planned: Sequence[tuple[str, str]]) -> list[Pair]:
     """Return the pairs of recipes that were planned, in the plan's order, as far as both have finished runs."""
     pairs = []
@@ -53,13 +58,13 @@ def planned_pairs(groups: Sequence[Group], planned: Sequence[tuple[str, str]]) -
     return pairs
 
 
-def default_pairs(groups: Sequence[Group], baseline: Group | None) -> list[Pair]:
+def default_pairs(groups: Sequence[Group]) -> list[Pair]:
     """Return each group with plain SGD of the same epochs, and each method with plain SGD of the same passes too.
 
     Plain SGD of the same epochs is the group that differs in the method alone, without one the study's baseline. Plain
     SGD that is there for its passes is no group of its own to compare.
     """
-    controls = equal_compute(groups)
+    baseline, controls = baseline_of(groups), equal_compute(groups)
     pairs: list[Pair] = []
     for group in groups:
         if group is baseline or baseline is None or group in controls.values():

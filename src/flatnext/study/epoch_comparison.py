@@ -69,7 +69,9 @@ def _compare(field: str, epochs: list[Mapping[int, tuple[float, float]]], sequen
     return EpochComparison(
         split=field.partition("_")[0],
         number=len(epochs),
-        share=estimate(sum(pairs[s][0] > pairs[s][1] for pairs in epochs) / len(epochs) for s in epochs[0]),
+        share=estimate(
+            (sum(pairs[s][0] > pairs[s][1] for pairs in epochs) / len(epochs) for s in epochs[0]), sequential=sequential
+        ),
         better=sum(comparison.verdict == "higher" for comparison in comparisons),
         worse=sum(comparison.verdict == "lower" for comparison in adjust(comparisons)),
         tested=any(comparison.p is not None for comparison in comparisons),

@@ -10,6 +10,7 @@ from flatnext.errors import InputError
 from flatnext.files import write_atomically
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import METRICS, RESULT, STUDY
+from flatnext.runs.records import StudyPlan
 from flatnext.study.division import Division
 from flatnext.study.plan import PlannedRun, RunPlan
 from flatnext.study.presence import at_work
@@ -59,9 +60,9 @@ class Exchange:
         if brought or sent:
             say(f"{self.storage.url}: brought {counted(brought, 'run')} from there, sent {sent} that were further here")
 
-    def plan(self, plan: RunPlan, command: str, division: Division | None) -> None:
+    def plan(self, plan: RunPlan, command: str, division: Division | None, before: StudyPlan | None) -> None:
         """Write the plan of the study, here and there."""
-        plan.write(self.output, command, division)
+        plan.write(self.output, command, division, before)
         if self.storage:
             self.storage.write(STUDY, (self.output / STUDY).read_bytes())
 

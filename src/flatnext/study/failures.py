@@ -14,7 +14,7 @@ from flatnext.study.study import Study
 from flatnext.words import counted
 
 NEARLY_ALL = 0.9
-"""A network that predicts one class for so large a share of the images has collapsed, if the class is smaller."""
+"""A network that predicts one class for so large a share of the other classes' images has collapsed."""
 
 ABOVE_A_GUESS = 1.1
 """A training loss so many times that of equal probabilities is worse than no training."""
@@ -50,8 +50,9 @@ def _collapse(run: RunRecord) -> str:
         return ""
     largest, share = majority(scores.confusion)
     predicted = predicted_sizes(scores.confusion)
-    if max(predicted) >= max(NEARLY_ALL, (1 + share) / 2) * scores.count:
-        most = predicted.index(max(predicted))
+    most = predicted.index(max(predicted))
+    others = scores.count - sum(scores.confusion[most])
+    if others and predicted[most] - scores.confusion[most][most] >= NEARLY_ALL * others:
         return f"it predicts “{classes[most]}” for {predicted[most]:,} of {counted(scores.count, 'test image')}"
     if wilson(scores.accuracy, scores.count)[0] <= share and not tells_apart(scores.confusion):
         accuracy = f"{points(scores.accuracy)} % accuracy"

@@ -36,7 +36,7 @@ class Measurement:
     Args:
         recipe: the label of the run's group.
         seed: the run's seed.
-        split: `test`, `validation`, `train`, or the name of a further test set.
+        split: `test`, `validation`, `train`, `cifar10-c`, or `test set NAME` for another one.
         measure: the id of the measure (`flatnext.study.measures`).
         at: the radius, severity or budget that it was taken at.
         value: fractions, not per cent; None where it was not finite.
@@ -214,9 +214,13 @@ def _attacks(row: _Row, result: Attacks, run: RunRecord) -> Rows:
 
 
 def _test_sets(row: _Row, result: TestSets, run: RunRecord) -> Rows:
+    """Yield the scores on each set. Its folder may be called `test`, so that its split has a name of its own."""
+    part = run.evidence and run.evidence.test_sets
+    digests = dict(zip(result.sets, part.settings.get("test_set_images", ()), strict=False) if part else ())
     for name, scores in result.sets.items():
-        yield row.on(name, {})("accuracy", scores.accuracy, scores.count)
-        yield row.on(name, {})("loss", scores.loss, scores.count)
+        of_set = row.on(f"test set {name}", {"SHA-256 of the images": digests.get(name)})
+        yield of_set("accuracy", scores.accuracy, scores.count)
+        yield of_set("loss", scores.loss, scores.count)
 
 
 EVIDENCE: dict[str, Callable[[_Row, Any, RunRecord], Rows]] = {

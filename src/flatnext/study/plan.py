@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -14,7 +15,9 @@ from flatnext.files import write_json
 from flatnext.runs.reading import STUDY
 from flatnext.runs.records import StudyPlan
 from flatnext.schema import dump
+from flatnext.study.contrasts import default_pairs
 from flatnext.study.division import Division
+from flatnext.study.groups import Group
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class RunPlan:
                 if value != differing:
                     flag = name.replace("_", "-")
                     raise InputError(f"{first.recipe} has {name} {value} and {other.recipe} {differing}: give --{flag}")
+        for first, other in itertools.combinations(self.configs, 2):
             if replace(other, recipe=first.recipe) == first:
                 raise InputError(f"{first.recipe} and {other.recipe} are the same but for the name: leave one out")
         try:
@@ -63,12 +67,15 @@ class RunPlan:
     def record(self, command: str = "") -> StudyPlan:
         """Return what is kept of the plan in `study.json`."""
         recipes = tuple(config.recipe for config in self.configs)
+        groups = [Group(config.recipe, config, ()) for config in self.configs]
         return StudyPlan(
             recipes=recipes,
             seeds=self.seeds,
             command=command,
             contrasts=self.contrasts,
             max_seeds=self.max_seeds,
+            comparisons=len(self.contrasts or default_pairs(groups)),
+            begun_with=len(self.seeds),
         )
 
     def runs(self, output: Path) -> list[PlannedRun]:
@@ -79,9 +86,13 @@ class RunPlan:
             for config in self.configs
         ]
 
-    def write(self, output: Path, command: str, division: Division | None = None) -> None:
-        """Write `study.json`: what was planned, by which command, and how the machine is divided."""
+    def write(
+        self, output: Path, command: str, division: Division | None = None, before: StudyPlan | None = None
+    ) -> None:
+        """Write `study.json`: what was planned, by which command, how the machine is divided, and what was `before`."""
         record = self.record(command)
+        if before:
+            record = replace(record, begun_with=before.begun_with or len(before.seeds))
         if division:
             record = replace(record, jobs=division.jobs, threads=division.threads)
         write_json(output / STUDY, dump(record))

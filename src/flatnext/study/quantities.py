@@ -58,7 +58,9 @@ class Quantity:
         The interval ends where the measure does: no accuracy is above 100 %.
         """
         values = self.values(recipe)
-        return estimate(values.values()).within(*self.measure.bounds) if values else None
+        if not values:
+            return None
+        return estimate(values.values(), sequential=self.sequential).within(*self.measure.bounds)
 
     def compare(self, recipe: str, baseline: str) -> Comparison | None:
         """Return the recipe minus the baseline, not corrected; None without a seed in common or with a problem."""

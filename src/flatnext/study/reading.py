@@ -50,8 +50,17 @@ def read_study(paths: Iterable[Path]) -> Study:
     finished = [record for record in records if isinstance(record, RunRecord)]
     of_runs = {folder.parent.parent for folder in folders} - plans.keys()  # of a study that is given in parts
     files = [folder / STUDY for folder in of_runs if (folder / STUDY).is_file()]
-    sequential = any(plan.max_seeds for plan in (*plans.values(), *map(read_plan, files)))
-    return Study(_groups(finished, recipes), tuple(left_out), contrasts, paths, sequential, tuple(recipes))
+    numbers = [plan.comparisons for plan in plans.values()]
+    return Study(
+        groups=_groups(finished, recipes),
+        left_out=tuple(left_out),
+        planned=contrasts,
+        paths=paths,
+        sequential=any(plan.max_seeds for plan in (*plans.values(), *map(read_plan, files))),
+        recipes=tuple(recipes),
+        comparisons=None if None in numbers or not numbers else sum(filter(None, numbers)),
+        begun_with=next((p.begun_with for p in plans.values() if p.begun_with and p.begun_with < len(p.seeds)), None),
+    )
 
 
 def _name(folder: Path, root: Path) -> str:

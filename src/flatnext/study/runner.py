@@ -92,7 +92,7 @@ def run_study(
         kept = Division(jobs=before.jobs, threads=before.threads) if before and before.jobs else None
         _make(output)
         log = RunLog(display, [str(run.folder) for run in runs], overwrite=overwrite)
-        exchange.plan(plan, command, kept)
+        exchange.plan(plan, command, kept, before)
         if not left:
             return log.close()
         wanted = _Wanted(
@@ -103,7 +103,7 @@ def run_study(
             runs=len(left),
         )
         with _runner(wanted, display, cluster, exchange) as (runner, division):
-            exchange.plan(plan, command, division)
+            exchange.plan(plan, command, division, before)
             threads = wanted.threads or (division.threads if division else None)
             assignments = [make(config=run.config, folder=str(run.folder), threads=threads) for run in left]
             with closing(runner.carry_out(assignments, log.begin)) as outcomes:
@@ -151,7 +151,8 @@ def _runner(
 @contextmanager
 def _local(wanted: _Wanted, display: Display) -> Iterator[tuple[Runner, Division | None]]:
     if wanted.jobs == 1:
-        yield InProcess(display), wanted.kept
+        alone = Division(jobs=1, threads=wanted.threads) if wanted.threads else None
+        yield InProcess(display), wanted.kept or alone
         return
     pool, division = open_pool(wanted.jobs, wanted.threads, wanted.kept, wanted.sample, display, wanted.runs)
     with pool:

@@ -23,7 +23,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy.special import nctdtr, ndtri, stdtr, stdtrit
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri, stdtr, stdtrit
 
 from flatnext.errors import InputError
 from flatnext.study.sequential import anytime_p, critical_t
@@ -222,15 +223,20 @@ def _corrected(comparison: Comparison, family: int, p: float, alpha: float) -> C
     return replace(comparison, p_adjusted=p, family=family, alpha=alpha, difference=interval)
 
 
-def power(effect: float, n: int, alpha: float = ALPHA) -> float:
+def power(effect: float, n: ArrayLike, alpha: float = ALPHA) -> NDArray[np.float64]:
     """Return the power of the two-sided paired t-test with n pairs, where mean / sd of the differences is `effect`."""
-    shift, critical = abs(effect) * math.sqrt(n), stdtrit(n - 1, 1 - alpha / 2)
-    return float(1 - nctdtr(n - 1, shift, critical) + nctdtr(n - 1, shift, -critical))
+    from scipy.stats import nct  # it takes most of a second to import; scipy.special's form is NaN for large effects
+
+    n = np.asarray(n)
+    shift, critical = abs(effect) * np.sqrt(n), stdtrit(n - 1, 1 - alpha / 2)
+    return np.asarray(nct.sf(critical, n - 1, shift) + nct.sf(critical, n - 1, -shift))
 
 
 def seeds_needed(effect: float, alpha: float = ALPHA) -> int | None:
     """Return the fewest seeds, from 3 on, with which the paired t-test has a power of 80 %; None beyond 1,000."""
-    return next((n for n in range(FEWEST_SEEDS, MOST_SEEDS + 1) if power(effect, n, alpha) >= POWER), None)
+    seeds = np.arange(FEWEST_SEEDS, MOST_SEEDS + 1)
+    enough = seeds[power(effect, seeds, alpha) >= POWER]
+    return int(enough[0]) if enough.size else None
 
 
 def wilson(share: float, count: int, alpha: float = ALPHA) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from flatnext.runs.class_balance import is_uneven
 from flatnext.runs.records import RunRecord, Session, UnfinishedRun
-from flatnext.study.contrasts import Contrast, default_pairs, is_plain, planned_pairs
+from flatnext.study.contrasts import Contrast, baseline_of, default_pairs, planned_pairs
 from flatnext.study.groups import Group, settings
 from flatnext.study.measurements import Measurement, measurements
 from flatnext.study.quantities import Quantity, quantities
@@ -23,7 +23,9 @@ class Study:
     """Everything that a report needs. `groups` may be empty: then no run has finished.
 
     `planned` names the recipes of the contrasts that were planned, `recipes` those whose runs were, finished or not;
-    `paths` are the folders that the runs come from. `sequential`: seeds were added until the contrasts were decided.
+    `comparisons` is how many contrasts were planned by default, None where that is not known. `paths` are the folders
+    that the runs come from. `sequential`: seeds were added until the contrasts were decided. `begun_with`: how
+    many seeds there were to be at first, where a later command added some; else None.
     """
 
     groups: tuple[Group, ...]
@@ -32,6 +34,8 @@ class Study:
     paths: tuple[Path, ...] = ()
     sequential: bool = False
     recipes: tuple[str, ...] = ()
+    comparisons: int | None = None
+    begun_with: int | None = None
 
     @property
     def runs(self) -> tuple[RunRecord, ...]:
@@ -95,22 +99,25 @@ class Study:
     @cached_property
     def baseline(self) -> Group | None:
         """The first group that trains with plain SGD, else the first."""
-        return next(iter((*filter(is_plain, self.groups), *self.groups)), None)
+        return baseline_of(self.groups)
 
     @cached_property
     def missing(self) -> int:
         """How many contrasts were planned that cannot be made yet, as a recipe of theirs has no finished run.
 
-        Where no contrasts were planned, each recipe without a finished run stands for one.
+        Where their number is not known, each recipe without a finished run stands for one.
         """
         if self.planned:
             return sum(not planned_pairs(self.groups, [names]) for names in self.planned)
+        if self.comparisons is not None:
+            there = [group for group in self.groups if group.config.recipe in self.recipes]
+            return max(0, self.comparisons - len(default_pairs(there)))
         return sum(not any(name in (g.label, g.config.recipe) for g in self.groups) for name in set(self.recipes))
 
     @cached_property
     def contrasts(self) -> tuple[Contrast, ...]:
         """The planned contrasts, else those with plain SGD, with Holm's correction for their number."""
-        pairs = planned_pairs(self.groups, self.planned) or default_pairs(self.groups, self.baseline)
+        pairs = planned_pairs(self.groups, self.planned) if self.planned else default_pairs(self.groups)
         open_contrasts = [Contrast(group, baseline, None) for group, baseline in pairs]
         comparisons = self.compare(self.headline, open_contrasts) if pairs else []
         return tuple(
