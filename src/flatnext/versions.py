@@ -41,4 +41,5 @@ def import_extra(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.partition(".")[0] != module.partition(".")[0]:
             raise  # it is installed, and lacks something itself
-        raise InputError(f"this needs {module}, which is not installed: pip install 'flatnext[{extra}]'") from None
+        way = f"in the clone of FlatNeXt: pip install '.[{extra}]'"
+        raise InputError(f"this needs {module}, which is not installed; {way}") from None

@@ -48,5 +48,5 @@ def test_without_optuna(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     status, _, err = run("tune", "quick", "--vary", "lr=1..2", "--output", tmp_path / "search")
     assert status == 2
-    assert "pip install 'flatnext[tune]'" in err
+    assert "pip install '.[tune]'" in err
     assert not (tmp_path / "search").exists()

@@ -157,7 +157,7 @@ def test_a_missing_onnx_runtime_is_named(graph, tmp_path, monkeypatch):
     path = tmp_path / "model.onnx"
     path.write_bytes(with_manifest(graph, manifest_of()))
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(InputError, match=r"pip install 'flatnext\[export\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[export\]'"):
         OnnxModel(path)
 
 

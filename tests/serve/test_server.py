@@ -144,7 +144,7 @@ def test_the_address_is_taken():
 
 def test_a_missing_library(tmp_path, monkeypatch):
     monkeypatch.setattr(server, "NEEDS", ("no_such_library",))
-    with pytest.raises(InputError, match=r"pip install 'flatnext\[serve\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[serve\]'"):
         serve(tmp_path / "model.onnx", ServeSettings())
 
 

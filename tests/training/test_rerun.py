@@ -23,9 +23,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_made_again_is_the_same_to_the_bit(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
     assert main(["rerun", str(run)]) == 0
-    assert capsys.readouterr().out.startswith("the same to the bit: ")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("the same to the bit: ")
+    assert lines[1] == f"{run}-rerun"
     assert {path.name: path.stat().st_mtime_ns for path in run.iterdir()} == before
-    assert (run.parent / "run-rerun" / "result.json").is_file()
+    assert main(["rerun", str(run)]) == 2  # it would train nothing
+    assert f"{run}-rerun holds a finished run: choose another" in capsys.readouterr().err
 
 
 def test_what_differs_is_said(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

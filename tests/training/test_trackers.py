@@ -120,5 +120,6 @@ def test_a_tracker_that_is_unknown_or_not_installed_is_an_error_of_one_line(
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     command = ["train", "--recipe", "quick", "--output", str(tmp_path / "run"), "--track", "wandb"]
     assert main(command) == 2
-    assert "tracker wandb is not installed: pip install 'flatnext[wandb]'" in capsys.readouterr().err
+    message = "this needs wandb, which is not installed; in the clone of FlatNeXt: pip install '.[wandb]'"
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -40,9 +40,11 @@ def run(options: argparse.Namespace) -> int:
             f"the same to the bit: {counted(result.weights.tensors, 'tensor')}, the metrics of all epochs; "
             f"test accuracy {new:.2%}"
         )
+        print(result.folder)
         return 0
     print(different(result.weights))
     print(f"epochs with other metrics: {', '.join(map(str, result.epochs)) or 'none'}")
     print(f"test accuracy {new:.2%} instead of {old:.2%}")
     print(f"circumstances that differ: {'; '.join(result.circumstances) or 'none that are noted'}")
+    print(result.folder)
     return 1

@@ -9,7 +9,7 @@ from flatnext.errors import InputError
 from flatnext.models import read_weights
 from flatnext.progress import Display
 from flatnext.runs.artifact import require_run
-from flatnext.runs.folder import RunFolder
+from flatnext.runs.folder import ANOTHER, OVERWRITE, RunFolder
 from flatnext.runs.reading import read_run
 from flatnext.runs.records import RunRecord, UnfinishedRun
 from flatnext.training.bits import Difference, compare_tensors, differing_circumstances, differing_metrics
@@ -55,7 +55,7 @@ def rerun(
 
     Args:
         run: the folder of the run, which is only read.
-        output: the folder of the new one (default: RUN-rerun). A new run that was stopped goes on.
+        output: the folder of the new one (default: RUN-rerun). If it holds one that was stopped, that goes on.
         data_dir: where the data set lies, or is downloaded to.
         device: `auto`, `cpu`, `cuda` ...
         download: whether a missing data set may be fetched.
@@ -63,7 +63,8 @@ def rerun(
         display: where progress is shown; nowhere by default.
 
     Raises:
-        InputError: the run has not finished, was made longer, or was made by several processes; or its data are others.
+        InputError: the run has not finished, was made longer, or was made by several processes; its data are others; or
+            `output` holds a finished run.
     """
     first = Path(run)
     require_run(first)
@@ -76,6 +77,8 @@ def rerun(
     if was.processes > 1:
         raise InputError(f"{first} was made by {was.processes} processes: make it again by torchrun, with --config")
     folder = Path(f"{first}-rerun") if output is None else Path(output)
+    if RunFolder(folder).finished() and not overwrite:
+        raise InputError(f"{folder} holds a finished run: {ANOTHER}, or {OVERWRITE}")
     config = record.config.override({"precision": was.precision})  # what "auto" was there
     options = Options(
         data_dir=data_dir,

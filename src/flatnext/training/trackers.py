@@ -19,6 +19,7 @@ from flatnext.errors import InputError, choose
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import ENVIRONMENT, STUDY, read_environment
 from flatnext.runs.records import Epoch
+from flatnext.versions import import_extra
 
 PROJECT = "flatnext"
 """The project of Weights & Biases, and the experiment of MLflow for runs that belong to no study."""
@@ -88,7 +89,7 @@ class Wandb(Tracker):
     """
 
     def __init__(self, folder: RunFolder, config: Config, epochs: Sequence[Epoch]) -> None:
-        wandb = _imported("wandb", "wandb")
+        wandb = import_extra("wandb", "wandb")
         place, group = _place(folder.path)
         identifier = _identifier(folder)
         known = any((place / "wandb").glob(f"*-{identifier}"))
@@ -122,7 +123,7 @@ class Mlflow(Tracker):
     """
 
     def __init__(self, folder: RunFolder, config: Config, epochs: Sequence[Epoch]) -> None:
-        tracking = _imported("mlflow.tracking", "mlflow")
+        tracking = import_extra("mlflow.tracking", "mlflow")
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it speaks of its own tables
         place, group = _place(folder.path)
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(place / 'mlflow.db').resolve()}"
@@ -171,7 +172,7 @@ def check_trackers(names: Sequence[str]) -> None:
             raise InputError(f"unknown tracker {name!r}: {choose(name, TRACKERS)}")
     for name in ("wandb", "mlflow"):
         if name in names:
-            _imported(name, name)
+            import_extra(name, name)
 
 
 @contextmanager
@@ -213,12 +214,3 @@ def _identifier(folder: RunFolder) -> str:
     """Return an id of a run that stays when it is resumed, and is another when it is made anew."""
     started = read_environment(folder.path / ENVIRONMENT).sessions[0].started
     return hashlib.sha256(f"{folder.path.resolve()} {started}".encode()).hexdigest()[:16]
-
-
-def _imported(module: str, extra: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(f"tracker {extra} is not installed: pip install 'flatnext[{extra}]'") from error
