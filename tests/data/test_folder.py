@@ -139,17 +139,26 @@ def place_of(dataset):
     return {name: part for part, split in parts.items() for name in split.names}
 
 
-def test_images_that_are_added_move_none(tmp_path):
-    paint_classes(tmp_path, 60)
+@pytest.mark.parametrize(("count", "shares"), [(60, (43, 5, 12)), (12, (9, 1, 2)), (3, (1, 1, 1)), (2, (1, 0, 1))])
+def test_every_class_has_its_share_of_each_part(tmp_path, count, shares):
+    paint_classes(tmp_path, count)
+    divided = partition(load("folder", tmp_path), config.Data())
+    for split, share in zip((divided.train, divided.validation, divided.test), shares, strict=True):
+        counts = torch.bincount(split.labels, minlength=2).tolist() if split else [0, 0]
+        assert counts == [share, share]
+
+
+def test_an_image_that_is_added_moves_one_of_its_class_at_most(tmp_path):
+    paint_classes(tmp_path, 20)
     before = place_of(load("folder", tmp_path))
-    counts = [list(before.values()).count(part) for part in ("train", "validation", "test")]
-    assert sum(counts) == 120
-    assert np.allclose(counts, [120 * 0.72, 120 * 0.08, 120 * 0.2], atol=12)
-    for number in range(60):
-        paint(tmp_path / "red" / f"0-new-{number}.png", (200, 0, number))
-    after = place_of(load("folder", tmp_path))
-    assert {name: after[name] for name in before} == before
-    assert len(after) == 180
+    for number in range(10):
+        paint(tmp_path / "red" / f"new-{number}.png", (200, 0, number))
+        after = place_of(load("folder", tmp_path))
+        test = {name for name in before if (before[name] == "test") != (after[name] == "test")}
+        assert len(test) <= 1
+        assert all(after[name] == part for name, part in before.items() if name.startswith("blue"))
+        before = after
+    assert len(before) == 50
 
 
 def test_a_number_for_validation_moves_images_at_its_threshold_alone(tmp_path):

@@ -45,8 +45,8 @@ def load_folder(data_dir: Path, reading: Reading | None = None, display: Display
 
     `data_dir` holds `train/CLASS/*` and `test/CLASS/*`, and perhaps `val/CLASS/*`, which are then the validation
     images; without `test` they are the test images. `valid` and `validation` are other names of `val`; all may be in
-    any letter case. Or it holds `CLASS/*` alone, perhaps with `test` or `val` beside: without, about a fifth of the
-    images is the test set, drawn by `hold_out_by_name`. A `test` or `val` with images in no class folders is not used.
+    any letter case. Or it holds `CLASS/*` alone, perhaps with `test` or `val` beside: without, a fifth of each class is
+    the test set, drawn by `hold_out_by_name`. A `test` or `val` with images in no class folders is not used.
 
     A class folder may have folders in it, whose images count for the class. Files are images by their content. What is
     not used, hidden and system files among it, is counted in the data set's notes.

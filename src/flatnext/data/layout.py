@@ -79,7 +79,7 @@ def read_layout(data_dir: Path) -> Layout:
     if root != data_dir and "test" not in labelled:
         raise InputError(
             f"{data_dir} has a folder {root.name} but no labelled images for the test: add {data_dir / 'test'} with "
-            f"class folders, or give {root} as data_dir, of which a fifth becomes the test set"
+            f"class folders, or give {root} as data_dir, of which a fifth of each class becomes the test set"
         )
     names = tuple(folder.name for folder in classes)
     train = list_labelled(root, names, classes)

@@ -27,10 +27,10 @@ def partition(dataset: Dataset, settings: config.Data, *, overwrite: bool = Fals
     Between these, `settings.calibration` images are held out of the rest for the calibration of the model's answers.
     The draws are seeded by `settings.split_seed` alone, so all seeds of a study share them; the images held out are
     the same whatever `train_images` is. A number is drawn exactly, every class in proportion (`stratified`). The tenth
-    too, but where images have names it is that of `hold_out_by_name`, so that images may be added. (A number cannot
-    depend on each image alone: of each class the images with the least hashes are held out, as many as its share of the
-    number. When images are added, only those at that threshold change sides.) A data set with validation images of its
-    own keeps them, unless `settings.validation` is 0: then it has none.
+    too, but where images have names it is a tenth of each class by itself (`hold_out_by_name`). Where they have names
+    the images with the least hashes of these are drawn, so that images may be added: only those at the threshold change
+    sides then. A data set with validation images of its own keeps them, unless `settings.validation` is 0: then it has
+    none.
 
     With `overwrite` the images to train on take the place of all in memory, so that there is no second copy of them;
     `dataset` is of no use after that.
@@ -112,22 +112,13 @@ def _keep(dataset: Dataset, train: Split, settings: config.Data, generator: torc
 
 
 def hold_out_by_name(split: Split, share: float, salt: str) -> tuple[Tensor, Tensor]:
-    """Hold out about a `share` of the images by their names; return the indices of these and of the rest, each rising.
+    """Hold out a `share` of each class by the names; return the indices of these images and of the rest, each rising.
 
-    An image is held out if a hash of its name and `salt`, a number from 0 to 1, is below `share`: whatever images are
-    added, those that were held out stay so. A class of two images or more keeps one on each side: where none is below
-    `share` the image with the least number is held out, where all are the one with the greatest is not. Only in a class
-    so small can an image that is added take the place of another.
+    Of each class those with the least hashes of name and `salt` are held out, as many as its share, rounded; of two
+    images or more one at least, and never all. So each image that is added moves one other of its class at most.
     """
-    numbers = _numbers(split, salt)
-    held_out = numbers < share
-    for label in split.labels.unique():
-        members = (split.labels == label).nonzero().flatten()
-        if len(members) > 1:
-            held_out[members[numbers[members].argmin()]] = True
-            if held_out[members].all():
-                held_out[members[numbers[members].argmax()]] = False
-    return held_out.nonzero().flatten(), (~held_out).nonzero().flatten()
+    quota = [max(0, min(max(1, round(share * size)), size - 1)) for size in torch.bincount(split.labels).tolist()]
+    return _first(split.labels, quota, _numbers(split, salt).argsort(stable=True))
 
 
 def _numbers(split: Split, salt: str) -> Tensor:
@@ -156,7 +147,12 @@ def _draw(labels: Tensor, count: int, order: Tensor) -> tuple[Tensor, Tensor]:
     sizes = torch.bincount(labels)
     quota, remainder = (sizes * count) // len(labels), (sizes * count) % len(labels)
     quota[remainder.argsort(descending=True, stable=True)[: count - int(quota.sum())]] += 1
+    return _first(labels, quota.tolist(), order)
+
+
+def _first(labels: Tensor, quota: list[int], order: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw of each class so many, the first ones in `order`; return their indices and the rest, each rising."""
     drawn = torch.zeros(len(labels), dtype=torch.bool)
-    for label, share in enumerate(quota.tolist()):
-        drawn[order[labels[order] == label][:share]] = True
+    for label, count in enumerate(quota):
+        drawn[order[labels[order] == label][:count]] = True
     return drawn.nonzero().flatten(), (~drawn).nonzero().flatten()
