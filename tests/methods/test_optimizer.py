@@ -9,6 +9,7 @@ import gc
 import io
 import math
 import pickle
+import threading
 import weakref
 
 import numpy as np
@@ -32,6 +33,7 @@ from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 
 import flatnext
+from flatnext import ops
 from flatnext.errors import InputError
 from flatnext.methods import AMP
 
@@ -490,6 +492,45 @@ def test_a_model_that_is_moved_later_counts_a_batch_once_or_it_is_said(told):
         train(model, optimizer, [batch])
         plain(batch[0])
         assert same_bits(model.buffers(), plain.buffers())
+
+
+@pytest.mark.skipif(ops.library() is None, reason="no compiler, or not a CPU that the kernels are for")
+def test_every_pass_takes_the_kernels_and_a_batch_counts_once(monkeypatch):
+    """The second norm is called by nobody whose modules it is among, so that its buffers are seen in its own call."""
+    norms, calls, kernel = [nn.BatchNorm2d(16), nn.BatchNorm2d(16)], [], ops.layers.cpu_norm.batch_norm
+    images = torch.randn(4, 16, 3, 3).to(memory_format=torch.channels_last)
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = norms[0]
+
+        def forward(self, x):
+            return ops.batch_norm(self.norm, x)
+
+    block = Block()
+    monkeypatch.setattr(
+        ops.layers.cpu_norm, "batch_norm", lambda norm, *a, **k: calls.append(norm) or kernel(norm, *a, **k)
+    )
+    optimizer = AMP([p for norm in norms for p in norm.parameters()], lr=0.1, epsilon=0.5)
+    optimizer.step(lambda: ops.batch_norm(norms[1], block(images)).square().mean().backward())
+    assert calls == [norms[0], *norms]
+    assert [int(norm.num_batches_tracked) for norm in norms] == [1, 1]
+
+
+def test_what_another_thread_trains_meanwhile_is_left_alone():
+    model, other = bn_network(), bn_network()
+    (images, labels), *_ = image_batches(1)
+
+    def closure():
+        thread = threading.Thread(target=other, args=(images,))
+        thread.start()
+        thread.join()
+        F.cross_entropy(model(images), labels).backward()
+
+    AMP(model.parameters(), lr=0.1, epsilon=0.5).step(closure)
+    assert int(model[1].num_batches_tracked) == 1
+    assert int(other[1].num_batches_tracked) == 2
 
 
 def test_batch_norm_in_evaluation_mode_is_left_alone():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -26,8 +27,8 @@ class PerturbedOptimizer(torch.optim.Optimizer):
 
     There is one state, the base optimizer's: `state_dict` and `load_state_dict` are complete, and a torch scheduler
     given this optimizer reaches the base. Weights come back to the bit. Batch norm counts a batch once: the modules
-    that run in the first call of the closure are noted, and their buffers put back after the others, whether these
-    changed them in place or assigned new ones. A closure that goes over micro-batches counts each of them once.
+    that run in the first call of the closure, in its thread, are noted, and their buffers put back after the others,
+    whether these changed them in place or assigned new ones. A closure that goes over micro-batches counts each once.
     """
 
     name: ClassVar[str]
@@ -224,9 +225,8 @@ class _Buffers:
 
     def add(self, module: nn.Module) -> None:
         """Add the buffers of a module and of all inside it, whose own calls may be compiled, and not be seen."""
-        if not torch.compiler.is_compiling() and module not in self._modules:
-            self._modules |= dict.fromkeys(module.modules())
-            self._add(module.buffers())
+        self._modules |= dict.fromkeys(module.modules())
+        self._add(module.buffers())
 
     def _add(self, tensors: Iterable[Tensor]) -> None:
         known = {id(tensor) for tensor in self.tensors}
@@ -234,10 +234,22 @@ class _Buffers:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Add all modules that run forward inside the block."""
+        """Add all modules that run forward inside the block in this thread: another may train another model."""
         if not any(f[1] is not None and f[1].pattern == HOOK_WARNING for f in warnings.filters):
             warnings.filterwarnings("ignore", message=HOOK_WARNING)
-        handle = register_module_forward_pre_hook(lambda module, _: self.add(module))
+        thread = threading.get_ident()
+
+        def needs(module: nn.Module) -> bool:
+            """Say whether the module is not noted yet: the kernels run without the call of a layer (`flatnext.ops`)."""
+            compiled = torch.compiler.is_compiling()  # then the thread is not asked, which would break the graph
+            return not compiled and threading.get_ident() == thread and module not in self._modules
+
+        def note(module: nn.Module, _: Any) -> None:
+            if needs(module):
+                self.add(module)
+
+        note.needs = needs  # type: ignore[attr-defined]
+        handle = register_module_forward_pre_hook(note)
         try:
             yield
         finally:

@@ -38,10 +38,14 @@ def usable(x: Tensor) -> bool:
 
 
 def has_hooks(layer: nn.Module) -> bool:
-    """Return whether hooks on the layer, or on all modules, expect its own forward pass to be called."""
+    """Return whether hooks on the layer, or on all modules, expect its own forward pass to be called.
+
+    A hook before the forward passes of all modules may have a function `needs`, which says whether it needs a layer's.
+    """
     hooks = (
         *(layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks),
-        *(torch_module._global_forward_hooks, torch_module._global_forward_pre_hooks),
-        *(torch_module._global_backward_hooks, torch_module._global_backward_pre_hooks),
+        *(torch_module._global_forward_hooks, torch_module._global_backward_hooks),
+        torch_module._global_backward_pre_hooks,
     )
-    return any(hooks)
+    before_all = torch_module._global_forward_pre_hooks.values()
+    return any(hooks) or any(not hasattr(hook, "needs") or hook.needs(layer) for hook in before_all)
