@@ -41,6 +41,23 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def write_output(path: Path, content: bytes | str) -> None:
+    """Write a file that somebody has asked for, in a folder that is made if need be. `InputError`: that cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make {path.parent}: {error.strerror}; choose another folder") from error
+    write_atomically(path, content)
+
+
+def require_new(path: Path, *, overwrite: bool) -> None:
+    """Raise `InputError` where a file to be written is a folder, or is there and shall not be overwritten."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give the name of a file")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists: give another name, or --overwrite")
+
+
 def copy_atomically(source: Path, target: Path) -> None:
     """Let `target` have the content of `source`, by a second name for it where the file system has links.
 

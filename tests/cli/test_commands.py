@@ -143,6 +143,17 @@ def test_data_shows_the_digits(run, tmp_path):
     assert (tmp_path / "samples.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_picture_of_samples_replaces_no_other(run, tmp_path):
+    (tmp_path / "keep.png").write_text("mine")
+    command = ("data", "--dataset", "digits", "--samples")
+    status, out, err = run(*command, "keep.png")
+    assert (status, out) == (2, "")
+    assert "keep.png exists: give another name, or --overwrite" in err
+    assert (tmp_path / "keep.png").read_text() == "mine"
+    assert run(*command, "keep.png", "--overwrite")[0] == run(*command, "new/samples.png")[0] == 0
+    assert (tmp_path / "new" / "samples.png").is_file()
+
+
 BAD = [
     (["train", "--recipe", "best-ever"], "best-ever"),
     (["study", "--recipes", "best-ever"], "unknown recipe 'best-ever'"),

@@ -58,6 +58,7 @@ def test_a_page_is_written_and_not_over_another(run, images, tmp_path):
     assert status == 2
     assert "exists" in err
     assert run(*command, "--overwrite")[0] == 0
+    assert run(*command[:-1], tmp_path / "new" / "folder" / "page.html")[0] == 0
 
 
 @pytest.mark.parametrize("limit", ["-1", "101", "nan"])

@@ -56,6 +56,23 @@ def test_all_images_and_another_file(copy, tmp_path):
     assert "--coverage 0.9" in format_calibrated(made)
 
 
+def test_what_exists_is_kept(copy, tmp_path):
+    (tmp_path / "keep.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"keep\.txt exists: give another name, or --overwrite"):
+        calibrate(copy, split="test", output=tmp_path / "keep.txt")
+    assert (tmp_path / "keep.txt").read_text() == "mine"
+    command = ["calibrate", str(copy), "--split", "test", "--output", str(tmp_path / "keep.txt"), "--overwrite"]
+    assert cli.main(command) == 0
+    assert origin(tmp_path / "keep.txt").conformal
+
+
+def test_the_folder_of_the_output_is_made(copy, tmp_path):
+    assert calibrate(copy, split="test", output=tmp_path / "a" / "b" / "new.safetensors").path.is_file()
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot make "):
+        calibrate(copy, split="test", output=tmp_path / "file" / "new.safetensors")
+
+
 def test_a_test_set_in_a_file(copy, tmp_path):
     test = flatnext.load_data("digits").test
     np.savez(tmp_path / "some.npz", images=test.images.permute(0, 2, 3, 1).numpy(), labels=test.labels.numpy())

@@ -98,6 +98,13 @@ def test_what_exists_is_kept(run, tmp_path, capsys):
     assert OnnxModel(path).check_golden() == 0
 
 
+def test_a_run_is_no_place_for_a_folder_of_the_hub(run):
+    before = (run / "config.json").read_bytes()
+    with pytest.raises(InputError, match=r"is a run, whose config\.json would be replaced: give another --output"):
+        export(run, "hub", run, overwrite=True)
+    assert (run / "config.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images", type=int, metavar="N", help="calibrate on N of the images and check on the others (default: on all)"
     )
     parser.add_argument("--output", type=path, metavar="FILE", help="what to write (default: the weights file itself)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file of --output that is there")
     parser.add_argument("--checkpoint", choices=["last", "best"], help="checkpoint in a run folder (default last)")
     add_place_flags(parser)
 
@@ -46,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
         device=options.device,
         download=options.download,
         progress=True,
+        overwrite=options.overwrite,
     )
     print(format_calibrated(calibrated))
     return 0

@@ -7,6 +7,7 @@ import json
 
 from flatnext.cli.flags import add_place_flags, data_dir, path
 from flatnext.errors import InputError
+from flatnext.files import require_new, write_output
 
 HELP = "compare two trained models on the same images"
 
@@ -49,12 +50,11 @@ def run(options: argparse.Namespace) -> int:
     limit, output = options.fail_if_worse, options.output
     if limit is not None and not 0 <= limit <= 100:
         raise InputError(f"fail_if_worse is {limit}: give percentage points from 0 to 100")
-    if output is not None and output.exists() and (output.is_dir() or not options.overwrite):
-        raise InputError(f"{output} exists: give another --output, or --overwrite for a file")
+    if output is not None:
+        require_new(output, overwrite=options.overwrite)
 
     from flatnext.deploy.compare import compare
     from flatnext.deploy.comparison_page import as_json, comparison_page, sentences
-    from flatnext.files import write_atomically
     from flatnext.progress import ConsoleDisplay, printable
 
     compared = compare(
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     )
     comparison = compared.comparison
     if output is not None:
-        write_atomically(output, comparison_page(compared))
+        write_output(output, comparison_page(compared))
     if options.format == "json":
         print(json.dumps(as_json(comparison)))
     else:

@@ -6,6 +6,7 @@ import argparse
 
 from flatnext.cli.flags import add_place_flags, add_setting_flags, data_dir, data_overrides, path
 from flatnext.config import Config
+from flatnext.files import require_new
 
 HELP = "download, check and describe a data set"
 
@@ -18,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=path, metavar="FILE", help="write a picture of sample images, plain and augmented"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the picture that is there")
     add_place_flags(parser)
     add_setting_flags(parser, "data", without=NOT_SHOWN)
 
@@ -26,6 +28,8 @@ def run(options: argparse.Namespace) -> int:
     """Print the description, and write the samples."""
     settings = Config().override(data_overrides(options)).data
     folder = data_dir(options)
+    if options.samples:
+        require_new(options.samples, overwrite=options.overwrite)
 
     from flatnext import data
 

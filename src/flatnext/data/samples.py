@@ -15,7 +15,7 @@ from torch import Tensor
 from flatnext import config
 from flatnext.data.dataset import Dataset, Split
 from flatnext.data.loader import NO_AUGMENTATION, Loader
-from flatnext.files import write_atomically
+from flatnext.files import write_output
 from flatnext.words import counted
 
 SAMPLES = 6
@@ -38,7 +38,7 @@ def sample_grid(dataset: Dataset, settings: config.Data, path: Path, seed: int =
     samples = _draw_samples(dataset, seed)
     settings = replace(settings, early_sizes=None, mixup=0.0, cutmix=0.0, sampler="shuffle")
     halves = [_by_class(dataset, samples, half, seed) for half in (NO_AUGMENTATION, settings)]
-    write_atomically(Path(path), _plot(dataset, halves, ["as they are", _caption(settings)]))
+    write_output(Path(path), _plot(dataset, halves, ["as they are", _caption(settings)]))
 
 
 def _classes(dataset: Dataset) -> range:

@@ -15,7 +15,7 @@ from flatnext.errors import InputError
 from flatnext.evaluation import load_predictor
 from flatnext.evaluation.conformal import in_halves
 from flatnext.evaluation.trained_model import load_trained_model
-from flatnext.files import read_json, sha256, write_json
+from flatnext.files import read_json, require_new, sha256, write_json
 from flatnext.runs.conformal import Conformal
 from flatnext.runs.folder import RunFolder
 from flatnext.schema import dump
@@ -56,6 +56,7 @@ def calibrate(
     device: str = "auto",
     download: bool = True,
     progress: bool = False,
+    overwrite: bool = False,
 ) -> Calibrated:
     """Calibrate the answers of a model on labelled images that it was not trained on, and keep that in its file.
 
@@ -73,6 +74,7 @@ def calibrate(
         device: `auto`, `cpu`, `cuda` ...
         download: whether a missing data set may be fetched.
         progress: whether to show a download's progress.
+        overwrite: replace the `output` that is there.
 
     Raises:
         InputError: the images or the weights cannot be read or do not fit, or there are too few. Nothing is written.
@@ -86,6 +88,8 @@ def calibrate(
         raise InputError(f"{path} was exported: calibrate the weights that it is of, and export them again")
     if RunFolder(path).started() and not RunFolder(path).finished():
         raise InputError(f"{path} has not finished: wait, or go on with {RunFolder(path).resume_command}")
+    if output is not None:
+        require_new(output, overwrite=overwrite)
     weights = models.find_weights(path, checkpoint)
     if not path.exists() and output is None:
         raise InputError(f"{path} ships with the package, which is left as it is: give an --output")

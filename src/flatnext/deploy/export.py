@@ -25,6 +25,7 @@ from flatnext.errors import InputError, choose
 from flatnext.evaluation.conformal import scores
 from flatnext.progress import printable
 from flatnext.runs.conformal import Conformal
+from flatnext.runs.folder import RunFolder
 from flatnext.words import counted
 
 IMAGES = 1000
@@ -146,5 +147,7 @@ def _check_target(target: Path, to: str, overwrite: bool) -> None:
         raise InputError(f"output is {target}: give a name that ends in .onnx, by which it is known")
     if target.is_dir() != (to == "hub") and target.exists():
         raise InputError(f"{target} is {'a folder' if target.is_dir() else 'no folder'}: give another --output")
+    if to == "hub" and RunFolder(target).started():
+        raise InputError(f"{target} is a run, whose config.json would be replaced: give another --output")
     if target.exists() and not overwrite:
         raise InputError(f"{target} exists: give another --output, or --overwrite")

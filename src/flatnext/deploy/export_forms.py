@@ -22,7 +22,7 @@ from flatnext.deploy.export_source import Source
 from flatnext.deploy.manifest import Manifest
 from flatnext.deploy.onnx_model import INPUT, OUTPUTS, session
 from flatnext.errors import InputError
-from flatnext.files import write_atomically
+from flatnext.files import write_atomically, write_output
 
 MANIFEST = "manifest.json"
 """The name of the manifest in a `.pt2` file."""
@@ -134,11 +134,7 @@ class Hub:
 
 
 def _write(target: Path, content: bytes) -> int:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make {target.parent}: {error.strerror}; choose another --output") from error
-    write_atomically(target, content)
+    write_output(target, content)
     return len(content)
 
 

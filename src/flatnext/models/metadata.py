@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flatnext.errors import InputError
-from flatnext.files import open_regular, write_atomically
+from flatnext.files import open_regular, write_output
 
 LENGTH = 8  # bytes of the length of the header, with which a safetensors file begins
 ALIGNMENT = 8
@@ -31,4 +31,4 @@ def add_metadata(path: Path, metadata: Mapping[str, str], output: Path | None = 
         raise InputError(f"{path} is not a safetensors file: give a weights file of this package") from error
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % ALIGNMENT)
-    write_atomically(output or path, len(text).to_bytes(LENGTH, "little") + text + content[end:])
+    write_output(output or path, len(text).to_bytes(LENGTH, "little") + text + content[end:])
