@@ -83,6 +83,17 @@ def test_nothing_to_do_is_an_error(run, where):
     assert err == f"flatnext: error: {where}: no pictures there: give files, or a folder or pattern that has some\n"
 
 
+def test_what_matches_nothing_beside_pictures_is_missing(run, pictures, tmp_path):
+    (tmp_path / "empty").mkdir()
+    status, out, err = run("predict", "m", "*.gif", pictures / "a.png", "empty")
+    assert (status, list(found(out))) == (1, ["a.png"])
+    assert err.splitlines() == [
+        "flatnext: *.gif: missing: skipped",
+        "flatnext: empty/*: missing: skipped",
+        "flatnext: 2 of 3 pictures could not be read",
+    ]
+
+
 def stdin(monkeypatch, content):
     monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(content)))
 

@@ -34,17 +34,23 @@ def find_pictures(arguments: Sequence[str], stdin: BinaryIO | None = None) -> li
         stdin: an image, or a list of paths, one a line.
 
     A file that is given by name or pattern is taken for a picture whatever it is. In a folder, what is no image by its
-    beginning or its suffix is left out, with a `FallbackWarning` that counts it. `InputError`: there is no picture.
+    beginning or its suffix is left out, with a `FallbackWarning` that counts it. A pattern or folder that has none
+    stands for itself among the files, and is missing when it is read. `InputError`: there is no picture at all.
     """
-    found = [source for argument in arguments for source in _expand(argument, stdin)]
-    if not found:
+    found = [(argument, list(_expand(argument, stdin))) for argument in arguments]
+    if not any(sources for _, sources in found):
         raise InputError(f"{' '.join(arguments)}: no pictures there: give files, or a folder or pattern that has some")
-    return found
+    return [source for argument, sources in found for source in sources or [_pattern(argument)]]
 
 
 def name_of(source: Source) -> str:
     """Return what a source is called in answers."""
     return as_typed(source) if isinstance(source, Path) else STDIN
+
+
+def _pattern(argument: str) -> Path:
+    path = Path(argument).expanduser()
+    return path / "*" if path.is_dir() else path
 
 
 def _expand(argument: str, stdin: BinaryIO | None) -> Iterator[Source]:
