@@ -89,6 +89,14 @@ def test_white_may_be_zero(bits):
         assert np.array_equal(read_picture(file, size=8, channels=1)[..., 0], expected)
 
 
+def test_twelve_bits_are_scaled():
+    values = RANDOM.integers(0, 4096, (8, 8))
+    first, second = values.reshape(-1, 2).T  # two pixels in three bytes
+    packed = np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=1).astype(np.uint8)
+    file = tiff(packed.tobytes(), t258=12, t278=8)
+    assert np.array_equal(read_picture(file, size=8, channels=1)[..., 0], values >> 4)
+
+
 def test_a_tile_larger_than_its_image_counts():
     content = zlib.compress(bytes(96 * 96))
     file = tiff(content, t259=8, t322=96, t323=96)
@@ -209,7 +217,11 @@ def test_a_large_photograph_is_near_its_full_decoding():
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", "no image"), (b"<svg></svg>", "no image"), (encoded(Image.fromarray(COLOUR)).getvalue()[:150], "damaged")],
+    [
+        (b"", "no image"),
+        (b"<svg></svg>", "no image"),
+        (encoded(Image.fromarray(COLOUR)).getvalue()[:150], "cut short or damaged"),
+    ],
 )
 def test_what_is_no_image(tmp_path, content, reason):
     path = tmp_path / "bad.png"
@@ -222,9 +234,13 @@ def test_what_is_no_image(tmp_path, content, reason):
 
 
 def test_files_that_are_none(tmp_path):
-    for path, reason in ((tmp_path / "none.png", "missing"), (tmp_path, "no regular file")):
-        with pytest.raises(PictureError, match=reason):
+    for path, reason, sentence in (
+        (tmp_path / "none.png", "missing", "does not exist: give an image file"),
+        (tmp_path, "a folder", "is a folder: give the files in it, or use flatnext predict"),
+    ):
+        with pytest.raises(PictureError) as caught:
             read_picture(path, size=8)
+        assert (str(caught.value), caught.value.reason) == (f"{path} {sentence}", reason)
 
 
 def test_too_many_pixels(monkeypatch):

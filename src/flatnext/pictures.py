@@ -44,11 +44,12 @@ PAD = 0
 
 
 class PictureError(InputError):
-    """A picture that cannot be read. `source` says which, `reason` why."""
+    """A picture that cannot be read. `source` says which, `reason` why, and `sentence` is what its message says."""
 
-    def __init__(self, source: Path | str, reason: str) -> None:
+    def __init__(self, source: Path | str, reason: str, sentence: str | None = None) -> None:
         self.source, self.reason = printable(as_typed(source)), reason
-        super().__init__(f"{self.source} ({reason}) cannot be read as an image: repair or remove it")
+        sentence = sentence or f"({reason}) cannot be read as an image: repair or remove it"
+        super().__init__(f"{self.source} {sentence}")
 
 
 class TooLargeError(PictureError):
@@ -61,8 +62,8 @@ def read_picture(
     """Return an image file as uint8 pixels, `size` x `size` x `channels`.
 
     It is turned as its EXIF data say, put on white where it is transparent, converted to RGB or to grey, and brought to
-    a square by `square`. Of an animation it is the first frame. Of 16 bits the upper 8 are taken. Colour becomes grey
-    by its luma (ITU-R 601-2), as Pillow has it; grey becomes colour by equal channels.
+    a square by `square`. Of an animation it is the first frame. Of 12 or 16 bits the upper 8 are taken. Colour becomes
+    grey by its luma (ITU-R 601-2), as Pillow has it; grey becomes colour by equal channels.
 
     Args:
         file: a path, or an open file that can seek.
@@ -83,8 +84,12 @@ def read_picture(
                 return _read(file, size, resize, channels, most)
             if is_address(file):
                 raise PictureError(source, "an address on the web, where nothing is fetched from: download it first")
-            if file.exists() and not file.is_file():
-                raise PictureError(source, "a folder, no regular file" if file.is_dir() else "no regular file")
+            if file.is_dir():
+                raise PictureError(source, "a folder", "is a folder: give the files in it, or use flatnext predict")
+            if not file.exists():
+                raise PictureError(source, "missing", "does not exist: give an image file")
+            if not file.is_file():
+                raise PictureError(source, "no regular file")
             with open_regular(file) as opened:
                 return _read(opened, size, resize, channels, most)
     except _UnfitError as error:
@@ -183,9 +188,7 @@ class _UnfitError(Exception):
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "no image, or of an unknown format"
-    if isinstance(error, FileNotFoundError):
-        return "missing"
-    return error.strerror if isinstance(error, OSError) and error.strerror else f"damaged: {type(error).__name__}"
+    return error.strerror if isinstance(error, OSError) and error.strerror else "cut short or damaged"
 
 
 def _read(file: BinaryIO, size: int, resize: Resize, channels: int, max_pixels: int) -> np.ndarray:
@@ -205,8 +208,9 @@ def _tile(image: Image.Image) -> int:
 def _convert(image: Image.Image, size: int, resize: Resize, channels: int) -> np.ndarray:
     _check_numbers(image)
     image.load()
-    negative = getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO  # read now: a turned image has no tags
-    return square(_on_white(_upright(image), "L" if channels == 1 else "RGB", negative), size, resize)
+    tags = getattr(image, "tag_v2", {})  # read now: a turned image has none
+    negative, bits = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO, 12 if 12 in tags.get(BITS, ()) else 16
+    return square(_on_white(_upright(image), "L" if channels == 1 else "RGB", negative, bits), size, resize)
 
 
 def _check_numbers(image: Image.Image) -> None:
@@ -224,10 +228,10 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _on_white(image: Image.Image, mode: str, negative: bool) -> Image.Image:
-    """Return an image in RGB or L as one sees it on white paper."""
+def _on_white(image: Image.Image, mode: str, negative: bool, bits: int) -> Image.Image:
+    """Return an image in RGB or L as one sees it on white paper; `bits` are those of a pixel that has more than 8."""
     if image.mode.startswith("I"):
-        image = _eight_bits(image, negative)
+        image = _eight_bits(image, negative, bits)
     if image.mode in ("La", "RGBa"):
         image = image.convert("LA" if image.mode == "La" else "RGBA")
     if image.has_transparency_data:
@@ -240,15 +244,15 @@ def _on_white(image: Image.Image, mode: str, negative: bool) -> Image.Image:
         raise _UnfitError(f"colours in {image.mode}, of which there is no plain way to RGB") from None
 
 
-def _eight_bits(image: Image.Image, negative: bool) -> Image.Image:
-    """Return a grey image of 16 bits with the upper 8: Pillow itself would turn all above 255 into white.
+def _eight_bits(image: Image.Image, negative: bool, bits: int) -> Image.Image:
+    """Return a grey image of 12 or 16 bits with the upper 8: Pillow itself would turn all above 255 into white.
 
-    A negative has zero for white, which Pillow minds with 8 bits alone.
+    A negative has zero for white, which Pillow minds with 8 bits alone. Of 12 bits Pillow gives values up to 4095.
     """
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise _UnfitError(f"pixels from {values.min()} to {values.max()}, of which nobody knows what is white")
-    grey = Image.fromarray((values >> 8).astype(np.uint8))
+    grey = Image.fromarray((values >> bits - 8).astype(np.uint8))
     grey = ImageOps.invert(grey) if negative else grey
     if isinstance(transparent := image.info.get("transparency"), int):
         grey.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
