@@ -119,11 +119,20 @@ def test_a_class_that_may_be_a_test_set_is_asked_about(tmp_path):
     refused(tmp_path, tmp_path / "test", "rename")
 
 
-@pytest.mark.parametrize("names", [("training", "testing"), ("train_set", "test_set")])
+@pytest.mark.parametrize(
+    "names", [("training", "testing"), ("train_set", "test_set"), ("Train2", "Val.2"), ("a", "test 1")]
+)
 def test_folders_of_other_names(tmp_path, names):
     for name in names:
         paint_classes(tmp_path / name)
     refused(tmp_path, *names, "rename", "train", "test", "val")
+
+
+def test_a_class_may_have_a_name_in_which_such_a_word_is(tmp_path):
+    for name in ("freight-train", "protest", "valley"):
+        paint(tmp_path / name / "more" / "a.png")
+        paint(tmp_path / name / "more" / "b.png")
+    assert load("folder", tmp_path).classes == ("freight-train", "protest", "valley")
 
 
 def test_two_folders_for_one_thing(tmp_path):

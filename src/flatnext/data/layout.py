@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,8 @@ NAMED = 5
 TABLES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".xlsx", ".parquet")
 """The suffixes of files in which other programs keep labels."""
 
-SPLITS = ("train", "test", "valid")
-"""Words in the names of folders that hold class folders."""
+SPLIT = re.compile(r"(train|training|test|testing|val|valid|validation)([\W\d_].*)?", re.IGNORECASE | re.DOTALL)
+"""The names of folders that hold class folders: `Training`, `test_set`, `val2`, but not `freight-train`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +170,7 @@ def _class_folders(root: Path, apart: Sequence[Path]) -> dict[Path, Listing]:
         check_class_name(folder.name, f"{root} has a class folder")
     listings = {folder: list_images(folder) for folder in folders}
     of_its_own = [folder for folder in folders if any(path.parent == folder for path in listings[folder].images)]
-    like_splits = [folder for folder in folders if any(word in folder.name.lower() for word in SPLITS)]
+    like_splits = [folder for folder in folders if SPLIT.fullmatch(folder.name)]
     if like_splits and not of_its_own:
         there = _names([Path(folder.name) for folder in folders])
         raise InputError(
