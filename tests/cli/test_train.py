@@ -47,7 +47,9 @@ def test_train_evaluate_and_use_the_config_again(run, tmp_path):
     status, out, err = run("train", "--config", folder / "config.json", "--seed", 1, "--output", "again")
     assert status == 0, err
     assert json.loads((tmp_path / "again" / "config.json").read_text()) == {**config, "seed": 1}
-    assert run("train", "--resume", "again")[0] == 0
+    status, out, err = run("train", "--resume", "again")
+    assert (status, "last (epoch 1)" in out) == (0, True)
+    assert err == "again finished before (1 epoch): give --epochs N to make it longer\n"
 
 
 def test_a_run_knows_where_its_data_lay(run, tmp_path):
@@ -144,6 +146,9 @@ def test_a_folder_that_holds_a_run_hides_no_other_error(run, tmp_path):
     command = shlex.split(message.rpartition(": flatnext ")[2])
     assert command == ["train", "--resume", "a run", "--epochs", "3", "--schedule", "cosine", "--lr", "0.004"]
     assert run(*command)[0] == 0
+    status, _, err = run("train", "--config", "a run/config.json", "--seed", 1, "--output", "new")
+    assert status == 0
+    assert "is of a run that was made longer after 1 epoch: here its last schedule is for all 3 epochs" in err
     assert "to make it longer" not in run("train", *flags, "--epochs", "3", "--momentum", "0.5")[2]
     assert "nowhere is not a folder" in run("train", *flags, "--dataset", "folder", "--data-dir", "nowhere")[2]
     assert "abacus" in run("train", *flags, "--device", "abacus")[2]

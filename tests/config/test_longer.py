@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flatnext.config import Config, Schedule, depends_on_length, longer, recipe
+from flatnext.config import Config, Schedule, as_new_run, depends_on_length, longer, recipe
 from flatnext.errors import InputError
 from flatnext.training import learning_rate
 
@@ -45,6 +45,11 @@ def test_the_same_again_changes_nothing():
     assert longer(again, {"epochs": 120, "schedule": "cosine", "learning_rate": 0.02}, 110) == again
     assert longer(again, {"epochs": 120}, 110) == again
     assert Config.from_json(again.to_json()) == again
+
+
+def test_a_new_run_has_the_schedule_from_its_beginning():
+    again = longer(PLAIN, {"epochs": 120, "schedule": "cosine", "learning_rate": 0.02}, 100)
+    assert as_new_run(again) == PLAIN.override({"epochs": 120, "learning_rate": 0.02, "warmup_epochs": 0.0})
 
 
 def test_a_new_schedule_is_counted_from_where_it_begins():

@@ -25,7 +25,7 @@ from flatnext.cli.flags import (
     trackers,
 )
 from flatnext.cli.parser import Parser
-from flatnext.config import METHODS, RECIPES, Config, Model, default_recipes, folder_name, recipe
+from flatnext.config import METHODS, RECIPES, Config, Model, as_new_run, default_recipes, folder_name, recipe
 from flatnext.errors import InputError
 from flatnext.launch import is_first
 from flatnext.progress import printable
@@ -130,9 +130,11 @@ def run(options: argparse.Namespace) -> int:
     config, output = config_and_folder(options)
 
     from flatnext.progress import ConsoleDisplay
+    from flatnext.runs.folder import RunFolder
     from flatnext.runs.reading import ENVIRONMENT, read_environment
     from flatnext.training import train
 
+    before = RunFolder(output).result() if options.resume and RunFolder(output).finished() else None
     result = train(
         config,
         output,
@@ -151,6 +153,9 @@ def run(options: argparse.Namespace) -> int:
         known=getattr(options, "known", None),
     )
     if is_first():
+        if result == before:
+            done = counted(result.last.epoch, "epoch")
+            print(f"{output} finished before ({done}): give --epochs N to make it longer", file=sys.stderr)
         for name, checkpoint in (("last", result.last), ("best", result.best)):
             if checkpoint is not None:
                 print(_format_scores(name, checkpoint))
@@ -207,11 +212,15 @@ def _config_of(file: Path) -> Config:
     from flatnext.runs.folder import RunFolder
     from flatnext.runs.reading import CONFIG, read_config
 
-    if file.name == CONFIG and RunFolder(file.parent).started():
-        return read_config(file)
     if not file.is_file():
         raise InputError(f"{file} is no file: give the config.json of a run, or a config of yours")
-    return read_config_file(file)
+    of_run = file.name == CONFIG and RunFolder(file.parent).started()
+    config = read_config(file) if of_run else read_config_file(file)
+    begins = config.schedule.schedule_begins
+    if begins and is_first():
+        words = f"is of a run that was made longer after {counted(begins, 'epoch')}"
+        print(f"{file} {words}: here its last schedule is for all {counted(config.epochs, 'epoch')}", file=sys.stderr)
+    return as_new_run(config)
 
 
 def _like(options: argparse.Namespace) -> Config:

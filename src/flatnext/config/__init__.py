@@ -2,7 +2,7 @@
 
 from flatnext.config.config import Config
 from flatnext.config.data import Data
-from flatnext.config.longer import depends_on_length, described_change, longer
+from flatnext.config.longer import as_new_run, depends_on_length, described_change, longer
 from flatnext.config.method import METHODS, Amp, Method, Perturbation, Sgd
 from flatnext.config.model import ABOUT_MODELS, MODELS, Model, model_name, named_model, with_named_model
 from flatnext.config.names import ELSEWHERE, RENAMED, flag_of, remedy
@@ -29,6 +29,7 @@ __all__ = [
     "Sgd",
     "Start",
     "about",
+    "as_new_run",
     "default_recipes",
     "depends_on_length",
     "described_change",

@@ -63,6 +63,11 @@ def longer(config: Config, settings: Mapping[str, Any], done: int) -> Config:
     return replace(config, epochs=epochs)
 
 
+def as_new_run(config: Config) -> Config:
+    """Return the config of a run for a new one: of one that was made longer, with its last schedule over all epochs."""
+    return replace(config, schedule=replace(config.schedule, schedule_begins=0))
+
+
 def described_change(before: Config, after: Config) -> str:
     """Return in words what a longer run does."""
     schedule, rate = after.schedule, after.optimizer.learning_rate

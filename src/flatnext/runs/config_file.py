@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flatnext.config import Config, from_partial, recipe
+from flatnext.config import Config, as_new_run, from_partial, recipe
 from flatnext.errors import InputError, choose
 from flatnext.files import read_text
 
@@ -49,7 +49,7 @@ def named_or_in_file(name: str) -> Config:
     if not is_config_file(name):
         return recipe(name)
     file = Path(name)
-    config = read_config_file(file)
+    config = as_new_run(read_config_file(file))
     return replace(config, recipe=re.sub(r"[^\w.+-]+", "-", f"{config.recipe}-{file.stem}"))
 
 
