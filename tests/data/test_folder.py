@@ -1,6 +1,7 @@
 """A folder of images: read upright, square and in order, and every fault named."""
 
 import os
+import shutil
 import socket
 
 import numpy as np
@@ -30,6 +31,11 @@ def paint_classes(folder, count=5):
     for number in range(count):
         paint(folder / "blue" / f"{number}.png", BLUE)
         paint(folder / "red" / f"{number}.png", RED)
+
+
+def notes(dataset):
+    """Return the notes but for those on copies: images of one colour are copies of each other."""
+    return tuple(note for note in dataset.notes if "to the pixel" not in note)
 
 
 def refused(folder, *words, **options):
@@ -66,7 +72,7 @@ def test_val_beside_test_chooses_the_epoch(tmp_path, name):
     paint(tmp_path / "test" / "red" / "one.png")
     dataset = load("folder", tmp_path)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (20, 4, 1)
-    assert dataset.notes == (
+    assert notes(dataset) == (
         f"{tmp_path / name} holds the validation images",
         "no test images of blue: the test says nothing about them",
     )
@@ -83,7 +89,7 @@ def test_few_images(tmp_path):
     paint(tmp_path / "pets" / "red" / "1.png")
     dataset = load("folder", tmp_path / "pets")
     assert (len(dataset.train), len(dataset.test)) == (2, 1)
-    assert dataset.notes == ("no test images of blue: the test says nothing about them",)
+    assert notes(dataset) == ("no test images of blue: the test says nothing about them",)
 
 
 @pytest.mark.parametrize("name", ["test", "val", "Valid"])
@@ -155,6 +161,27 @@ def test_every_class_has_its_share_of_each_part(tmp_path, count, shares):
     for split, share in zip((divided.train, divided.validation, divided.test), shares, strict=True):
         counts = torch.bincount(split.labels, minlength=2).tolist() if split else [0, 0]
         assert counts == [share, share]
+
+
+def test_copies_in_the_test_set_are_counted(tmp_path):
+    for number in range(10):
+        paint(tmp_path / "red" / f"{number}.png", (255, 0, number))
+        paint(tmp_path / "blue" / f"{number}.png", (0, number, 255))
+    dataset = load("folder", tmp_path)
+    assert dataset.notes == ()
+    for number in range(7):
+        shutil.copy(tmp_path / "red" / f"{number}.png", tmp_path / "red" / f"{number} (copy).png")
+    dataset = load("folder", tmp_path)
+    copies = sum(any(torch.equal(image, other) for other in dataset.train.images) for image in dataset.test.images)
+    assert copies > 1
+    assert dataset.notes == (
+        f"{copies} of 5 test images are, to the pixel, training images as well: remove the copies",
+    )
+    assert dataset.notes[0] in describe(dataset, tmp_path)
+    paint(tmp_path / "val" / "red" / "new.png", (255, 1, 1))
+    shutil.copy(tmp_path / dataset.train.names[0], tmp_path / "val" / "red" / "a.png")
+    note = "1 of 2 test images is, to the pixel, a training image as well: remove the copies"
+    assert note in load("folder", tmp_path).notes
 
 
 def test_an_image_that_is_added_moves_one_of_its_class_at_most(tmp_path):
@@ -318,7 +345,7 @@ def test_other_files_are_named(tmp_path):
     dataset = load("folder", tmp_path)
     assert dataset.classes == ("blue", "red")
     assert len(dataset.train) + len(dataset.test) == 10
-    assert dataset.notes == (
+    assert notes(dataset) == (
         f"not used in {tmp_path}, being no image in a class folder: 3 (readme.txt, red/more/list.csv, red/notes.txt)",
         f"hidden and system files in {tmp_path} are not used: 4 (.cache, __MACOSX, red/._0.png, red/more/Thumbs.db)",
     )
@@ -334,7 +361,7 @@ def test_folders_in_a_class_folder_count_for_the_class(tmp_path):
     names = [*dataset.train.names, *dataset.test.names]
     assert len(names) == len(set(names)) == 60
     assert "red/day 1/am/4.png" in names
-    assert dataset.notes == ("in folders of a class folder, and counted for its class: 60 images",)
+    assert notes(dataset) == ("in folders of a class folder, and counted for its class: 60 images",)
     # One name in two folders of a class is two images; those that are added move none.
     paint(tmp_path / "nested" / "red" / "day 2" / "am" / "4.png")
     again = load("folder", tmp_path / "nested")
@@ -347,7 +374,7 @@ def test_a_link_to_a_folder_above_is_not_followed(tmp_path):
     (tmp_path / "red" / "again").symlink_to(tmp_path / "red")
     dataset = load("folder", tmp_path)
     assert len(dataset.train) + len(dataset.test) == 10
-    assert dataset.notes == (f"not used in {tmp_path}, being no image in a class folder: 1 (red/again)",)
+    assert notes(dataset) == (f"not used in {tmp_path}, being no image in a class folder: 1 (red/again)",)
 
 
 def test_damaged_files_are_left_out_when_asked(tmp_path):
@@ -360,7 +387,7 @@ def test_damaged_files_are_left_out_when_asked(tmp_path):
     refused(tmp_path, "2 files", *bad, "--skip-damaged")
     dataset = load("folder", tmp_path, skip_damaged=True)
     reason = "(no image, or of an unknown format)"
-    assert dataset.notes == (f"2 files that cannot be read were left out: {bad[0]} {reason}, {bad[1]} {reason}",)
+    assert notes(dataset) == (f"2 files that cannot be read were left out: {bad[0]} {reason}, {bad[1]} {reason}",)
     for part in ("train", "test"):
         found, expected = getattr(dataset, part), getattr(clean, part)
         assert found.names == expected.names
