@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples", type=path, metavar="FILE", help="write a picture of sample images, plain and augmented"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the picture that is there")
-    add_place_flags(parser)
+    add_place_flags(parser, of_run=False)
     add_setting_flags(parser, "data", without=NOT_SHOWN)
 
 

@@ -179,14 +179,14 @@ def data_overrides(options: argparse.Namespace) -> dict[str, Any]:
     return overrides
 
 
-def add_place_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags for the folder of the data, downloading, and the device."""
+def add_place_flags(parser: argparse.ArgumentParser, *, of_run: bool = True) -> None:
+    """Add the flags for the folder of the data, which may be that `of_run`, downloading, and the device."""
     group = parser.add_argument_group("data folder and device")
     group.add_argument(
         "--data-dir",
         type=path,
         metavar="DIR",
-        help="data folder (default: the one that the run was trained with, or .data)",
+        help=f"data folder (default: {'the one that the run was trained with, or ' * of_run}.data)",
     )
     group.add_argument(
         "--download", action=argparse.BooleanOptionalAction, default=True, help="download missing data (default yes)"

@@ -74,7 +74,7 @@ def add_arguments(parser: Parser) -> None:
         metavar="URL",
         help="database of the trials, such as postgresql://host/name (default: tune.db in the folder, by SQLite)",
     )
-    add_place_flags(parser)
+    add_place_flags(parser, of_run=False)
     methods = {name: recipe(name).method for name in METHODS}
     add_setting_flags(parser, without=["seed"], defaults=_defaults(parser), methods=methods)
 

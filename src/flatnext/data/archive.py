@@ -43,7 +43,7 @@ def fetch(archive: Archive, data_dir: Path, *, progress: bool = False) -> Path:
     With `progress` a bar is shown. Where it fails, nothing is left behind, and an `InputError` names the URL.
     """
     url = BASE_URL + archive.name
-    remedy = f"put {archive.name} into {data_dir} yourself, or give a data_dir that has it"
+    remedy = f"put {archive.name} into {data_dir} yourself, or give a --data-dir that has it"
     with _input_errors(url, remedy), _workspace(data_dir) as workspace:
         path = workspace / archive.name
         _download(url, path, progress=progress)
