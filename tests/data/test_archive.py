@@ -146,7 +146,7 @@ def test_no_network(monkeypatch, tmp_path):
 def test_not_on_the_server(tmp_path, serve):
     (tmp_path / "server").mkdir()
     url = serve(tmp_path / "server")
-    refused(tmp_path / "data", url + "cifar-100-python.tar.gz", "HTTP status 404", "data_dir", name="cifar100")
+    refused(tmp_path / "data", url + "cifar-100-python.tar.gz", "HTTP status 404", "--data-dir", name="cifar100")
 
 
 def test_a_download_of_another_hash(monkeypatch, tmp_path, serve):
@@ -154,7 +154,7 @@ def test_a_download_of_another_hash(monkeypatch, tmp_path, serve):
     path.write_bytes(path.read_bytes() + b"\0")
     url = serve(path.parent)
     found = hashlib.md5(path.read_bytes()).hexdigest()
-    refused(tmp_path / "data", url + path.name, found, layout.archive.md5, "data_dir")
+    refused(tmp_path / "data", url + path.name, found, layout.archive.md5, "--data-dir")
 
 
 @pytest.mark.parametrize(("handler", "words"), [(Cut, "of"), (CutChunks, "bytes")])
