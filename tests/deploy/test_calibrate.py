@@ -11,6 +11,7 @@ from packed import one_line
 import flatnext
 from flatnext import cli
 from flatnext.deploy.calibrate import _chosen, calibrate, format_calibrated
+from flatnext.deploy.pack import pack
 from flatnext.errors import InputError
 from flatnext.evaluation.conformal import first_half
 from flatnext.files import sha256
@@ -114,6 +115,15 @@ def test_what_cannot_be_is_refused_and_nothing_written(run, arguments, words):
         calibrate(run, **arguments)
     assert one_line(caught)
     assert {path.name: path.read_bytes() for path in run.glob("*.safetensors")} == before
+
+
+def test_the_best_epoch_is_known_by_any_name(run, tmp_path):
+    shutil.copy(run / "best.safetensors", tmp_path / "mine.safetensors")
+    packed = pack(run, "resnext11-digits-best", tmp_path / "packed", checkpoint="best").files[0]
+    for path in (tmp_path / "mine.safetensors", packed):
+        with pytest.raises(InputError, match="have chosen the best checkpoint"):
+            calibrate(path, split="validation")
+    assert calibrate(run, split="validation", output=tmp_path / "last.safetensors").path.is_file()
 
 
 def test_weights_that_ship_need_another_file(folder):

@@ -93,13 +93,15 @@ def calibrate(
     weights = models.find_weights(path, checkpoint)
     if not path.exists() and output is None:
         raise InputError(f"{path} ships with the package, which is left as it is: give an --output")
-    origin = models.read_origin(models.read_weights(weights)[1], weights)
+    metadata = models.read_weights(weights)[1]
+    origin = models.read_origin(metadata, weights)
     if origin is None:
         raise InputError(f"{weights} does not say its classes: give a run folder or a weights file of this package")
     if test_set is not None:
         labelled, source = unseen(test_set, weights, origin), f"images of {data.test_set_name(test_set)}"
     else:
-        if split == "validation" and weights.stem == "best":
+        # Files of 0.1.0 do not say it.
+        if split == "validation" and "best" in (metadata.get("checkpoint"), weights.stem):
             raise InputError(
                 "split is 'validation': these images have chosen the best checkpoint: give split 'test' or a test set"
             )

@@ -260,7 +260,8 @@ class RunState:
     def save_best(self) -> None:
         """Write `best.safetensors`."""
         if self.processes.first:
-            save_weights(self.folder.path / "best.safetensors", self.evaluated, self._metadata())
+            metadata = {**self._metadata(), "checkpoint": "best"}  # also where the file has another name
+            save_weights(self.folder.path / "best.safetensors", self.evaluated, metadata)
 
     def add_conformal(self, checkpoint: str, conformal: Conformal | None) -> None:
         """Add the calibration of a finished checkpoint, `last` or `best`, to its file; None adds nothing."""
