@@ -22,8 +22,10 @@ from flatnext.report.protocol import remarks
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import read_environment
 from flatnext.runs.records import Rollback
+from flatnext.schema import dump
 from flatnext.study.reading import read_study
-from flatnext.training import Stopped, train
+from flatnext.training import Stopped, run_state, train
+from flatnext.training.checkpoint import read_checkpoint
 from flatnext.training.rerun import rerun
 from flatnext.training.step import Step
 from flatnext.training.verify import verify
@@ -82,6 +84,45 @@ def test_by_default_it_stops_and_says_why(tmp_path: Path) -> None:
         train(CONFIG, tmp_path / "run", track=())
     assert json.loads((tmp_path / "run" / "failure.json").read_text())["step"] == 6
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("last", [3, 7])
+def test_weights_that_a_step_leaves_not_finite_are_said_of_that_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    real = Step._take
+
+    def take(self: Step, images: Any, labels: Any, number: int, count: int) -> Any:
+        stats = real(self, images, labels, number, count)
+        if number == last:
+            next(self.model.parameters()).data.fill_(math.nan)
+        return type(stats)(stats.loss.nan_to_num(0, 0), stats.correct, stats.count, stats.trained)
+
+    monkeypatch.setattr(Step, "_take", take)
+    with pytest.raises(InputError) as caught:
+        train(CONFIG, tmp_path / "run", track=())
+    left = "there is no checkpoint yet" if last == 3 else f"the last good checkpoint is in {tmp_path / 'run'}"
+    assert f"at step {last} (epoch {(last + 1) // 4}): lower" in str(caught.value)
+    assert str(caught.value).endswith(f"; {left}")
+    assert json.loads((tmp_path / "run" / "failure.json").read_text())["step"] == last
+
+
+def test_each_checkpoint_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One before the first epoch, one after each, and one of each return; the files are those that the next reads."""
+    saved, told, real = [], [], run_state.save_checkpoint
+    monkeypatch.setattr(run_state, "save_checkpoint", lambda *inputs: saved.append(real(*inputs)))
+
+    def tell() -> None:
+        checkpoint = read_checkpoint(tmp_path / "run")
+        assert checkpoint is not None
+        assert checkpoint.state is not None
+        rollbacks = read_environment(tmp_path / "run" / "environment.json").rollbacks
+        assert checkpoint.state["rollbacks"] == [dump(entry) for entry in rollbacks]
+        told.append((checkpoint.step, len(rollbacks)))
+
+    train(CONFIG, tmp_path / "run", track=(), on_divergence="rollback", after_checkpoint=tell)
+    assert told == [(0, 0), (4, 0), (4, 1), (4, 2), (8, 2), (12, 2)]
+    assert len(saved) == len(told)
 
 
 def test_it_goes_back_and_on_with_half_the_rate_and_its_files_say_so(tmp_path: Path) -> None:

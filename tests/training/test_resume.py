@@ -25,7 +25,7 @@ from flatnext.schema import dump
 from flatnext.training import Stopped, load_data, run_state, train
 from flatnext.training.evaluator import Evaluator
 
-WRITES = 2 + 2 * 4 + 1  # config, session; metrics, state, last and best of two epochs; result
+WRITES = 2 + 2 * 4 + 2  # config, session; metrics, state, last and best of two epochs; calibration of last; result
 
 
 @pytest.mark.parametrize("number", [1, 3, 4, 5, 8])

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from flatnext.errors import InputError
 from flatnext.runs.records import Epoch, Failure, Rollback
-from flatnext.training.checkpoint import keep_checkpoint, kept_path, read_pair
+from flatnext.training.checkpoint import LAST, keep_checkpoint, kept_path, read_pair
 from flatnext.training.metric_sums import NonFiniteLossError
 from flatnext.training.optimizer import fuse
 from flatnext.training.run_state import RunState
@@ -29,13 +29,15 @@ Chance has log(classes), which is below 10. Weights that give so much more are o
 """
 
 
-def prepare_rollback(run: RunState) -> None:
-    """Keep a checkpoint to go back to, before an epoch is trained, unless there is one."""
+def prepare_rollback(run: RunState) -> bool:
+    """Keep a checkpoint to go back to, before an epoch is trained, unless there is one; return whether it is new."""
     kept = kept_path(run.folder.path, run.epoch)
-    if not run.processes.on_first(kept.exists):  # the others may look before the first has written it
-        run.save()
-        if run.processes.first:
-            keep_checkpoint(run.folder.path, run.epoch, 1)
+    if run.processes.on_first(kept.exists):  # the others may look before the first has written it
+        return False
+    run.save()
+    if run.processes.first:
+        keep_checkpoint(run.folder.path, run.epoch, 1)
+    return True
 
 
 def require_good(run: RunState, epoch: Epoch) -> None:
@@ -77,9 +79,11 @@ def failed(run: RunState, step: int) -> InputError:
     """Write that the loss is not finite at a step; return the error that says what to try."""
     epoch, tries = step // len(run.loader) + 1, len(run.rollbacks)
     tried = f" after {tries} returns with a lower learning rate" if tries else ""
+    there = (run.folder.path / LAST).exists()
+    left = f"the last good checkpoint is in {run.folder.path}" if there else "there is no checkpoint yet"
     message = (
         f"the loss is not finite at step {step} (epoch {epoch}){tried}: lower --lr, give a longer --warmup-epochs or a "
-        f"--clip-norm; the last good checkpoint, if there is one, is in {run.folder.path}"
+        f"--clip-norm; {left}"
     )
     if run.processes.first:
         run.folder.write_failure(Failure(error=message, epoch=run.epoch, step=step))

@@ -230,7 +230,7 @@ class RunState:
         self.metrics.check(self.processes)
         tensors = [t for t in self.model.state_dict().values() if t.is_floating_point()]
         if not all(bool(torch.isfinite(t).all()) for t in tensors):
-            raise NonFiniteLossError(self.step)
+            raise NonFiniteLossError(max(self.step - 1, 0))
 
     def save(self) -> None:
         """Write a checkpoint; if a loss or weight is not finite, raise `NonFiniteLossError` and keep the last one."""

@@ -106,8 +106,8 @@ class Trainer:
             self.display.say(f"{self.title}: goes on after step {run.step:,} of {run.total_steps:,}")
         if run.epoch and not run.step_in_epoch:
             self._keep()  # a kill may have come between the checkpoint and this
-        if self._rolls_back and run.epoch < run.config.epochs:
-            prepare_rollback(run)
+        if self._rolls_back and run.epoch < run.config.epochs and prepare_rollback(run):
+            self._tell_of_checkpoint()
         with (
             tracked(self.track, run.folder, run.config) as trackers,
             self.display.task(self.title, run.work(run.total_steps), run.work(run.step)) as task,
@@ -120,10 +120,10 @@ class Trainer:
                     if words is None:
                         raise failed(run, error.step) from error
                     self.display.say(f"{self.title}: {words}")
-                    continue
-                for tracker in trackers:
-                    tracker.add(epoch)
-                self.display.say(f"{self.title}: {describe(epoch)}, {task.left(run.work(run.step))}")
+                else:
+                    for tracker in trackers:
+                        tracker.add(epoch)
+                    self.display.say(f"{self.title}: {describe(epoch)}, {task.left(run.work(run.step))}")
                 self._tell_of_checkpoint()
                 if run.processes.any([self.stop()])[0]:
                     raise self._stopped()
