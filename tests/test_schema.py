@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -121,6 +122,17 @@ def test_what_does_not_fit_is_one_line_that_names_the_place(change: dict[str, An
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 200
     assert isinstance(caught.value, InputError)
+
+
+@pytest.mark.parametrize("change", ["title", "corner", "shape"])
+def test_what_is_nested_without_end_is_refused_at_once(change: str) -> None:
+    nested: Any = ["x"]
+    for _ in range(60):  # as YAML's aliases have it
+        nested = [nested, nested]
+    began = time.perf_counter()
+    with pytest.raises(ParseError):
+        parse(Drawing, WHOLE | {change: {"name": nested} if change == "shape" else nested}, "drawing")
+    assert time.perf_counter() - began < 1
 
 
 def test_unknown_keys_can_be_ignored_at_every_depth() -> None:
