@@ -58,8 +58,8 @@ def train(
         display: where progress is shown; nowhere by default.
         command: what to note as the command of this session; by default the process's own.
         track: where the metrics go as well: `tensorboard`, `wandb`, `mlflow`.
-        after_checkpoint: called after each checkpoint, by the first of several processes. What it raises ends the run,
-            which can be resumed.
+        after_checkpoint: called after each checkpoint of the training, also of a return to an earlier one, by the first
+            of several processes. What it raises ends the run, which can be resumed.
         keep_checkpoints: the checkpoints from the ends of so many epochs, the last ones, or `all` stay in the folder
             `checkpoints`, each as large as weights and optimizer, so that epochs can be replayed (`flatnext verify`).
             None: as in the run's last session, and none in a new run.

@@ -125,7 +125,7 @@ class Trainer:
                         tracker.add(epoch)
                     self.display.say(f"{self.title}: {describe(epoch)}, {task.left(run.work(run.step))}")
                 self._tell_of_checkpoint()
-                if run.processes.any([self.stop()])[0]:
+                if run.step and run.processes.any([self.stop()])[0]:  # gone back to the start it takes a step first
                     raise self._stopped()
         return run.folder.epochs()
 
