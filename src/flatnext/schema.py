@@ -139,7 +139,7 @@ def _union(kinds: tuple[Any, ...], content: Any, at: str, unknown: Unknown) -> A
     content = dict(_mapping(content, at))
     tag = content.pop("name", None)
     if not isinstance(tag, str) or tag not in by_name:
-        raise ParseError(f"{at}: unknown name {_shown(tag)}: {choose(tag if isinstance(tag, str) else "", by_name)}")
+        raise ParseError(f"{at}: unknown name {_shown(tag)}: {choose(tag if isinstance(tag, str) else '', by_name)}")
     return _dataclass(by_name[tag], content, at, unknown)
 
 
