@@ -278,6 +278,14 @@ def test_folders_that_hold_pictures(tmp_path):
     assert holds_pictures(tmp_path)
 
 
+def test_pictures_without_a_suffix_are_known_by_their_content(tmp_path):
+    (tmp_path / "cats" / "old").mkdir(parents=True)
+    (tmp_path / "cats" / "labels").write_text("no image")
+    assert not holds_pictures(tmp_path)
+    Image.new("1", (2, 2)).save(tmp_path / "cats" / "old" / "x", "JPEG")
+    assert holds_pictures(tmp_path)
+
+
 def test_threads_leave_the_filters_of_warnings_alone():
     file = encoded(Image.new("L", (64, 64))).getvalue()
     before = list(warnings.filters)

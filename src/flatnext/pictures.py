@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import warnings
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -32,6 +32,9 @@ WHITE_IS_ZERO = 0
 
 MOST_LOOKED_AT = 1000
 """Files of a folder that are looked at to learn whether it holds images."""
+
+FEW = 5
+"""Of these, files whose content is looked at."""
 
 MAX_PIXELS = 89_478_485
 """Pillow's own limit: an image of so many pixels takes a quarter of a gigabyte."""
@@ -145,11 +148,16 @@ def is_picture(path: Path) -> bool:
 
 
 def holds_pictures(folder: Path) -> bool:
-    """Return whether a folder has folders with images in them, by the names of the first thousand files in each."""
+    """Return whether a folder has folders with images in them, by the first files in each.
+
+    Of a thousand the names are looked at, and if none is an image's the content of a few.
+    """
     try:
         inside = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-        files = chain.from_iterable(islice(path.rglob("*"), MOST_LOOKED_AT) for path in inside)
-        return any(file.suffix.lower() in SUFFIXES for file in files)
+        files = [list(islice(path.rglob("*"), MOST_LOOKED_AT)) for path in inside]
+        if any(file.suffix.lower() in SUFFIXES for each in files for file in each):
+            return True
+        return any(_mode(file) is not None for each in files for file in islice(filter(Path.is_file, each), FEW))
     except OSError:
         return False
 
