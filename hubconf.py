@@ -7,7 +7,7 @@ logits = model(images)  # torch.uint8, N x 3 x 32 x 32
 import sys as _sys
 from pathlib import Path as _Path
 
-dependencies = ["torch", "numpy", "scipy", "PIL", "safetensors"]
+dependencies = ["torch", "numpy", "PIL", "safetensors"]
 
 _SOURCE = str(_Path(__file__).resolve().parent / "src")
 if _SOURCE not in _sys.path:

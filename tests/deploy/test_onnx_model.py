@@ -14,6 +14,7 @@ import pytest
 from exported import SMALL, exported, manifest_of, trained, written
 from onnx import helper
 from packed import one_line
+from PIL import Image
 
 from flatnext.deploy import onnx_model
 from flatnext.deploy.export_graph import with_manifest
@@ -159,6 +160,16 @@ def test_a_missing_onnx_runtime_is_named(graph, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match=r"pip install '\.\[export\]'"):
         OnnxModel(path)
+
+
+def test_a_folder_of_pictures_needs_no_torch(graph, golden, tmp_path):
+    written(graph, golden, tmp_path / "model.onnx")
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / "a.png")
+    code = "import sys; sys.modules['torch'] = None; from flatnext.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "predict", tmp_path / "model.onnx", tmp_path / "pictures"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1), done.stderr
 
 
 def test_an_answer_needs_no_torch(graph, golden, tmp_path):

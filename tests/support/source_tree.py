@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "src" / "flatnext"
 FIRST = (
     *("errors", "schema", "files", "durations", "words", "versions", "interruption", "progress", "launch", "cpu"),
     "pictures",
+    "listing",
 )
 ROOMS = (
     *("config", "runs", "device", "processes", "seeds", "ops", "data", "models", "methods", "evaluation", "evidence"),

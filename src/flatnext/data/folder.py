@@ -12,10 +12,10 @@ import torch
 from flatnext.data.dataset import Dataset, Split
 from flatnext.data.images import named, read_images
 from flatnext.data.layout import LabelledFiles, files_notes, list_labelled, read_layout
-from flatnext.data.listing import require_folder
 from flatnext.data.normalization import Normalization
 from flatnext.data.splits import divide, hold_out_by_name
 from flatnext.errors import InputError
+from flatnext.listing import require_folder
 from flatnext.pictures import Resize, is_grey
 from flatnext.progress import Display, printable
 from flatnext.words import counted, shortened

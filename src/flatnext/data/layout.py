@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flatnext.data.dataset import check_class_name
-from flatnext.data.listing import Listing, entries, hidden_entries, list_images, subfolders
 from flatnext.errors import InputError
+from flatnext.listing import Listing, entries, hidden_entries, list_images, subfolders
 from flatnext.pictures import is_picture
 from flatnext.progress import printable
 from flatnext.words import counted, listing, shortened

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from flatnext.data.cifar import LAYOUTS, lies_in
 from flatnext.data.layout import require_class_folders
-from flatnext.data.listing import entries, require_folder
 from flatnext.errors import InputError
+from flatnext.listing import entries, require_folder
 from flatnext.pictures import holds_pictures, is_picture
 from flatnext.progress import printable
 from flatnext.words import shortened

@@ -10,9 +10,9 @@ from flatnext.data.dataset import Dataset, Split
 from flatnext.data.digits import load_digits
 from flatnext.data.folder import IMAGE_SIZE, Reading, load_folder
 from flatnext.data.images import resize_images, with_channels
-from flatnext.data.listing import require_folder
 from flatnext.data.normalization import CIFAR10, Normalization
 from flatnext.errors import InputError, choose
+from flatnext.listing import require_folder
 from flatnext.pictures import Resize
 from flatnext.progress import ConsoleDisplay, Display
 

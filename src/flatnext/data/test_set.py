@@ -12,9 +12,9 @@ from PIL import Image
 from flatnext.data.dataset import Split
 from flatnext.data.folder import Reading, read_labelled
 from flatnext.data.images import with_channels
-from flatnext.data.listing import list_images, subfolders
 from flatnext.errors import InputError, warn_of_fallback
 from flatnext.files import open_regular
+from flatnext.listing import list_images, subfolders
 from flatnext.pictures import Resize, square
 from flatnext.words import counted
 

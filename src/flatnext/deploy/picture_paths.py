@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from flatnext.errors import InputError, warn_of_fallback
 from flatnext.files import as_typed
+from flatnext.listing import list_images
 from flatnext.words import counted, shortened
 
 STDIN = "-"
@@ -73,8 +74,6 @@ def _expand(argument: str, stdin: BinaryIO | None) -> Iterator[Source]:
 
 
 def _in_folder(folder: Path) -> Iterator[Path]:
-    from flatnext.data.listing import list_images  # the room imports torch
-
     listing = list_images(folder)
     if listing.others:
         names = shortened((path.name for path in listing.others), NAMED)

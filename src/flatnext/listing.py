@@ -1,4 +1,4 @@
-"""The files in a folder: which are images, which are not, and what systems leave behind and hide."""
+"""The files in a folder: which are images, which are not, and what systems leave behind and hide. Without torch."""
 
 from __future__ import annotations
 
