@@ -223,6 +223,17 @@ def test_one_gpu_cannot_be_that_of_all_processes(monkeypatch):
         pass
 
 
+@pytest.mark.parametrize("rank", ["0", "1"])
+@pytest.mark.parametrize(("gpus", "remedy"), [(0, "--device cpu"), (1, "--nproc-per-node 1, or --device cpu")])
+def test_fewer_gpus_than_processes_are_said_by_each(monkeypatch, gpus, remedy, rank):
+    started_by_torchrun(monkeypatch)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(InputError, match=f"2 here have {gpus}: give {remedy}"), join_processes("cuda"):
+        pass
+
+
 @pytest.mark.parametrize("arguments", [["train", "--epochs", "many"], ["train", "--epsilon", "1"], ["trian"]], ids=str)
 def test_one_process_alone_says_what_is_wrong(arguments, monkeypatch, capsys):
     started_by_torchrun(monkeypatch)

@@ -156,8 +156,7 @@ def join_processes(device: str) -> Iterator[tuple[Processes, str]]:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
-        device = f"cuda:{local_rank()}"
-        torch.cuda.set_device(device)
+        device = _own_gpu()
     _join(rank, count, device)
     try:
         yield Processes(rank, count, dist.new_group(backend="gloo", timeout=_timeout())), device
@@ -166,6 +165,22 @@ def join_processes(device: str) -> Iterator[tuple[Processes, str]]:
     finally:
         gc.collect()
         dist.destroy_process_group()
+
+
+def _own_gpu() -> str:
+    """Return the GPU of this process's number, from now on the one in use. `InputError`: a process here has none.
+
+    All processes of the machine raise it, also those that have one: the first alone speaks.
+    """
+    here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE") or local_rank() + 1), torch.cuda.device_count()
+    if gpus < here:
+        fewer = f"--nproc-per-node {gpus}, or " if gpus else ""
+        raise InputError(
+            f"device cuda is a GPU for each process, and {here} here have {gpus}: give {fewer}--device cpu"
+        )
+    device = f"cuda:{local_rank()}"
+    torch.cuda.set_device(device)
+    return device
 
 
 def _join(rank: int, count: int, device: str) -> None:
