@@ -118,6 +118,10 @@ def test_the_base_optimizer_may_come_second_as_elsewhere(kind, settings):
         (lambda m: ASAM(torch.optim.SGD(m.parameters(), lr=0.1), m, rho=0.5), "params is a SGD: give the model's para"),
         (lambda m: SAM(m.parameters(), torch.optim.SGD(m.parameters(), lr=0.1)), "was made already: give its class"),
         (
+            lambda m: SAM(m.parameters(), torch.optim.LBFGS, lr=0.1),
+            "base_optimizer is LBFGS, whose step runs the closure itself: give one",
+        ),
+        (
             lambda m: SAM(m.parameters(), torch.optim.SGD, momentum=0.9),
             "lr is missing: flatnext.SAM(model.para",
         ),

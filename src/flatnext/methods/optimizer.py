@@ -14,7 +14,7 @@ from flatnext.methods.sam import asam, sam
 
 
 class AMP(PerturbedOptimizer):
-    """Adversarial model perturbation around any torch optimizer; change one import in code that uses the authors'.
+    """Adversarial model perturbation around a torch optimizer; change one import in code that uses the authors'.
 
     ::
 
@@ -40,14 +40,14 @@ class AMP(PerturbedOptimizer):
         epsilon: radius of the ball, for each parameter tensor.
         inner_lr: step length of the perturbation, in gradients.
         inner_iter: perturbation steps; 0 is plain training.
-        base_optimizer: class of the optimizer that takes the step.
+        base_optimizer: class of the optimizer that takes the step: any whose step can do without a closure.
         buffers: the model, whose buffers a forward pass changes. By default they are found by watching the first pass;
             give it where that cannot be watched, in a model compiled in place (`model.compile()`) or in a compiled
             function. `model.buffers()` does as well, if the model is not moved afterwards and changes them in place.
         **kwargs: its other arguments.
 
     Raises:
-        InputError: a radius, an inner rate or a number of steps is negative.
+        InputError: a radius, an inner rate or a number of steps is negative, or the base optimizer needs a closure.
     """
 
     name = "AMP"
@@ -82,7 +82,7 @@ class AMP(PerturbedOptimizer):
 
 
 class SAM(PerturbedOptimizer):
-    """Sharpness-aware minimization around any torch optimizer. It is used as `AMP` is, and keeps the same promises.
+    """Sharpness-aware minimization around a torch optimizer. It is used as `AMP` is, and keeps the same promises.
 
     ::
 
@@ -100,12 +100,12 @@ class SAM(PerturbedOptimizer):
             follow, as in other implementations: `SAM(params, torch.optim.SGD, lr=0.1, momentum=0.9)`.
         lr: learning rate of the base optimizer.
         rho: length of the perturbation, over all parameters together; 0 is plain training.
-        base_optimizer: class of the optimizer that takes the step.
+        base_optimizer: class of the optimizer that takes the step: any whose step can do without a closure.
         buffers: as for `AMP`.
         **kwargs: its other arguments.
 
     Raises:
-        InputError: rho is negative, or differs between groups.
+        InputError: rho is negative, or differs between groups; the base optimizer needs a closure.
     """
 
     name = "SAM"
@@ -129,19 +129,19 @@ class SAM(PerturbedOptimizer):
 
 
 class ASAM(PerturbedOptimizer):
-    """Adaptive sharpness-aware minimization around any torch optimizer; see `SAM`.
+    """Adaptive sharpness-aware minimization around a torch optimizer; see `SAM`.
 
     Args:
         params: parameters or parameter groups; a group may have its own `lr`.
         lr: learning rate of the base optimizer.
         rho: length of the perturbation, relative to the size of each weight; 0 is plain training.
         eta: added to the size of each weight.
-        base_optimizer: class of the optimizer that takes the step.
+        base_optimizer: class of the optimizer that takes the step: any whose step can do without a closure.
         buffers: as for `AMP`.
         **kwargs: its other arguments.
 
     Raises:
-        InputError: rho or eta is negative, or differs between groups.
+        InputError: rho or eta is negative, or differs between groups; the base optimizer needs a closure.
     """
 
     name = "ASAM"

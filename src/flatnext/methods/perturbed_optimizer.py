@@ -60,6 +60,13 @@ class PerturbedOptimizer(torch.optim.Optimizer):
                 group.setdefault(name, value)
             check(**{name: group[name] for name in settings})
         self.base_optimizer = base_optimizer(groups, **kwargs)
+        try:
+            inspect.signature(self.base_optimizer.step).bind()
+        except TypeError as error:
+            raise InputError(
+                f"base_optimizer is {type(self.base_optimizer).__name__}, whose step runs the closure itself: give one "
+                "that takes a step with the gradient that is there, such as SGD or AdamW"
+            ) from error
         super().__init__(self.base_optimizer.param_groups, self.base_optimizer.defaults)
         self._share()
         self.buffers = buffers if buffers is None or isinstance(buffers, nn.Module) else list(buffers)
