@@ -115,6 +115,20 @@ def test_batch_norm_of_a_mean_far_from_zero() -> None:
 
 
 @compiled
+@pytest.mark.parametrize("height", [1, 2, 40])
+@pytest.mark.parametrize("value", [1e2, 1e3, 1e5])
+def test_one_pixel_far_from_the_others_costs_no_digits(value: float, height: int) -> None:
+    for place in (0, 1, 3 * height * 40 - 1):
+        x = random_images(3, 32, height, 40) - 5
+        x.permute(0, 2, 3, 1).view(-1, 32)[place] = value
+        layer = random_norm(32)
+        ops.batch_norm(layer, x)
+        _, mean, variance, *_ = double_batch_norm(random_norm(32), x, None, True, torch.ones_like(x))
+        assert relative(layer.running_mean, mean) < 1e-5
+        assert relative(layer.running_var, variance) < 1e-5
+
+
+@compiled
 def test_batch_norm_passes_on_what_is_not_finite() -> None:
     x = random_images(2, 32, 4, 4)
     x[0, 3, 0, 0] = torch.nan

@@ -29,19 +29,24 @@ inline void for_vectors(long begin, long end, long channels, long channel, int N
         for (int v = 0; v < N; ++v) work(row * channels + channel + v * LANES, v);
 }
 
-// Two sums a channel, each of a block in float and over the blocks in double, in the order of the blocks.
+// Two sums a channel, each of a block in float and over the blocks in double, in the order of the blocks. Where they are
+// sums of values and of their squares, each block may have an origin that was subtracted: the sums over the blocks are
+// about the origin of the first.
 struct Sums {
-    long blocks, channels;
+    long rows, size, blocks, channels;
     std::vector<float> parts;
     std::vector<double> first, second;
-    Sums(long rows, long c)
-        : blocks((rows + block_rows(rows) - 1) / block_rows(rows)), channels(c), parts(blocks * c * 2), first(c), second(c) {}
-    float *part(long block, long channel) { return &parts[(block * channels + channel) * 2]; }
-    void keep(long block, long channel, const Vec *a, const Vec *b, int N) {
+    Sums(long r, long c)
+        : rows(r), size(block_rows(r)), blocks((r + size - 1) / size), channels(c), parts(blocks * c * 3), first(c),
+          second(c) {}
+    float *part(long block, long channel) { return &parts[(block * channels + channel) * 3]; }
+    float origin(long channel) { return part(0, channel / LANES * LANES)[2 * LANES + channel % LANES]; }
+    void keep(long block, long channel, const Vec *a, const Vec *b, int N, const Vec *origins = nullptr) {
         for (int v = 0; v < N; ++v) {
             float *to = part(block, channel + v * LANES);
             store(to, a[v]);
             store(to + LANES, b[v]);
+            store(to + 2 * LANES, origins ? origins[v] : Vec{});
         }
     }
     void combine() {
@@ -49,8 +54,11 @@ struct Sums {
         for (long channel = 0; channel < channels; channel += LANES)
             for (long block = 0; block < blocks; ++block)
                 for (int lane = 0; lane < LANES; ++lane) {
-                    first[channel + lane] += part(block, channel)[lane];
-                    second[channel + lane] += part(block, channel)[LANES + lane];
+                    const float *from = part(block, channel) + lane;
+                    const double a = from[0], b = from[LANES], count = std::min(size, rows - block * size);
+                    const double away = double(from[2 * LANES]) - part(0, channel)[2 * LANES + lane];
+                    first[channel + lane] += a + count * away;
+                    second[channel + lane] += away == 0 ? b : b + away * (2 * a + count * away);  // 0 times infinity is NaN
                 }
     }
 };
@@ -60,30 +68,27 @@ void norm_forward(const T *x, const T *residual, T *y, long rows, long channels,
                   float *running_mean, float *running_var, float momentum, float eps, float *mean, float *inverse_std,
                   bool with_relu) {
     Sums sums(rows, channels);
-    // Sums of x minus its first row: a mean that is far from zero costs no digits of the variance.
+    // The origin is the middle one of three values: neither a mean far from zero nor a row far from the others costs digits
+    // of the variance.
     for_blocks(rows, channels, [&](long block, long begin, long end, long channel, int N) {
         Vec shift[MOST], sum[MOST] = {}, square[MOST] = {};
-        for (int v = 0; v < N; ++v) shift[v] = load(x + channel + v * LANES);
+        for (int v = 0; v < N; ++v) {
+            const auto at = [=](long row) { return load(x + std::min(row, end - 1) * channels + channel + v * LANES); };
+            shift[v] = middle(at(begin), at(begin + 1), at(begin + 2));
+        }
         for_vectors(begin, end, channels, channel, N, [=, &shift, &sum, &square](long at, int v) {
             const Vec value = load(x + at) - shift[v];
             sum[v] += value;
             square[v] += value * value;
         });
-        sums.keep(block, channel, sum, square, N);
+        sums.keep(block, channel, sum, square, N, shift);
     });
     sums.combine();
     std::vector<float> scale(channels);
     for (long c = 0; c < channels; ++c) {
-        float first;
-        if constexpr (sizeof(T) == 4)
-            first = x[c];
-        else {
-            const std::uint32_t bits = std::uint32_t(x[c]) << 16;
-            std::memcpy(&first, &bits, 4);
-        }
         const double offset = sums.first[c] / rows;
         const double variance = std::max(sums.second[c] / rows - offset * offset, 0.0);
-        mean[c] = float(first + offset);
+        mean[c] = float(sums.origin(c) + offset);
         inverse_std[c] = float(1 / std::sqrt(variance + eps));
         if (!(sums.second[c] == sums.second[c])) mean[c] = inverse_std[c] = NAN;
         scale[c] = weight[c] * inverse_std[c];

@@ -50,6 +50,10 @@ inline void store(bf16 *p, Vec v) {
     *reinterpret_cast<HVecAnywhere *>(p) = __builtin_convertvector(v == v ? rounded : quiet, HVec);
 #endif
 }
+inline Vec middle(Vec a, Vec b, Vec c) {
+    const Vec low = a < b ? a : b, high = a < b ? b : a, upper = high < c ? high : c;
+    return low < upper ? upper : low;
+}
 inline Vec everywhere(float number) { return number - Vec{}; }
 // Written so that NaN stays NaN, as in torch.
 inline Vec relu(Vec v) { return v < 0 ? Vec{} : v; }
