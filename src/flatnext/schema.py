@@ -139,7 +139,7 @@ def _union(kinds: tuple[Any, ...], content: Any, at: str, unknown: Unknown) -> A
     content = dict(_mapping(content, at))
     tag = content.pop("name", None)
     if not isinstance(tag, str) or tag not in by_name:
-        raise ParseError(f"{at}: unknown name {_shown(tag)}: {choose(tag if isinstance(tag, str) else '', by_name)}")
+        raise ParseError(f"{at}: unknown name {shown(tag)}: {choose(tag if isinstance(tag, str) else '', by_name)}")
     return _dataclass(by_name[tag], content, at, unknown)
 
 
@@ -171,16 +171,16 @@ def _mapping(content: Any, at: str) -> Mapping[str, Any]:
 
 
 def _error(content: Any, at: str, remedy: str) -> ParseError:
-    return ParseError(f"{at or 'the content'} is {_shown(content)}: {remedy}")
+    return ParseError(f"{at or 'the content'} is {shown(content)}: {remedy}")
 
 
-def _shown(content: Any) -> str:
+def shown(content: Any) -> str:
     """Return how a value begins, with no work for the rest: a few aliases of YAML stand for millions of values."""
     short = reprlib.Repr()
     short.maxlevel, short.maxlist, short.maxdict = DEEP, SHOWN // 3, SHOWN // 3
     short.maxstring = short.maxlong = short.maxother = 4 * SHOWN
-    shown = short.repr(content)
-    return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
+    text = short.repr(content)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _inside(at: str, name: str) -> str:

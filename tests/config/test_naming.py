@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 
 import pytest
@@ -143,6 +144,17 @@ def test_a_file_that_is_no_config_is_refused(content, message):
         from_partial(content)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_nested_without_end_is_refused_at_once():
+    nested = ["x"]
+    for _ in range(60):  # as YAML's aliases have it
+        nested = [nested, nested]
+    began = time.perf_counter()
+    for content in ({"recipe": nested}, {"recipe": "amp", "data": nested}, {"method": {"name": nested}}):
+        with pytest.raises(InputError):
+            from_partial(content)
+    assert time.perf_counter() - began < 1
 
 
 def test_a_method_that_is_changed_is_named_once():

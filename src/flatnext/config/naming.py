@@ -15,7 +15,7 @@ from flatnext.config.names import require_names
 from flatnext.config.recipes import recipe
 from flatnext.config.setting import Settings, require, show, type_hints
 from flatnext.errors import InputError, choose
-from flatnext.schema import parse
+from flatnext.schema import parse, shown
 
 SHOWN = 3
 """Settings that a label names; of more it gives the number."""
@@ -89,7 +89,7 @@ def from_partial(content: Any) -> Config:
     require(isinstance(content, Mapping), "config is no object with settings by name")
     content = with_present_names(content)
     name = content.get("recipe", "custom")
-    require(isinstance(name, str), f"config.recipe is {name!r}: give a name")
+    require(isinstance(name, str), f"config.recipe is {shown(name)}: give a name")
     try:
         base = Config() if name == "custom" else recipe(name)
     except InputError as error:
@@ -119,9 +119,10 @@ def _flatten(content: Mapping[str, Any], base: Config) -> dict[str, Any]:
             settings[name] = value
             continue
         at = f"config.{name}"
-        require(isinstance(value, Mapping), f"{at} is {value!r}: give an object with settings by name")
+        require(isinstance(value, Mapping), f"{at} is {shown(value)}: give an object with settings by name")
         if name == "method" and "name" in value:
-            require(value["name"] in METHODS, f"{at}: unknown name {value['name']!r}: {choose(value['name'], METHODS)}")
+            method = value["name"] if isinstance(value["name"], str) else ""
+            require(method in METHODS, f"{at}: unknown name {shown(value['name'])}: {choose(method, METHODS)}")
             settings["method"], section = value["name"], METHODS[value["name"]]
             value = {key: item for key, item in value.items() if key != "name"}
         require_names(value, section, base, name)
