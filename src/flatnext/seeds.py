@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+FLIP_STREAM, AUGMENT_STREAM, MIX_STREAM, SAMPLE_STREAM, NOISE_STREAM = range(1, 6)
+"""The numbers of the streams beside the one of an epoch's order and crops, which has none."""
+
 
 def mix(seed: int, number: int, *stream: int) -> int:
     """Return a 64-bit seed made from a seed, a number (an epoch, a step) and the number of a stream, by a hash.

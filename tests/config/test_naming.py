@@ -146,6 +146,10 @@ def test_a_file_that_is_no_config_is_refused(content, message):
     assert "\n" not in str(caught.value)
 
 
+def test_class_weights_may_be_a_list():
+    assert from_partial({"recipe": "cpu", "class_weights": [1, 2.5, 1]}).class_weights == "1,2.5,1"
+
+
 def test_what_is_nested_without_end_is_refused_at_once():
     nested = ["x"]
     for _ in range(60):  # as YAML's aliases have it

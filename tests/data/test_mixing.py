@@ -140,6 +140,12 @@ def test_shares_are_betas_and_the_coin_is_fair():
         variance = 1 / (4 * (2 * alpha + 1))
         assert abs(shares.mean() - 0.5) < 5 * (variance / len(shares)) ** 0.5
         assert shares.var() == pytest.approx(variance, rel=0.05)
+
+    def cuts(mixup):
+        mixtures = draw_mixtures(100, mixup, 1.0, np.random.default_rng(1))
+        return {number: mixture.share for number, mixture in enumerate(mixtures) if mixture.centre is not None}
+
+    assert cuts(0.2).items() < cuts(0.0).items()  # mixup changes which batches are cut, and no share of these
     assert all(m.centre is None for m in draw_mixtures(100, 0.4, 0, np.random.default_rng(1)))
     assert all(m.centre is not None for m in draw_mixtures(100, 0, 0.4, np.random.default_rng(1)))
 

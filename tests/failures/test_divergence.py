@@ -212,3 +212,18 @@ def test_the_report_and_the_model_card_say_it(back: Path, tmp_path: Path) -> Non
     pack(back, "tiny-digits-back", tmp_path)
     card = (tmp_path / "tiny-digits-back.md").read_text()
     assert f"- **Learning rate**: not that of the recipe throughout: {words}\n- **Weights**" in card
+
+
+def test_a_run_that_is_made_longer_keeps_its_returns_and_its_rate(tmp_path: Path) -> None:
+    class Said(Display):
+        def say(self, text: str) -> None:
+            lines.append(text)
+
+    lines: list[str] = []
+    train(CONFIG, tmp_path, on_divergence="rollback", track=())
+    changes = {"epochs": 4, "schedule": "constant", "learning_rate": 0.01}
+    train(CONFIG, tmp_path, resume=True, changes=changes, display=Said(), track=())
+    assert list(read_environment(tmp_path / "environment.json").rollbacks) == BACK
+    assert [line["learning_rate"] for line in measured(tmp_path)][3] == pytest.approx(0.0025)
+    rates = "the learning rate is constant, at most 0.0025 (0.25 times 0.01, since the loss was not finite)"
+    assert any(rates in line for line in lines)

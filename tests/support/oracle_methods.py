@@ -107,7 +107,7 @@ def rmp(run, state, *, epsilon, inner_lr, ball):
     """Gaussian noise of the norm that AMP's delta has, a tensor or in all."""
     gradients, _ = run()
     wanted = project([inner_lr * g for g in gradients], epsilon, ball)
-    generator = torch.Generator().manual_seed(mix(state["seed"], state["step"]))
+    generator = torch.Generator().manual_seed(mix(state["seed"], state["step"], 5))
     draw = [torch.randn(w.shape, generator=generator, dtype=state["noise"]) for w in run.weights]
     noise = [each.double().numpy() for each in draw]
     if ball == "global":

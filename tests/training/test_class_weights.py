@@ -109,17 +109,35 @@ def test_the_loss_is_the_formula(soft, smoothing, grad_accum_steps):
     model = network()
     with torch.no_grad():
         log_p = F.log_softmax(model(images), dim=1).numpy()
-    targets = labels.numpy() if soft else np.eye(4)[labels]
-    targets = targets * (1 - smoothing) + smoothing / 4
-    expected = -(targets * WEIGHTS.numpy() * log_p).sum(axis=1)
+    # A soft label counts as images of its classes in these shares, each with its own weight and smoothed target.
+    shares = labels.numpy() if soft else np.eye(4)[labels]
+    losses = np.stack([-(log_p @ (np.eye(4)[k] * (1 - smoothing) + smoothing / 4)) for k in range(4)], axis=1)
+    expected = (shares * WEIGHTS.numpy() * losses).sum(axis=1)
     taken = step(model, class_weights=WEIGHTS, label_smoothing=smoothing, grad_accum_steps=grad_accum_steps)
     stats = taken(images, labels, 0, len(labels))
     assert float(stats.loss) == pytest.approx(expected.sum(), rel=1e-12)
-    # torch's own, and its gradient
+    # its gradient, by torch's loss: without smoothing as it is
     other = network()
-    F.cross_entropy(other(images), labels, WEIGHTS, reduction="sum", label_smoothing=smoothing).div(11).backward()
+    if smoothing == 0:
+        F.cross_entropy(other(images), labels, WEIGHTS, reduction="sum").div(11).backward()
+    else:
+        each = [torch.full((11,), k) for k in range(4)]
+        options = {"reduction": "none", "label_smoothing": smoothing}
+        losses = torch.stack([F.cross_entropy(other(images), k, **options) for k in each], dim=1)
+        (torch.from_numpy(shares) * WEIGHTS * losses).sum().div(11).backward()
     for found, wanted in zip(gradients(model), gradients(other), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_smoothed_labels_do_not_make_a_rare_class_the_best_answer(soft):
+    """The gradient is zero where each image has its own smoothed target, however heavy the other class is."""
+    weights, smoothed = torch.tensor([0.5, 20.0], dtype=torch.float64), torch.tensor([0.95, 0.05], dtype=torch.float64)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1, 2, bias=False)).double()
+    model[1].weight.data = smoothed.log()[:, None].clone()
+    labels = torch.tensor([[1.0, 0.0]] * 3, dtype=torch.float64) if soft else torch.zeros(3, dtype=torch.int64)
+    step(model, class_weights=weights, label_smoothing=0.1)(torch.ones(3, 1, 1, 1, dtype=torch.float64), labels, 0, 3)
+    torch.testing.assert_close(model[1].weight.grad, torch.zeros(2, 1, dtype=torch.float64), rtol=0, atol=1e-15)
 
 
 @pytest.mark.parametrize("soft", [False, True])

@@ -144,6 +144,21 @@ def test_a_number_of_checkpoints_keeps_the_last(tmp_path: Path) -> None:
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 4
 
 
+def test_each_epoch_of_a_run_that_was_made_longer_has_its_own_schedule(tmp_path: Path) -> None:
+    """The checkpoint at the end of the old schedule is written again when the run goes on, with the new config."""
+    config = tiny(epochs=2, evaluate_every=2)
+    train(config, tmp_path, track=(), keep_checkpoints="all")
+    changes = {"epochs": 4, "schedule": "constant", "learning_rate": 0.02}
+    train(config, tmp_path, track=(), resume=True, changes=changes)
+    assert [verify(tmp_path, epoch=epoch).same for epoch in (2, 3, 4)] == [True] * 3
+    (tmp_path / "one").mkdir()
+    train(config.override({"epochs": 1}), tmp_path / "one", track=(), keep_checkpoints="all")
+    train(config.override({"epochs": 1}), tmp_path / "one", track=(), resume=True, changes=changes)
+    assert verify(tmp_path / "one", epoch=2).same
+    with pytest.raises(InputError, match="the schedule of epoch 1 is not known, as the run was made longer after it"):
+        verify(tmp_path / "one", epoch=1)
+
+
 def test_other_data_are_refused(tmp_path: Path) -> None:
     config = tiny(dataset="folder", image_size=8, train_images=None, validation=None, epochs=1, batch_size=20)
     data = paint_data(tmp_path / "data")

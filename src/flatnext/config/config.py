@@ -34,7 +34,10 @@ class Config(Settings):
     epochs: int = setting(100, "passes over the training set", at_least=1)
     batch_size: int = setting(128, "images a step, all processes together", at_least=1)
     grad_accum_steps: int = setting(
-        1, "split each batch into N micro-batches, to save memory; the step is the same", at_least=1
+        1,
+        "split each batch into N micro-batches, to save memory; the step is the same but for batch norm, which sees a "
+        "micro-batch",
+        at_least=1,
     )
     label_smoothing: float = setting(0.0, "label smoothing", at_least=0, below=1)
     class_weights: str = setting(
@@ -110,6 +113,11 @@ class Config(Settings):
         left = self.epochs - begins
         there = f"{counted(left, 'epoch')} {'left' if begins else 'in all'}"
         require(warmup <= left, f"warmup_epochs is {warmup}: the run has {there}")
+        first = min(self.schedule.milestones or (math.inf,))
+        require(
+            first >= warmup,
+            f"milestones begin at {first}: the rate is warmed up until epoch {warmup:g}: give later ones",
+        )
         require(t_max is None or warmup < t_max, f"warmup_epochs is {warmup}: it must be less than t_max, {t_max}")
 
     def to_json(self) -> dict[str, Any]:
@@ -190,6 +198,8 @@ def _override_part(part: Any, remaining: dict[str, Any]) -> Any:
 def with_present_names(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of a config with the settings of earlier versions as they are called and written now."""
     present = {RENAMED.get(name, name): value for name, value in content.items()}
+    if isinstance(weights := present.get("class_weights"), (list, tuple)):  # as YAML would have them
+        present["class_weights"] = ",".join(map(str, weights))
     if isinstance(method := present.get("method"), Mapping):
         present["method"] = {RENAMED.get(name, name): value for name, value in method.items()}
     data = present.get("data")

@@ -68,11 +68,13 @@ def as_new_run(config: Config) -> Config:
     return replace(config, schedule=replace(config.schedule, schedule_begins=0))
 
 
-def described_change(before: Config, after: Config) -> str:
-    """Return in words what a longer run does."""
+def described_change(before: Config, after: Config, rate_factor: float = 1.0) -> str:
+    """Return in words what a longer run does, whose rate has `rate_factor` since it went back to a checkpoint."""
     schedule, rate = after.schedule, after.optimizer.learning_rate
     text = f"goes on beyond its {counted(before.epochs, 'epoch')} to {after.epochs}"
     if schedule == before.schedule:
         return f"{text}; the learning rate goes on as planned ({schedule.schedule})"
     began = schedule.schedule_begins + 1
-    return f"{text}; from epoch {began} on the learning rate is {schedule.schedule}, at most {rate:g}"
+    lowered = "" if rate_factor == 1 else f" ({rate_factor:g} times {rate:g}, since the loss was not finite)"
+    rates = f"the learning rate is {schedule.schedule}, at most {rate * rate_factor:g}{lowered}"
+    return f"{text}; from epoch {began} on {rates}"

@@ -36,6 +36,11 @@ class Start(Settings):
             for name, default in ALONE.items():
                 value = getattr(self, name)
                 require(value == default, f"{name} is {value}: it is for a run that starts from weights: give weights")
+        require(
+            self.freeze != "all-but-head" or self.backbone_lr_factor == 1,
+            f"backbone_lr_factor is {self.backbone_lr_factor}: with freeze all-but-head no layer before the head is "
+            "trained: leave one of them out",
+        )
 
 
 ALONE = {"weights_sha256": None, "freeze": "none", "backbone_lr_factor": 1.0}

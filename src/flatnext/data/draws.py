@@ -12,9 +12,7 @@ from torch import Tensor
 from flatnext import config
 from flatnext.data.mixing import Mixture, draw_mixtures
 from flatnext.data.policies import Operations, draw_operations
-from flatnext.seeds import mix
-
-FLIP_STREAM, AUGMENT_STREAM, MIX_STREAM, SAMPLE_STREAM = 1, 2, 3, 4  # of random numbers, beside the epoch's own
+from flatnext.seeds import AUGMENT_STREAM, FLIP_STREAM, MIX_STREAM, SAMPLE_STREAM, mix
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -122,6 +122,7 @@ class Loader:
 
     def first_epoch_at_size(self, epoch: int) -> int:
         """Return the first of the epochs in a row, up to this one, whose images have this one's size."""
+        epoch = min(epoch, len(self.settings.early_sizes or ()))  # from there on all have the full size
         while epoch > 0 and self.image_size(epoch - 1) == self.image_size(epoch):
             epoch -= 1
         return epoch

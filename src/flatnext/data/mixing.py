@@ -26,11 +26,12 @@ def draw_mixtures(steps: int, mixup: float, cutmix: float, generator: np.random.
     """Draw the mixture of each step: the share from Beta(alpha, alpha), and with both alphas the kind by a fair coin.
 
     `mixup` and `cutmix` are the alphas, 0 for none; one is not 0. Mixup is arXiv 1710.09412, CutMix 1905.04899; one
-    share a batch and the coin are as in timm. Everything is drawn whether it is used or not.
+    share a batch and the coin are as in timm. Switching one kind on or off does not change the shares of the other.
     """
     coins = generator.random(steps) < 0.5
     centres = generator.random((steps, 2))
-    mixed, cut = (generator.beta(alpha or 1.0, alpha or 1.0, steps) for alpha in (mixup, cutmix))
+    own = generator.spawn(2)  # a beta number takes as many others as it happens to need
+    mixed, cut = (g.beta(alpha or 1.0, alpha or 1.0, steps) for g, alpha in zip(own, (mixup, cutmix), strict=True))
     cuts = coins if mixup and cutmix else np.full(steps, bool(cutmix))
     return [
         Mixture(float(cut[i]), (float(centres[i, 0]), float(centres[i, 1]))) if cuts[i] else Mixture(float(mixed[i]))

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from flatnext import config
 from flatnext.data import Normalization
 from flatnext.errors import InputError
-from flatnext.seeds import mix
+from flatnext.seeds import NOISE_STREAM, mix
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ class BoundMethod:
             if self.radius is not None:
                 self.radius.fill_(self.radius_at(step))
             if self.generator is not None:
-                self.generator.manual_seed(mix(self.seed, step))
+                self.generator.manual_seed(mix(self.seed, step, NOISE_STREAM))
 
     def radius_at(self, step: int) -> float:
         """Return the radius of a step by its schedule; 0 for a method without one."""

@@ -240,6 +240,7 @@ def state_of_finished(folder: RunFolder, checkpoint: Checkpoint) -> dict[str, An
         "train_seconds": result.train_seconds,
         "metric_sums": None,
         "data": dump(environment.data),
+        "rollbacks": dump(environment.rollbacks),
     }
 
 

@@ -15,6 +15,7 @@ from flatnext.runs.fingerprint import DataFingerprint, change
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import ENVIRONMENT, read_environment
 from flatnext.training.class_weights import class_weights
+from flatnext.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,11 @@ def check_fit(config: Config, partition: data.Partition, processes: int) -> None
     pooled = config.model.block == "sk"  # its attention is computed from one pixel at any image size
     if fewest < 2 and (pooled or min(sizes) == model.downsampling):
         where = "in block sk" if pooled else "where the last stage has one pixel"
-        raise InputError(
-            f"batch_size is {config.batch_size}: the last batch of an epoch leaves {max(fewest, 1)} image to a pass, "
-            f"and batch norm needs two {where}: change it"
-        )
+        of_full = config.batch_size // processes // config.grad_accum_steps
+        if of_full >= 2:
+            cause = f"batch_size is {config.batch_size}: the last batch of an epoch leaves"
+        elif config.grad_accum_steps > 1:
+            cause = f"grad_accum_steps is {config.grad_accum_steps}: a batch of {config.batch_size} leaves"
+        else:
+            cause = f"batch_size is {config.batch_size}: for {counted(processes, 'process')} it leaves"
+        raise InputError(f"{cause} {max(fewest, 1)} image to a pass, and batch norm needs two {where}: change it")

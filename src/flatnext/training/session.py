@@ -92,7 +92,9 @@ def run_session(
         hold.make(run)
         run.load(checkpoint, before)
         if config != before:
-            display.say(described_change(before, config) + ("" if run.has_optimizer_state else NO_STATE))
+            display.say(
+                described_change(before, config, run.rate_factor) + ("" if run.has_optimizer_state else NO_STATE)
+            )
             run.save()  # a checkpoint of the new config, before the folder has it
         options = _as_before(options, folder)
         number, measured = choose_threads(run, options.threads)

@@ -34,9 +34,10 @@ TakeStep = Callable[[Tensor, Tensor, int, int], StepStats]  # as `Step` is calle
 class Step:
     """Computes a batch's gradient by the method and lets the optimizer take the step.
 
-    `class_weights` (one a class, of the images' type) are those of `torch.nn.functional.cross_entropy`, also with
-    smoothed labels and with probabilities. A mean is that over the images, as of a loss without weights, and not over
-    the weights of the images in a batch: so it is the same in parts of a batch, and each image counts alike in each.
+    `class_weights` (one a class, of the images' type) weigh an image by its class, one with probabilities as images of
+    its classes in these shares. Unlike in `torch.nn.functional.cross_entropy` smoothed labels change nothing about
+    that: there the share that an image of a common class has of a rare one gets the heavy weight, and wrong answers can
+    be the best. A mean is over the images, not over the weights in a batch: so it is the same in parts of a batch.
 
     The gradient is that of the mean loss over the whole batch, whatever `grad_accum_steps` and the number of
     processes. With several processes the gradient of every pass is summed over them, so that all perturb by the same.
@@ -109,10 +110,12 @@ class Step:
         """Return the mean loss of some images."""
         if self.class_weights is None:
             return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        total = F.cross_entropy(
-            logits, labels, weight=self.class_weights, reduction="sum", label_smoothing=self.label_smoothing
-        )
-        return total / len(labels)
+        if labels.ndim == 1:
+            losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+            return (losses * self.class_weights[labels]).mean()
+        weighted, log_p = labels * self.class_weights, F.log_softmax(logits, dim=1)
+        own, even = -(weighted * log_p).sum(dim=1), -weighted.sum(dim=1) * log_p.mean(dim=1)
+        return torch.lerp(own, even, self.label_smoothing).mean()
 
     def _passes(self, images: Tensor, labels: Tensor, weight: float, trained: int) -> StepStats:
         """Run forward and backward over the micro-batches; the gradient is `weight` times that of the mean loss."""

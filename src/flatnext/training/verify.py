@@ -113,7 +113,7 @@ def verify(
         raise InputError(
             f"{run}: {_called(span)} was trained by several processes: flatnext verify replays those of one"
         )
-    config = end.origin.config if end and end.origin else read_config(folder.path / "config.json")
+    config = _config_of(folder, span, start, end)
     with threads(sessions[-1].threads):
         state = _before(folder, config, environment, start, span, options)
         began = time.monotonic()
@@ -132,6 +132,20 @@ def verify(
             *_mixed_threads(sessions),
         ),
     )
+
+
+def _config_of(folder: RunFolder, span: Span, start: Checkpoint | None, end: Checkpoint | None) -> Config:
+    """Return the config with which an epoch was trained. A run that is made longer has another one from then on."""
+    origins = [checkpoint.origin for checkpoint in (start, end) if checkpoint and checkpoint.origin]
+    configs = [origin.config for origin in origins] or [read_config(folder.path / "config.json")]
+    # The checkpoint before the epoch has it, unless that is the last one of a run before it was made longer.
+    config = next((config for config in configs if (span.epoch or 0) <= config.epochs), configs[-1])
+    if start is None and config.schedule.schedule_begins:
+        raise InputError(
+            f"{folder.path}: the schedule of {_called(span)} is not known, as the run was made longer after it: give "
+            "another --epoch"
+        )
+    return config
 
 
 def spans(folder: RunFolder, lines: Mapping[int, Epoch]) -> list[Span]:
