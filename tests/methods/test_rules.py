@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 from methods_table import (
+    bits,
     bn_network,
     image_batches,
     same_bits,
@@ -228,6 +229,71 @@ def test_momentum_amp_leaves_what_is_frozen_where_it_is(name):
         assert moved == [not frozen, not frozen, True, True]
 
 
+@pytest.mark.parametrize("set_to_none", [True, False])
+@pytest.mark.parametrize("how", ["frozen", "unused"])
+@pytest.mark.parametrize("name", rules(None))
+def test_what_has_only_an_old_gradient_stays_where_it_is(name, how, set_to_none):
+    """The oracle is the same network with the first layer as a constant, which no rule is given."""
+    images, labels = image_batches(1)[0]
+    images, found = images.flatten(1), []
+    for given in ("all", "last"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Linear(48, 4), nn.Linear(4, 3))
+        F.cross_entropy(model(images), labels).backward()  # a phase before, which leaves its gradients
+        optimizer, seen = torch.optim.SGD(model[1].parameters(), lr=0.1, momentum=0.9), []
+        model[0].requires_grad_(how != "frozen")
+
+        def closure(model=model, optimizer=optimizer, seen=seen):
+            seen.extend(bits(model[0].parameters()))
+            optimizer.zero_grad(set_to_none)
+            F.cross_entropy(model[1](model[0](images).detach()), labels).backward()
+
+        rule, first = rules(optimizer)[name], bits(model[0].parameters())
+        for _ in range(2):
+            rule(closure, (model if given == "all" else model[1]).parameters(), [])
+            optimizer.step()
+        assert same_bits(seen, first * (len(seen) // 2))
+        found.append(bits(model[1].parameters()))
+    assert same_bits(*found)
+
+
+def test_gradients_that_are_written_unseen_perturb_as_ever():
+    """As those of a CUDA graph are, which a closure replays: no version counter of torch moves on."""
+    weight, seen = nn.Parameter(torch.zeros(2)), []
+    weight.grad = torch.zeros(2)
+
+    def closure():
+        seen.append(weight.detach().clone())
+        weight.grad.data.copy_(torch.tensor([0.3, 0.4]))
+
+    methods.sam(closure, [weight], [], rho=0.5)
+    torch.testing.assert_close(seen[1], torch.tensor([0.3, 0.4]))
+
+
+def test_gradients_that_are_views_of_one_tensor_perturb_as_others():
+    """As `DistributedDataParallel` has them with `gradient_as_bucket_view`."""
+    (images, labels), found = image_batches(1)[0], []
+    for views in (False, True):
+        model = bn_network()
+        flat = torch.zeros(sum(p.numel() for p in model.parameters()))
+
+        def closure(model=model, flat=flat, views=views):
+            model.zero_grad()
+            if views:
+                flat.zero_()
+                for p, part in zip(
+                    model.parameters(), flat.split([p.numel() for p in model.parameters()]), strict=True
+                ):
+                    p.grad = part.view_as(p)
+            F.cross_entropy(model(images), labels).backward()
+
+        for _ in range(2):
+            methods.sam(closure, model.parameters(), model.buffers(), rho=0.5)
+        found.append([p.grad for p in model.parameters()])
+    assert same_bits(*found)
+
+
 @pytest.mark.parametrize("name", ["SGD", "AdamW", "Muon"])
 def test_momentum_amp_steps_along_the_momentum_of_any_optimizer(name):
     layer = nn.Linear(5, 4, bias=False)
@@ -322,11 +388,36 @@ def test_a_closure_without_a_backward_pass_is_an_input_error(name, momentum):
     assert torch.equal(weights[0], torch.ones(2))
 
 
-@pytest.mark.parametrize("name", [*rules(None), "sgd"])
-def test_without_parameters_it_is_one_plain_pass(name):
-    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1)
-    rule = {**rules(optimizer), "sgd": methods.sgd}[name]
-    assert rule(lambda: "result", [], []) == "result"
+def given_to(name, model):
+    """Return a rule by its name in `methods.RULES` with what else it needs."""
+    others = {"sgd": methods.sgd, "adversarial": functools.partial(methods.adversarial, epsilon=0.1)}
+    return {**rules(torch.optim.SGD(model.parameters(), lr=0.1)), **others}[name]
+
+
+@pytest.mark.parametrize("name", methods.RULES)
+def test_no_parameters_at_all_are_refused_before_anything_runs(name):
+    rule, calls, model = given_to(name, bn_network()), [], nn.Sequential(nn.Linear(2, 2))
+    for given in ([], iter([]), methods.norm_parameters(model)):
+        with pytest.raises(InputError, match="there is no tensor to perturb"):
+            rule(lambda: calls.append(1), given, [])
+    groups = torch.optim.SGD(model.parameters(), lr=0.1).param_groups
+    for given, kind in ((model.named_parameters(), "tuple"), (groups, "dict")):
+        with pytest.raises(InputError, match=f"a {kind} is among the tensors to perturb: give model.parameters()"):
+            rule(lambda: calls.append(1), given, [])
+    assert not calls
+
+
+@pytest.mark.parametrize("name", methods.RULES)
+@pytest.mark.parametrize("which", ["tensors", "buffers"])
+def test_a_generator_that_was_read_is_refused_before_anything_runs(name, which):
+    model, calls = bn_network(), []
+    tensors, buffers = model.parameters(), model.buffers()
+    list(tensors if which == "tensors" else buffers)
+    word = which if which == "buffers" else "inputs" if name == "adversarial" else "parameters"
+    with pytest.raises(InputError, match=f"{word} is a generator that was read already") as caught:
+        given_to(name, model)(lambda: calls.append(1), tensors, buffers)
+    assert "\n" not in str(caught.value)
+    assert not calls
 
 
 def test_the_optimizer_refuses_a_closure_without_a_backward_pass():

@@ -40,8 +40,8 @@ def amp(
 
     Args:
         closure: zeroes the gradients, runs forward and backward, returns anything.
-        parameters: the weights to perturb; one without a gradient after the first pass is left alone, and one that is
-            given twice counts once.
+        parameters: the weights to perturb; one that is frozen, or to which the first pass gives no gradient, is left
+            alone, and one that is given twice counts once.
         buffers: tensors that a forward pass changes in place and that should count the batch once, such as batch
             norm's.
         epsilon: radius of the ball, in the units of the weights; 0 is plain training. With ball "tensor" it may be a
@@ -64,15 +64,15 @@ def amp(
     if ball == "global" and isinstance(epsilon, Sequence):
         raise InputError("epsilon has a number for each parameter, and ball=global one for all: give one number")
     everything = distinct(parameters, epsilon=epsilon, inner_lr=inner_lr)
-    result = checked_pass(closure, everything)
+    result, weights = checked_pass(closure, everything)
     for name, value in (("epsilon", epsilon), ("inner_lr", inner_lr)):
         if isinstance(value, Sequence) and len(value) != len(everything):
             given, wanted = counted(len(value), "number"), counted(len(everything), "parameter")
             raise InputError(f"{name} has {given} for {wanted}: give one for each")
-    active = [i for i, p in enumerate(everything) if p.grad is not None]
-    if not active or inner_iter == 0 or off(epsilon, inner_lr):
+    if not weights or inner_iter == 0 or off(epsilon, inner_lr):
         return result
-    weights = [everything[i] for i in active]
+    places = {id(p): i for i, p in enumerate(everything)}
+    active = [places[id(p)] for p in weights]
     radius, length = _of(epsilon, active), _of(inner_lr, active)
     with restored(weights, list(buffers)) as theta:
         delta = clipped(gradients(weights), length, radius, ball)

@@ -47,13 +47,13 @@ def momentum_amp(
     pairs = [(p, _momentum(optimizer, p)) for p in everything if p.requires_grad]
     weights = [p for p, momentum in pairs if momentum is not None]
     if not weights or off(epsilon, inner_lr):
-        return checked_pass(closure, everything)
+        return checked_pass(closure, everything)[0]
     momenta = [momentum for _, momentum in pairs if momentum is not None]
     downhill = torch._foreach_neg(factors(norms(momenta, ball), inner_lr, epsilon))
     delta = scaled(momenta, downhill)
     with restored(weights):
         move(weights, delta)
-        return checked_pass(closure, everything)
+        return checked_pass(closure, everything)[0]
 
 
 def _momentum(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor | None:

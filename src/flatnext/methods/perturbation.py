@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -29,12 +30,37 @@ def check(**settings: object) -> None:
         raise InputError(f"ball is {settings['ball']!r}: choose tensor or global")
 
 
-def checked_pass(closure: Callable[[], T], parameters: Sequence[Tensor]) -> T:
-    """Call the closure. `InputError`: none of the parameters, if there are any, has a gradient then."""
+class Seen:
+    """The gradients that are there now, so that it can be told of one later whether it is new. It keeps none alive."""
+
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
+        pairs = [(p, p.grad) for p in parameters]
+        # A tensor of inference mode has no version.
+        self._of = {id(p): (weakref.ref(g), g._version) for p, g in pairs if g is not None and not g.is_inference()}
+
+    def same(self, parameter: Tensor) -> bool:
+        """Return whether the gradient of the parameter is still in the tensor that it was in."""
+        gradient = parameter.grad
+        return gradient is not None and id(parameter) in self._of and self._of[id(parameter)][0]() is gradient
+
+    def untouched(self, parameter: Tensor) -> bool:
+        """Return whether it is, and nothing was written into that tensor."""
+        gradient = parameter.grad
+        return gradient is not None and self.same(parameter) and self._of[id(parameter)][1] == gradient._version
+
+
+def checked_pass(closure: Callable[[], T], parameters: Sequence[Tensor]) -> tuple[T, list[Tensor]]:
+    """Call the closure; return its result, and the parameters whose gradient is this pass's.
+
+    Another's is from a pass before, since when the parameter was frozen or is not used. But if no gradient was written,
+    all count: torch does not see the writing of a closure that replays a CUDA graph. `InputError`: none has a gradient.
+    """
+    before = Seen(parameters)
     result = closure()
-    if parameters and all(p.grad is None for p in parameters):
+    if all(p.grad is None for p in parameters):
         raise InputError("no parameter has a gradient after the closure: call loss.backward() in it")
-    return result
+    trained = [p for p in parameters if p.grad is not None and p.requires_grad]
+    return result, [p for p in trained if not before.untouched(p)] or trained
 
 
 def off(*values: float | Sequence[float] | Tensor) -> bool:
@@ -89,9 +115,17 @@ def move(tensors: Tensors, delta: Tensors, origin: Tensors | None = None) -> Non
 def distinct(tensors: Iterable[Tensor], **of_each: object) -> list[Tensor]:
     """Return the tensors, each once, as a weight that two layers share may be given twice.
 
-    `InputError`: one is given twice, and one of the settings `of_each` has a number for each.
+    `InputError`: there are none, or something else than tensors; or one is given twice, and one of the settings
+    `of_each` has a number for each.
     """
     given = list(tensors)
+    if not given:
+        raise InputError(
+            "there is no tensor to perturb: give the model's parameters (a generator can be read once only)"
+        )
+    for other in given:
+        if not isinstance(other, Tensor):
+            raise InputError(f"a {type(other).__name__} is among the tensors to perturb: give model.parameters()")
     kept = list({id(tensor): tensor for tensor in given}.values())
     if len(kept) < len(given):
         for name, value in of_each.items():

@@ -47,9 +47,7 @@ def rmp(
     `generator` must be on the parameters' device. For the other arguments see `flatnext.methods.amp`.
     """
     check(epsilon=epsilon, inner_lr=inner_lr, ball=ball)
-    everything = distinct(parameters)
-    result = checked_pass(closure, everything)
-    weights = [p for p in everything if p.grad is not None]
+    result, weights = checked_pass(closure, distinct(parameters))
     if not weights or off(epsilon, inner_lr):
         return result
     slopes = norms(gradients(weights), ball)

@@ -22,12 +22,14 @@ class Rule(Protocol):
     accumulated), clips if one clips, averages over processes if there are several, and returns whatever the caller
     wants to know of the pass, such as the loss. The rule returns what the first call returned.
 
-    `parameters` are the tensors that the rule may perturb: all of a model's, or some; one that is given twice counts
-    once. `buffers` are tensors that a forward pass changes in place and that should count a batch once: batch norm's
-    running statistics. They are read after the first call. When the rule is done, `parameters` are to the bit what they
+    `parameters` are the tensors that the rule may perturb: all of a model's, or some. One that is frozen, or to which
+    the first call gives no gradient, is left alone; one that is given twice counts once. `buffers` are tensors that a
+    forward pass changes in place and that should count a batch once: batch norm's running statistics. They are read
+    after the first call. When the rule is done, `parameters` are to the bit what they
     were, also if `closure` raised, and `buffers` are as the first call left them. With micro-batches the first call
     counts each of them: batch norm then takes as many smaller batches into its statistics as there are, and its
-    `num_batches_tracked` grows by as many. A closure that leaves no gradient in any of `parameters` is an `InputError`.
+    `num_batches_tracked` grows by as many. A closure that leaves no gradient in any of `parameters` is an `InputError`,
+    and so are no parameters.
 
     A module that assigns its statistic anew (`self.mean = 0.9 * self.mean + ...`) counts every pass, since nothing
     leads from the old tensor to the new one. `flatnext.AMP`, `SAM` and `ASAM` know the modules: there it counts once.
@@ -41,7 +43,10 @@ class Rule(Protocol):
 
 
 def explained(rule: F) -> F:
-    """Return a rule that answers a call with other arguments than a rule's three by the right one (`InputError`)."""
+    """Return a rule that answers a call with other arguments than a rule's three by the right one (`InputError`).
+
+    A generator that was read before is another such call: without a word it would turn the method off.
+    """
     first, tensors, last = list(inspect.signature(rule).parameters)[:3]
     example = "[images]" if tensors == "inputs" else "model.parameters()"
     call = f"{rule.__name__}({first}, {example}, model.buffers(), ...)"
@@ -59,6 +64,9 @@ def explained(rule: F) -> F:
                 f"{last} is missing: give the tensors that a forward pass changes and that should count a batch once, "
                 f"such as batch norm's statistics, or () where there are none: {call}"
             )
+        for name in (tensors, last):
+            if inspect.isgenerator(given[name]) and given[name].gi_frame is None:
+                raise InputError(f"{name} is a generator that was read already: give a list, or make it anew: {call}")
         return rule(*args, **settings)
 
     return cast(F, explaining)

@@ -67,9 +67,7 @@ def _ascend(
     eta: float | None = None,
 ) -> T:
     check(rho=rho)
-    everything = distinct(parameters)
-    result = checked_pass(closure, everything)
-    weights = [p for p in everything if p.grad is not None]
+    result, weights = checked_pass(closure, distinct(parameters))
     if not weights or off(rho):
         return result
     with restored(weights, list(buffers)):
