@@ -160,6 +160,54 @@ def test_images_that_had_a_gradient_have_it_again(norm, fail_at):
     assert torch.equal(images.grad, torch.full_like(images, 7.0))
 
 
+def unwritable_buffers():
+    with torch.inference_mode():
+        of_inference = torch.ones(3)
+    return {
+        "expanded": torch.ones(1).expand(8),
+        "expanded inside": torch.arange(5).expand(3, -1),
+        "of inference": of_inference,
+        "not made yet": nn.UninitializedBuffer(),
+        "empty": torch.zeros(0),
+        "sparse": torch.eye(3).to_sparse(),
+    }
+
+
+@pytest.mark.parametrize("kind", ["rule", "class"])
+@pytest.mark.parametrize("name", unwritable_buffers())
+def test_a_buffer_that_cannot_be_written_is_left_alone(name, kind):
+    model, (images, labels) = bn_network(), image_batches(1)[0]
+    model.register_buffer("other", unwritable_buffers()[name])
+    before, plain = bits(model.parameters()), bn_network()
+    plain(images)
+
+    def closure():
+        model.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+
+    if kind == "rule":
+        methods.sam(closure, model.parameters(), model.buffers(), rho=0.5)
+    else:
+        methods.SAM(model.parameters(), lr=0.0, rho=0.5).step(closure)
+    assert same_bits(before, model.parameters())
+    assert same_bits([b for n, b in model.named_buffers() if n != "other"], plain.buffers())
+
+
+def test_weights_come_back_also_where_a_buffer_cannot():
+    model, (images, labels) = bn_network(), image_batches(1)[0]
+    before = bits(model.parameters())
+
+    def closure():
+        model.zero_grad()
+        F.cross_entropy(model(images), labels).backward()
+        if not same_bits(before, model.parameters()):
+            model[1].running_mean.resize_(2)
+
+    with pytest.raises(RuntimeError):
+        methods.sam(closure, model.parameters(), model.buffers(), rho=0.5)
+    assert same_bits(before, model.parameters())
+
+
 @cases
 def test_saved_and_resumed_equals_never_stopped(case):
     batches = image_batches(6, case.precision)

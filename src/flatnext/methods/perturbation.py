@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flatnext.errors import InputError
 
@@ -79,15 +79,28 @@ def restored(tensors: Tensors, buffers: Tensors = ()) -> Iterator[list[Tensor]]:
     They are copied back, since adding a perturbation and subtracting it again does not give the same bits. Each tensor
     keeps its memory and its version counter moves on. Exchanging the memory (`p.data = ...`) would save two copies, a
     few thousandths of a step, but would not be seen by those who keep a weight's address, a view or a packed form.
+    Buffers that nobody can write are left alone, and come after the tensors, which nothing must keep from coming back.
     """
-    everything = [*tensors, *buffers]
-    saved = [torch.empty_like(t, requires_grad=False) for t in everything]
-    _copy(saved, everything)
+    buffers = [buffer for buffer in buffers if _writable(buffer)]
+    saved, kept = ([torch.empty_like(t, requires_grad=False) for t in several] for several in (tensors, buffers))
+    _copy(saved, tensors)
+    _copy(kept, buffers)
     try:
-        yield saved[: len(tensors)]
+        yield saved
     finally:
-        _copy(everything, saved)
-        torch.clear_autocast_cache()
+        try:
+            _copy(tensors, saved)
+        finally:
+            torch.clear_autocast_cache()
+            _copy(buffers, kept)
+
+
+def _writable(buffer: Tensor) -> bool:
+    """Return whether a forward pass can change the buffer in place: not a mask that was expanded, for one."""
+    if nn.parameter.is_lazy(buffer) or buffer.is_inference():
+        return False
+    sizes = zip(buffer.shape, buffer.stride(), strict=True) if buffer.layout is torch.strided else ()
+    return not any(stride == 0 and size > 1 for size, stride in sizes)
 
 
 @torch.no_grad()
