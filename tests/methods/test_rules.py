@@ -271,6 +271,41 @@ def test_gradients_that_are_written_unseen_perturb_as_ever():
     torch.testing.assert_close(seen[1], torch.tensor([0.3, 0.4]))
 
 
+@pytest.mark.parametrize("inner_iter", [1, 3])
+@pytest.mark.parametrize("name", ["amp", "rmp", "sam", "asam"])
+def test_a_closure_that_forgets_to_zero_gives_the_gradient_of_the_last_pass(name, inner_iter):
+    (images, labels), found = image_batches(1)[0], []
+    for inside in (True, False):
+        model = bn_network()
+        rule = functools.partial(rules(None)[name], **({"inner_iter": inner_iter} if name == "amp" else {}))
+
+        def closure(model=model, inside=inside):
+            if inside:
+                model.zero_grad()
+            F.cross_entropy(model(images), labels).backward()
+
+        for _ in range(2):
+            model.zero_grad()
+            rule(closure, model.parameters(), model.buffers())
+        found.append([p.grad for p in model.parameters()])
+    assert same_bits(*found)
+
+
+def test_a_gradient_that_keeps_its_memory_keeps_it():
+    (images, labels), model = image_batches(1)[0], bn_network()
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    kept = [p.grad for p in model.parameters()]
+
+    def closure():
+        assert all(p.grad is gradient for p, gradient in zip(model.parameters(), kept, strict=True))
+        model.zero_grad(set_to_none=False)
+        F.cross_entropy(model(images), labels).backward()
+
+    for _ in range(2):
+        methods.amp(closure, model.parameters(), model.buffers(), epsilon=0.5, inner_iter=2)
+
+
 def test_gradients_that_are_views_of_one_tensor_perturb_as_others():
     """As `DistributedDataParallel` has them with `gradient_as_bucket_view`."""
     (images, labels), found = image_batches(1)[0], []

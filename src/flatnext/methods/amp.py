@@ -64,7 +64,7 @@ def amp(
     if ball == "global" and isinstance(epsilon, Sequence):
         raise InputError("epsilon has a number for each parameter, and ball=global one for all: give one number")
     everything = distinct(parameters, epsilon=epsilon, inner_lr=inner_lr)
-    result, weights = checked_pass(closure, everything)
+    result, weights, again = checked_pass(closure, everything)
     for name, value in (("epsilon", epsilon), ("inner_lr", inner_lr)):
         if isinstance(value, Sequence) and len(value) != len(everything):
             given, wanted = counted(len(value), "number"), counted(len(everything), "parameter")
@@ -77,12 +77,12 @@ def amp(
     with restored(weights, list(buffers)) as theta:
         delta = clipped(gradients(weights), length, radius, ball)
         move(weights, delta)
-        closure()
+        again()
         for _ in range(inner_iter - 1):
             torch._foreach_add_(delta, torch._foreach_mul(gradients(weights), length))
             delta = clipped(delta, 1.0, radius, ball)
             move(weights, delta, theta)
-            closure()
+            again()
     return result
 
 

@@ -49,18 +49,31 @@ class Seen:
         return gradient is not None and self.same(parameter) and self._of[id(parameter)][1] == gradient._version
 
 
-def checked_pass(closure: Callable[[], T], parameters: Sequence[Tensor]) -> tuple[T, list[Tensor]]:
-    """Call the closure; return its result, and the parameters whose gradient is this pass's.
+def checked_pass(
+    closure: Callable[[], T], parameters: Sequence[Tensor]
+) -> tuple[T, list[Tensor], Callable[[], object]]:
+    """Call the closure; return its result, the parameters whose gradient is this pass's, and the closure for others.
 
     Another's is from a pass before, since when the parameter was frozen or is not used. But if no gradient was written,
     all count: torch does not see the writing of a closure that replays a CUDA graph. `InputError`: none has a gradient.
+
+    A closure that forgets to zero would add each pass's gradient to the last. So what was made anew in this pass is
+    dropped before each further one; a gradient that stays in its memory is left there for the closure to zero.
     """
     before = Seen(parameters)
     result = closure()
     if all(p.grad is None for p in parameters):
         raise InputError("no parameter has a gradient after the closure: call loss.backward() in it")
     trained = [p for p in parameters if p.grad is not None and p.requires_grad]
-    return result, [p for p in trained if not before.untouched(p)] or trained
+    active = [p for p in trained if not before.untouched(p)] or trained
+    anew = [p for p in active if not before.same(p)]
+
+    def again() -> None:
+        for p in anew:
+            p.grad = None
+        closure()
+
+    return result, active, again
 
 
 def off(*values: float | Sequence[float] | Tensor) -> bool:

@@ -47,7 +47,7 @@ def rmp(
     `generator` must be on the parameters' device. For the other arguments see `flatnext.methods.amp`.
     """
     check(epsilon=epsilon, inner_lr=inner_lr, ball=ball)
-    result, weights = checked_pass(closure, distinct(parameters))
+    result, weights, again = checked_pass(closure, distinct(parameters))
     if not weights or off(epsilon, inner_lr):
         return result
     slopes = norms(gradients(weights), ball)
@@ -56,5 +56,5 @@ def rmp(
     delta = scaled(noise, torch._foreach_div(lengths, torch._foreach_add(norms(noise, ball), TINY)))
     with restored(weights, list(buffers)):
         move(weights, delta)
-        closure()
+        again()
     return result

@@ -67,12 +67,12 @@ def _ascend(
     eta: float | None = None,
 ) -> T:
     check(rho=rho)
-    result, weights = checked_pass(closure, distinct(parameters))
+    result, weights, again = checked_pass(closure, distinct(parameters))
     if not weights or off(rho):
         return result
     with restored(weights, list(buffers)):
         move(weights, _direction(weights, rho, eta))
-        closure()
+        again()
     return result
 
 
