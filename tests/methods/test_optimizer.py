@@ -10,6 +10,7 @@ import io
 import math
 import pickle
 import threading
+import warnings
 import weakref
 
 import numpy as np
@@ -33,8 +34,8 @@ from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 
 import flatnext
-from flatnext import ops
-from flatnext.errors import InputError
+from flatnext import errors, ops
+from flatnext.errors import FallbackWarning, InputError
 from flatnext.methods import AMP
 
 SGD = {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-2}
@@ -319,6 +320,15 @@ def test_a_group_that_is_added_later_trains_and_is_saved():
     assert len(optimizer.state_dict()["state"]) == 6
 
 
+def test_a_group_that_is_added_later_has_the_constructors_settings():
+    tensors = list(bn_network().parameters())
+    optimizer = AMP([{"params": tensors[:3], "epsilon": 0.0, "inner_lr": 2.0, "inner_iter": 3}], lr=0.1, epsilon=0.5)
+    optimizer.add_param_group({"params": tensors[3:]})
+    added = optimizer.param_groups[1]
+    assert (added["epsilon"], added["inner_lr"]) == (0.5, 1.0)
+    assert added["inner_iter"] == 3  # one for all
+
+
 def test_the_radius_can_be_scheduled_in_the_groups():
     network, batches = oracle_network(oracle_weights(), "fp64"), oracle_batches(10)
     optimizer = AMP(network.parameters(), **SGD, epsilon=0.1)
@@ -403,6 +413,59 @@ def test_batch_norm_counts_a_batch_once(name):
     assert int(model[1].num_batches_tracked) == 3
     for ours, theirs in zip(model.buffers(), plain.buffers(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["compiled-in-place", "compiled-function", "plain"])
+def test_a_model_that_was_not_seen_running_is_said_once(name, monkeypatch):
+    monkeypatch.setattr(errors, "_said", {})
+    torch.compiler.reset()
+    model, batch, loss = bn_network(), image_batches(1)[0], nn.CrossEntropyLoss()
+    call = WRAPPED[name](model)
+
+    def closure():
+        loss(call(batch[0]), batch[1]).backward()
+
+    for told in ({}, {"buffers": model}, {"buffers": ()}):
+        optimizer = AMP(model.parameters(), lr=0.1, epsilon=0.5, **told)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default", FallbackWarning)
+            optimizer.step(closure)
+            optimizer.step(closure)
+        hidden = name in HIDDEN and not told
+        assert [w.category for w in caught] == [FallbackWarning] * hidden
+        assert not hidden or "give buffers=model, or buffers=() if there are none" in str(caught[0].message)
+
+
+def test_without_buffers_a_model_may_be_moved():
+    model, batch = bn_network(), image_batches(1, "fp64")[0]
+    optimizer = AMP(model.parameters(), lr=0.1, epsilon=0.5, buffers=())
+    model.double()
+    train(model, optimizer, [batch])
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_an_ensemble_in_torch_func_is_given_its_buffers(told):
+    """The oracle is each of the two networks by itself, as far as its batch norm goes."""
+    batch, models = image_batches(1)[0], [bn_network() for _ in range(2)]
+    parameters, buffers = torch.func.stack_module_state(models)
+    base = copy.deepcopy(models[0])
+
+    def run(parameters, buffers):
+        return torch.func.functional_call(base, (parameters, buffers), (batch[0],))
+
+    def closure():
+        torch.vmap(run, randomness="different")(parameters, buffers).square().mean().backward()
+
+    settings = {"buffers": buffers.values()} if told else {}
+    optimizer = AMP(parameters.values(), lr=0.0, epsilon=0.5, **settings)
+    if told:
+        optimizer.step(closure)
+        models[0](batch[0])
+        for ours, theirs in zip(buffers.values(), models[0].buffers(), strict=True):
+            torch.testing.assert_close(ours[0], theirs)
+    else:
+        with pytest.raises(InputError, match=r"inside torch.func: give buffers=\[the stacked buffers\]"):
+            optimizer.step(closure)
 
 
 class Statistic(nn.Module):
@@ -635,6 +698,50 @@ def test_the_gradient_is_that_at_the_perturbed_weights_and_stays():
     assert same_bits((p.grad for p in model.parameters()), (p.grad for p in moved.parameters()))
 
 
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_gradients_that_were_accumulated_before_a_step_are_refused(set_to_none):
+    """As Lightning does with accumulate_grad_batches: the closure by itself, and then a step."""
+    model, batches = bn_network(), image_batches(2)
+    optimizer = make(model)
+    for _ in range(2):  # of a new optimizer, and after a step
+        closure_of(model, optimizer, batches[0])()
+        before = bits(state_of(model, optimizer))
+        for _ in range(2):
+            with pytest.raises(InputError, match=r"accumulated before step.*run all micro-batches") as caught:
+                train(model, optimizer, batches[1:])
+        assert "\n" not in str(caught.value)
+        assert same_bits(before, state_of(model, optimizer))
+        optimizer.zero_grad(set_to_none)
+        train(model, optimizer, batches[1:])
+
+
+def test_other_gradients_do_not_end_a_step():
+    """Those of a phase before the optimizer was made, or of a failed step, or that the base optimizer has clipped."""
+    model, (batch,) = bn_network(), image_batches(1)
+    closure_of(model, None, batch)()
+    optimizer = make(model)
+
+    def clip(*_):
+        nn.utils.clip_grad_norm_(model.parameters(), 0.01)
+
+    optimizer.base_optimizer.register_step_pre_hook(clip)
+    train(model, optimizer, [batch])
+    closure, calls = closure_of(model, optimizer, batch), []
+
+    def failing():
+        closure()
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        optimizer.step(failing)
+    train(model, optimizer, [batch])
+    for duplicate in (copy.deepcopy, through_pickle):
+        model, optimizer = duplicate((model, optimizer))
+        train(model, optimizer, [batch, batch])
+
+
 def test_it_may_be_called_where_gradients_are_off():
     models = [bn_network() for _ in range(2)]
     for model, context in zip(models, [torch.no_grad(), torch.enable_grad()], strict=True):
@@ -650,7 +757,7 @@ def test_without_a_closure_it_says_what_it_needs():
         for p in model.parameters():
             p.grad = gradient and gradient(p)
         before = bits(model.parameters())
-        with pytest.raises(InputError, match="closure"):
+        with pytest.raises(InputError, match=r"needs a closure.*: optimizer\.step\(closure\); a GradScaler gives none"):
             optimizer.step()
         assert same_bits(model.parameters(), before)
         assert not optimizer.state

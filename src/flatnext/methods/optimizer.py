@@ -28,7 +28,8 @@ class AMP(PerturbedOptimizer):
 
         outputs, loss = optimizer.step(closure)
 
-    The gradients of its parameters are zeroed before each call; those of others the closure has to zero.
+    The gradients of its parameters are zeroed before each call; those of others the closure has to zero. So all
+    micro-batches of a step are run in the closure: gradients that are there before it are an `InputError`.
 
     Unlike theirs it has one state, which is the base optimizer's: `state_dict` and `load_state_dict` are complete, and
     a torch scheduler given this optimizer reaches the base. Weights come back to the bit, and batch norm counts a batch
@@ -43,7 +44,8 @@ class AMP(PerturbedOptimizer):
         base_optimizer: class of the optimizer that takes the step: any whose step can do without a closure.
         buffers: the model, whose buffers a forward pass changes. By default they are found by watching the first pass;
             give it where that cannot be watched, in a model compiled in place (`model.compile()`) or in a compiled
-            function. `model.buffers()` does as well, if the model is not moved afterwards and changes them in place.
+            function, and give () where there are none. `model.buffers()` does as well, if the model is not moved
+            afterwards and changes them in place.
         **kwargs: its other arguments.
 
     Raises:

@@ -12,11 +12,12 @@ from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._pytree import tree_map
 
-from flatnext.errors import InputError
-from flatnext.methods.perturbation import check
+from flatnext.errors import InputError, warn_of_fallback
+from flatnext.methods.perturbation import Seen, check, gradients
 
 # Torch says that the hook may fire an extra time for a compiled module, which does no harm here.
 HOOK_WARNING = "Using `torch.compile"
@@ -60,6 +61,7 @@ class PerturbedOptimizer(torch.optim.Optimizer):
                 group.setdefault(name, value)
             check(**{name: group[name] for name in settings})
         self.base_optimizer = base_optimizer(groups, **kwargs)
+        self.base_optimizer.defaults |= {name: settings[name] for name in self.of_group}  # of groups that are added
         try:
             inspect.signature(self.base_optimizer.step).bind()
         except TypeError as error:
@@ -69,6 +71,7 @@ class PerturbedOptimizer(torch.optim.Optimizer):
             ) from error
         super().__init__(self.base_optimizer.param_groups, self.base_optimizer.defaults)
         self._share()
+        self._left = Seen(self._groups())  # what gradients are there that no user has accumulated since
         self.buffers = buffers if buffers is None or isinstance(buffers, nn.Module) else list(buffers)
         self._place = self._place_now()  # of the model whose buffers these are
         for name in self.of_all:
@@ -117,14 +120,22 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         own = {"base_optimizer": self.base_optimizer, "buffers": self.buffers, "_place": self._place}
         return {**super().__getstate__(), **own}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._left = Seen(self._groups())
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group to the base optimizer; settings of the rule are by default those of the first group."""
+        """Add a group to the base optimizer; it has by default the constructor's settings of the rule.
+
+        Those that are one for all groups it has from the first.
+        """
         groups = self.base_optimizer.param_groups
         if any(param_group is group for group in groups):
             super().add_param_group(param_group)  # torch's constructor at work
         else:
-            shared = {name: groups[0][name] for name in (*self.of_group, *self.of_all)}
+            shared = {name: groups[0][name] for name in self.of_all}
             self.base_optimizer.add_param_group({**shared, **param_group})
+            self._left = Seen(self._groups())
 
     def compute(self, closure: Callable[[], Any], parameters: list[Tensor], buffers: list[Tensor]) -> Any:
         """Leave the gradient in `p.grad` by the rule, as `flatnext.methods.Rule` says."""
@@ -144,12 +155,22 @@ class PerturbedOptimizer(torch.optim.Optimizer):
 
         The closure runs forward and backward. The gradients of this optimizer's own parameters are zeroed before each
         call; those of others the closure has to zero. `InputError`: there is no closure, or one that never calls
-        `backward`; or the model was moved after its buffers were given.
+        `backward`; or there are gradients that were made since the last step, which would be dropped; or the model was
+        moved after its buffers were given.
         """
         if closure is None:
             if self._makes_state():
                 return self.base_optimizer.step()
-            raise InputError(f"{self.name} needs a closure that runs forward and backward: optimizer.step(closure)")
+            raise InputError(
+                f"{self.name} needs a closure that runs forward and backward: optimizer.step(closure); a GradScaler "
+                "gives none, and would scale the perturbation: use bf16, which needs no scaler"
+            )
+        made = [p for p in self._groups() if p.grad is not None and not self._left.untouched(p)]
+        if any(bool(g.any()) for g in gradients(made)):  # zeros are those of zero_grad(set_to_none=False)
+            raise InputError(
+                "gradients were accumulated before step(closure), which drops them: run all micro-batches in the "
+                "closure, or call zero_grad() before it if they are not meant for this step"
+            )
         given = torch.enable_grad()(closure)
         noted = self._noted()
         first = True
@@ -158,6 +179,12 @@ class PerturbedOptimizer(torch.optim.Optimizer):
             nonlocal first
             self.zero_grad()
             if not first:
+                if self.buffers is None and not noted.seen:
+                    warn_of_fallback(
+                        f"{self.name} saw no module run in the closure, perhaps as it is compiled: batch norm counts "
+                        "every pass: give buffers=model, or buffers=() if there are none",
+                        once=True,
+                    )
                 return given()
             first = False
             with noted.watching() if self.buffers is None else nullcontext():
@@ -167,9 +194,10 @@ class PerturbedOptimizer(torch.optim.Optimizer):
 
         try:
             result = self.compute(zeroed, list(self._groups()), noted.tensors)
+            self.base_optimizer.step()
         finally:
             noted.put_back()
-        self.base_optimizer.step()
+            self._left = Seen(self._groups())
         return tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, result)
 
     def _noted(self) -> _Buffers:
@@ -177,7 +205,7 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         noted = _Buffers()
         if isinstance(self.buffers, nn.Module):
             noted.add(self.buffers)
-        elif self.buffers is not None:
+        elif self.buffers:
             if self._place_now() != self._place:
                 raise InputError(
                     "the model was moved, or its type changed, after its buffers were given, and has others now: give "
@@ -235,7 +263,15 @@ class _Buffers:
         self._modules |= dict.fromkeys(module.modules())
         self._add(module.buffers())
 
+    @property
+    def seen(self) -> bool:
+        """Whether a model ran: a module with parameters, not only a loss."""
+        return any(module._parameters for module in self._modules)
+
     def _add(self, tensors: Iterable[Tensor]) -> None:
+        tensors = list(tensors)
+        if any(is_functorch_wrapped_tensor(tensor) for tensor in tensors):
+            raise InputError("a model runs inside torch.func: give buffers=[the stacked buffers], or () without any")
         known = {id(tensor) for tensor in self.tensors}
         self.tensors += [tensor for tensor in tensors if id(tensor) not in known]
 
