@@ -118,9 +118,15 @@ def _writable(buffer: Tensor) -> bool:
 
 @torch.no_grad()
 def _copy(targets: Tensors, sources: Tensors) -> None:
-    """Copy `sources` into `targets`, all tensors of a dtype at once: a GPU then needs only a few launches."""
+    """Copy `sources` into `targets`, all tensors of a dtype at once: a GPU then needs only a few launches.
+
+    Those of a class of their own, such as the sharded ones of FSDP2, need not have that operation.
+    """
     kinds: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
     for target, source in zip(targets, sources, strict=True):
+        if type(target) not in (Tensor, nn.Parameter, nn.Buffer):
+            target.copy_(source)
+            continue
         into, out = kinds.setdefault(target.dtype, ([], []))
         into.append(target)
         out.append(source)

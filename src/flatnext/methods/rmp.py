@@ -52,9 +52,20 @@ def rmp(
         return result
     slopes = norms(gradients(weights), ball)
     lengths = torch._foreach_mul(slopes, factors(slopes, inner_lr, epsilon))
-    noise = [torch.randn(p.shape, generator=generator, device=p.device, dtype=p.dtype) for p in weights]
+    noise = [_noise(p, generator) for p in weights]
     delta = scaled(noise, torch._foreach_div(lengths, torch._foreach_add(norms(noise, ball), TINY)))
     with restored(weights, list(buffers)):
         move(weights, delta)
         again()
     return result
+
+
+def _noise(parameter: Tensor, generator: torch.Generator) -> Tensor:
+    """Return Gaussian noise of a parameter's shape: of one that FSDP2 has sharded, this process's part of the whole."""
+    noise = torch.randn(parameter.shape, generator=generator, device=parameter.device, dtype=parameter.dtype)
+    if not hasattr(parameter, "placements"):
+        return noise
+    from torch.distributed.tensor import DTensor, distribute_tensor  # where it is sharded, it is imported already
+
+    assert isinstance(parameter, DTensor)
+    return distribute_tensor(noise, parameter.device_mesh, parameter.placements, src_data_rank=None)
