@@ -34,7 +34,8 @@ from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 
 import flatnext
-from flatnext import errors, ops
+from flatnext import errors, methods, ops
+from flatnext.config import Amp
 from flatnext.errors import FallbackWarning, InputError
 from flatnext.methods import AMP
 
@@ -740,6 +741,25 @@ def test_other_gradients_do_not_end_a_step():
     for duplicate in (copy.deepcopy, through_pickle):
         model, optimizer = duplicate((model, optimizer))
         train(model, optimizer, [batch, batch])
+
+
+@pytest.mark.parametrize("kind", ["bound", "class"])
+def test_weights_in_half_precision_are_said_once(kind, monkeypatch):
+    monkeypatch.setattr(errors, "_said", {})
+
+    def make(dtype):
+        model = bn_network().to(dtype)
+        if kind == "class":
+            return AMP(model.parameters(), lr=0.1, epsilon=0.5)
+        return methods.bind(Amp(), model, torch.optim.SGD(model.parameters(), lr=0.1), total_steps=1)
+
+    make(torch.float32)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default", FallbackWarning)
+        make(torch.bfloat16)
+        make(torch.bfloat16)
+    assert [w.category for w in caught] == [FallbackWarning]
+    assert "weights in bfloat16 lose most of a perturbation" in str(caught[0].message)
 
 
 def test_it_may_be_called_where_gradients_are_off():

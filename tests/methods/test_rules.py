@@ -5,6 +5,7 @@ import functools
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from methods_table import (
@@ -390,6 +391,8 @@ BAD = [
     ("momentum_amp", {"epsilon": 0.5, "optimizer": None, "inner_lr": -1.0}, "inner_lr"),
     ("momentum_amp", {"epsilon": 0.5, "optimizer": None, "ball": "square"}, "square"),
     ("sam", {"rho": -0.5}, "rho"),
+    ("sam", {"rho": np.float32(-0.5)}, "rho"),
+    ("amp", {"epsilon": [0.5, np.float32(np.nan)]}, "epsilon"),
     ("asam", {"rho": -0.5}, "rho"),
     ("asam", {"rho": 0.5, "eta": -0.1}, "eta"),
     ("adversarial", {"epsilon": -0.5}, "epsilon"),

@@ -24,6 +24,7 @@ from flatnext.methods.amp import amp
 from flatnext.methods.bound_method import BoundMethod, keyword_arguments, norm_parameters
 from flatnext.methods.momentum_amp import momentum_amp
 from flatnext.methods.optimizer import AMP, ASAM, SAM
+from flatnext.methods.perturbation import warn_of_rounding
 from flatnext.methods.rmp import rmp
 from flatnext.methods.rule import Rule
 from flatnext.methods.sam import asam, sam
@@ -76,6 +77,8 @@ def bind(
 ) -> BoundMethod:
     """Return a method at work on a model, which is on its device; for the arguments see `BoundMethod`."""
     rule = RULES[settings.name]
+    if isinstance(settings, config.Perturbation) and settings.perturbs == "weights":
+        warn_of_rounding(model.parameters())
     draws = "generator" in keyword_arguments(rule)
     return BoundMethod(
         rule=rule,

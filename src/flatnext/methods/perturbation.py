@@ -6,12 +6,13 @@ import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Real  # NumPy's too
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from flatnext.errors import InputError
+from flatnext.errors import InputError, warn_of_fallback
 
 T = TypeVar("T")
 Tensors = list[Tensor] | tuple[Tensor, ...]
@@ -24,7 +25,7 @@ def check(**settings: object) -> None:
     for name, value in settings.items():
         numbers = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
         for number in numbers:
-            if isinstance(number, (int, float)) and not 0 <= number < math.inf:
+            if isinstance(number, Real) and not 0 <= float(number) < math.inf:
                 raise InputError(f"{name} is {number}: it must be finite and not negative")
     if settings.get("ball", "tensor") not in ("tensor", "global"):
         raise InputError(f"ball is {settings['ball']!r}: choose tensor or global")
@@ -76,6 +77,18 @@ def checked_pass(
     return result, active, again
 
 
+def warn_of_rounding(parameters: Iterable[Tensor]) -> None:
+    """Say once if a parameter is in half precision, where a perturbation is lost."""
+    for p in parameters:
+        if p.dtype in (torch.bfloat16, torch.float16):
+            kind = str(p.dtype).removeprefix("torch.")
+            warn_of_fallback(
+                f"weights in {kind} lose most of a perturbation to rounding: keep them in float32 and use autocast",
+                once=True,
+            )
+            return
+
+
 def off(*values: float | Sequence[float] | Tensor) -> bool:
     """Return whether one of the settings is 0, or 0 for all parameters, so that nothing is to be perturbed.
 
@@ -124,7 +137,7 @@ def _copy(targets: Tensors, sources: Tensors) -> None:
     """
     kinds: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
     for target, source in zip(targets, sources, strict=True):
-        if type(target) not in (Tensor, nn.Parameter, nn.Buffer):
+        if type(target) not in (Tensor, nn.Parameter):
             target.copy_(source)
             continue
         into, out = kinds.setdefault(target.dtype, ([], []))

@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._pytree import tree_map
 
 from flatnext.errors import InputError, warn_of_fallback
-from flatnext.methods.perturbation import Seen, check, gradients
+from flatnext.methods.perturbation import Seen, check, gradients, warn_of_rounding
 
 # Torch says that the hook may fire an extra time for a compiled module, which does no harm here.
 HOOK_WARNING = "Using `torch.compile"
@@ -76,6 +76,7 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         self._place = self._place_now()  # of the model whose buffers these are
         for name in self.of_all:
             self.setting(name)
+        warn_of_rounding(self._groups())
 
     def _share(self) -> None:
         """Use the groups and the state of the base optimizer, so that there is only one of each."""
@@ -271,7 +272,7 @@ class _Buffers:
     def _add(self, tensors: Iterable[Tensor]) -> None:
         tensors = list(tensors)
         if any(is_functorch_wrapped_tensor(tensor) for tensor in tensors):
-            raise InputError("a model runs inside torch.func: give buffers=[the stacked buffers], or () without any")
+            raise InputError("a model runs inside torch.func: give buffers=[the stacked buffers]")
         known = {id(tensor) for tensor in self.tensors}
         self.tensors += [tensor for tensor in tensors if id(tensor) not in known]
 
