@@ -71,7 +71,7 @@ def load_folder(data_dir: Path, reading: Reading | None = None, display: Display
             f"{data_dir / 'test'} with class folders"
         )
     return Dataset(
-        name="folder",
+        name=f"folder {printable(data_dir.resolve().name)}",
         classes=layout.classes,
         train=train,
         validation=splits.get("validation"),

@@ -151,7 +151,7 @@ def _test_images(
         raise InputError(f"{dataset} has the classes {', '.join(loaded.classes)}, and the models {', '.join(classes)}")
     places = torch.tensor([classes.index(name) for name in loaded.classes])[loaded.test.labels.cpu()]
     images = data.Split(loaded.test.images, places, loaded.test.names)
-    return f"{counted(len(places), 'test image')} of {dataset}", images
+    return f"{counted(len(places), 'test image')} of {loaded.name}", images
 
 
 def _answers(model: Classifier, images: data.Split, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
