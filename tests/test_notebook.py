@@ -19,4 +19,4 @@ def test_the_notebook_runs_and_its_networks_learn(epochs: int) -> None:
                 source = source.replace('dataset="digits")', 'dataset="digits", train_images=600)')
             exec(compile(source, f"cell {number}", "exec"), names)
     assert min(min(values) for values in names["results"].values()) > (0.9 if epochs == 4 else 0.05)
-    assert len(names["differences"]) == 3
+    assert names["comparison"].n == 3
