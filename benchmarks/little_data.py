@@ -132,12 +132,10 @@ def _config(recipe: str, settings: Settings) -> dict:
 
 def _collect(folder: Path, data_dir: str) -> None:
     """Measure the evidence of the study's finished runs whose weights are here, and copy the small files."""
-    for result in (folder / "study").glob("*/*/result.json"):
-        for measurement in EVIDENCE if (result.parent / "last.safetensors").is_file() else ():
-            command = f"-m flatnext evidence {result.parent} --measurements {measurement} --data-dir {data_dir}"
-            with open(
-                folder / "evidence.log", "a"
-            ) as log:  # it names the accuracy of the run, which nobody need see yet
+    with open(folder / "evidence.log", "a") as log:  # it names the accuracy of a run, which nobody need see yet
+        for result in (folder / "study").glob("*/*/result.json"):
+            for measurement in EVIDENCE if (result.parent / "last.safetensors").is_file() else ():
+                command = f"-m flatnext evidence {result.parent} --measurements {measurement} --data-dir {data_dir}"
                 subprocess.run([sys.executable, *command.split()], check=True, stdout=log, stderr=log)
     for file in _small(folder):
         _copy(file, KEPT / file.relative_to(folder))

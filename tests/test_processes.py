@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from process_worker import CASES, PER_RANK, SIZES, STEPS, work
 from tiny import tiny
 from torch import nn
 from torch.nn import functional as F
+from two_processes import environment, run_together
 
 import flatnext
 from flatnext import cli, models
@@ -33,12 +33,6 @@ WORKER = Path(process_worker.__file__)
 ABORTED = ("terminate called", "Aborted", "core dumped", "Warning", "Segmentation")
 
 
-def environment(**changes):
-    """Return an environment for a process of its own, without what this one may have of torchrun's."""
-    own = {k: v for k, v in os.environ.items() if not k.startswith(("TORCHELASTIC", "MASTER_")) and k != "RANK"}
-    return {**own, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **changes}
-
-
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -48,23 +42,8 @@ def free_port():
 def launch_two(folder):
     """Run process_worker.py in two processes; return exit statuses and what they wrote to standard error."""
     rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
-    running = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), str(folder)],
-            env=environment(RANK=str(rank), LOCAL_RANK=str(rank), **rendezvous),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=300)[1] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-    return [process.returncode for process in running], errors
+    ranks = [environment(RANK=str(rank), LOCAL_RANK=str(rank), **rendezvous) for rank in range(2)]
+    return run_together([[sys.executable, str(WORKER), str(folder)]] * 2, ranks)
 
 
 @pytest.fixture(scope="module")

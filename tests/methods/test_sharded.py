@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -109,25 +107,12 @@ def main(folder, rank):
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     """Return what each of two processes found, all of it from one launch."""
+    from two_processes import environment, run_together  # the processes that run this file do not find it
+
     folder = tmp_path_factory.mktemp("both")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("TORCHELASTIC", "MASTER_"))}
-    running = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(folder), str(rank)],
-            env={**environment, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=300)[1] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-    assert [process.returncode for process in running] == [0, 0], errors
+    commands = [[sys.executable, __file__, str(folder), str(rank)] for rank in range(2)]
+    statuses, errors = run_together(commands, [environment()] * 2)
+    assert statuses == [0, 0], errors
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

@@ -27,10 +27,9 @@ def partition(dataset: Dataset, settings: config.Data, *, overwrite: bool = Fals
     Between these, `settings.calibration` images are held out of the rest for the calibration of the model's answers.
     The draws are seeded by `settings.split_seed` alone, so all seeds of a study share them; the images held out are
     the same whatever `train_images` is. A number is drawn exactly, every class in proportion (`stratified`). The tenth
-    too, but where images have names it is a tenth of each class by itself (`hold_out_by_name`). Where they have names
-    the images with the least hashes of these are drawn, so that images may be added: only those at the threshold change
-    sides then. A data set with validation images of its own keeps them, unless `settings.validation` is 0: then it has
-    none.
+    too, but where images have names it is a tenth of each class by itself (`hold_out_by_name`). Names decide by their
+    hashes which images are drawn: when images are added, only those at the threshold change sides. A data set with
+    validation images of its own keeps them, unless `settings.validation` is 0: then it has none.
 
     With `overwrite` the images to train on take the place of all in memory, so that there is no second copy of them;
     `dataset` is of no use after that.

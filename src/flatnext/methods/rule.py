@@ -25,11 +25,10 @@ class Rule(Protocol):
     `parameters` are the tensors that the rule may perturb: all of a model's, or some. One that is frozen, or to which
     the first call gives no gradient, is left alone; one that is given twice counts once. `buffers` are tensors that a
     forward pass changes in place and that should count a batch once: batch norm's running statistics. They are read
-    after the first call. When the rule is done, `parameters` are to the bit what they
-    were, also if `closure` raised, and `buffers` are as the first call left them. With micro-batches the first call
-    counts each of them: batch norm then takes as many smaller batches into its statistics as there are, and its
-    `num_batches_tracked` grows by as many. A closure that leaves no gradient in any of `parameters` is an `InputError`,
-    and so are no parameters.
+    after the first call. When the rule is done, `parameters` are to the bit what they were, also if `closure` raised,
+    and `buffers` are as the first call left them. With micro-batches the first call counts each of them: batch norm
+    then takes as many smaller batches into its statistics as there are, and its `num_batches_tracked` grows by as many.
+    A closure that leaves no gradient in any of `parameters` is an `InputError`, and so are no parameters.
 
     A module that assigns its statistic anew (`self.mean = 0.9 * self.mean + ...`) counts every pass, since nothing
     leads from the old tensor to the new one. `flatnext.AMP`, `SAM` and `ASAM` know the modules: there it counts once.
