@@ -58,6 +58,9 @@ CONTRASTS = (
 KEPT = Path(__file__).parents[1] / "docs" / "runs" / "little-data"
 """The small files of finished runs."""
 
+PLAN = Path("study", "study.json")
+"""Written by `flatnext study`; the one in the repository names all arms and contrasts."""
+
 EVIDENCE = (  # flatness takes at most half of the images, corruptions half, attacks a sixteenth
     *("calibration --images 10000", "corruptions --images 2000", "flatness --images 1000"),
     "attacks --images 4000 --linf 1 --l2 32",
@@ -139,6 +142,15 @@ def _collect(folder: Path, data_dir: str) -> None:
                 subprocess.run([sys.executable, *command.split()], check=True, stdout=log, stderr=log)
     for file in _small(folder):
         _copy(file, KEPT / file.relative_to(folder))
+    _keep_whole_plan()
+
+
+def _keep_whole_plan() -> None:
+    """Name all arms and contrasts in the kept plan: those that are not run yet count for Holm's procedure too."""
+    plan = json.loads((KEPT / PLAN).read_text())
+    pairs = [pair.split(":") for pair in CONTRASTS]
+    arms = dict.fromkeys([*plan["recipes"], *(arm for pair in pairs for arm in pair)])
+    (KEPT / PLAN).write_text(json.dumps(plan | {"recipes": list(arms), "contrasts": pairs}, indent=1) + "\n")
 
 
 def _restore(folder: Path) -> None:
@@ -148,13 +160,13 @@ def _restore(folder: Path) -> None:
     last = "result.json"  # it says that a run has finished
     for file in sorted(_small(KEPT), key=lambda file: file.name == last):
         place = file.relative_to(KEPT)
-        if place.parent not in begun and not (folder / place).exists():
+        if place != PLAN and place.parent not in begun and not (folder / place).exists():
             _copy(file, folder / place)
 
 
 def _small(folder: Path) -> Iterator[Path]:
     """Yield the files of finished runs that belong into the repository, and those of the study."""
-    for pattern in ("tune-*.json", "*/tuned*.json", "study/study.json"):
+    for pattern in ("tune-*.json", "*/tuned*.json", str(PLAN)):
         yield from folder.glob(pattern)
     for result in (folder / "study").glob("*/*/result.json"):
         yield from result.parent.glob("*.json")

@@ -154,7 +154,8 @@ def _comparison(study: Study) -> list[Block]:
     if not pairs:
         return [*apart]
     figure = Figure(
-        "Each seed's runs, and their differences: open dots are seeds, the filled one is the mean with its interval",
+        "Each seed's runs, with mean and 95 % interval of each recipe, and their differences: open dots are seeds, the "
+        "filled one is the mean with its interval",
         (_seeds_panel(study), _differences_panel(study, pairs)),
     )
     header = ("recipes", "n", "difference (points)", "interval", "p, t-test", "p, Holm", "p, sign flips", "seeds")
@@ -205,7 +206,7 @@ def _seeds_needed(comparison: Comparison) -> str:
 
 
 def _seeds_panel(study: Study) -> Panel:
-    """Draw the accuracies of each recipe, the runs of a seed joined by a line."""
+    """Draw the accuracies of each recipe with mean and 95 % interval, the runs of a seed joined by a line."""
     labels = study.labels
     accuracies, name = [study.headline.values(label) for label in labels], accuracy_name(study).capitalize()
 
@@ -217,12 +218,17 @@ def _seeds_panel(study: Study) -> Panel:
             percent = [100 * value for value in values.values()]
             axes.scatter([place] * len(percent), percent, color=color_of(study, group), s=22, zorder=2)
             axes.plot([place - 0.14, place + 0.14], [np.mean(percent)] * 2, color=INK, linewidth=1.6, zorder=3)
+            estimate = study.headline.estimate(group.label)
+            if estimate and estimate.low is not None and estimate.high is not None:
+                ends = [100 * estimate.low, 100 * estimate.high]
+                axes.plot([place + 0.14] * 2, ends, color=INK, linewidth=1.6, zorder=3)
         axes.set_xticks(range(len(labels)), [_wrapped(label, max(8, 44 // len(labels))) for label in labels])
         axes.set_xlim(-0.5, len(labels) - 0.5)
         axes.grid(visible=False, axis="x")
         axes.margins(y=0.12)
 
-    alt = f"{name} of each seed for {', '.join(labels)}; a line joins the runs of a seed, a bar is the mean"
+    bar = "a bar is the mean, with its 95 % interval"
+    alt = f"{name} of each seed for {', '.join(labels)}; a line joins the runs of a seed, {bar}"
     return panel("seeds", alt, f"{name} (%), one dot a seed", draw)
 
 
