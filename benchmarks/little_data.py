@@ -142,12 +142,12 @@ def _collect(folder: Path, data_dir: str) -> None:
                 subprocess.run([sys.executable, *command.split()], check=True, stdout=log, stderr=log)
     for file in _small(folder):
         _copy(file, KEPT / file.relative_to(folder))
-    _keep_whole_plan()
+    _keep_plan(folder)
 
 
-def _keep_whole_plan() -> None:
-    """Name all arms and contrasts in the kept plan: those that are not run yet count for Holm's procedure too."""
-    plan = json.loads((KEPT / PLAN).read_text())
+def _keep_plan(folder: Path) -> None:
+    """Keep the plan, with all arms and contrasts: those that are not run yet count for Holm's procedure too."""
+    plan = json.loads((folder / PLAN).read_text())
     pairs = [pair.split(":") for pair in CONTRASTS]
     arms = dict.fromkeys([*plan["recipes"], *(arm for pair in pairs for arm in pair)])
     (KEPT / PLAN).write_text(json.dumps(plan | {"recipes": list(arms), "contrasts": pairs}, indent=1) + "\n")
@@ -160,13 +160,13 @@ def _restore(folder: Path) -> None:
     last = "result.json"  # it says that a run has finished
     for file in sorted(_small(KEPT), key=lambda file: file.name == last):
         place = file.relative_to(KEPT)
-        if place != PLAN and place.parent not in begun and not (folder / place).exists():
+        if place.parent not in begun and not (folder / place).exists():
             _copy(file, folder / place)
 
 
 def _small(folder: Path) -> Iterator[Path]:
-    """Yield the files of finished runs that belong into the repository, and those of the study."""
-    for pattern in ("tune-*.json", "*/tuned*.json", str(PLAN)):
+    """Yield the files of finished runs that belong into the repository, and the settings of the arms."""
+    for pattern in ("tune-*.json", "*/tuned*.json"):
         yield from folder.glob(pattern)
     for result in (folder / "study").glob("*/*/result.json"):
         yield from result.parent.glob("*.json")

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 from fake_evidence import PARTS
 from fake_study import edit_evidence, small_study, write_study
+from matplotlib.figure import Figure
 from pages import report
 
-from flatnext.report import calibration, flatness, robustness
+from flatnext.report import accuracy, calibration, drawing, flatness, robustness
 from flatnext.report.curves import curve, curves
 from flatnext.report.numbers import decimal, decimals
 from flatnext.study.reading import read_study
@@ -37,6 +39,25 @@ def test_curves_are_means_of_the_metrics(folder: Path) -> None:
     lines = [(folder / f"amp/seed-{seed}/metrics.jsonl").read_text().splitlines() for seed in range(4)]
     values = np.array([[json.loads(line)["test_loss"] for line in run] for run in lines])
     assert is_band(curve(read_study([folder]).groups[1], "test_loss"), [1, 2, 3], values)
+
+
+def test_the_seeds_stand_beside_their_mean_and_its_interval(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = {}
+
+    def render(name: str, alt: str, title: str, draw: Any, size: Any) -> str:
+        draw(axes := Figure().subplots())
+        drawn[name] = [line.get_ydata() for line in axes.lines if line.get_linewidth() == 1.6]
+        return ""
+
+    monkeypatch.setattr(drawing, "render", render)
+    accuracy.accuracy(read_study([folder]))
+    expected: list[list[float]] = []
+    for recipe in ("sgd", "amp"):
+        results = [json.loads(file.read_text()) for file in folder.glob(f"{recipe}/*/result.json")]
+        values = [100 * result["last"]["test"]["accuracy"] for result in results]
+        low, high = scipy.stats.t.interval(0.95, len(values) - 1, np.mean(values), scipy.stats.sem(values))
+        expected += [[np.mean(values)] * 2, [low, high]]
+    assert np.allclose(drawn["seeds"], expected)
 
 
 def metrics(folder: Path, edit: Callable[[int, dict[str, Any]], None]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable
 
-import numpy as np
 from matplotlib.axes import Axes
 
 from flatnext.durations import duration
@@ -217,18 +216,19 @@ def _seeds_panel(study: Study) -> Panel:
         for place, (group, values) in enumerate(zip(study.groups, accuracies, strict=True)):
             percent = [100 * value for value in values.values()]
             axes.scatter([place] * len(percent), percent, color=color_of(study, group), s=22, zorder=2)
-            axes.plot([place - 0.14, place + 0.14], [np.mean(percent)] * 2, color=INK, linewidth=1.6, zorder=3)
-            estimate = study.headline.estimate(group.label)
-            if estimate and estimate.low is not None and estimate.high is not None:
-                ends = [100 * estimate.low, 100 * estimate.high]
-                axes.plot([place + 0.14] * 2, ends, color=INK, linewidth=1.6, zorder=3)
+            if estimate := study.headline.estimate(group.label):
+                bar = [100 * estimate.mean] * 2
+                axes.plot([place - 0.14, place + 0.14], bar, color=INK, linewidth=1.6, zorder=3)
+                if estimate.low is not None and estimate.high is not None:
+                    ends = [100 * estimate.low, 100 * estimate.high]
+                    axes.plot([place + 0.14] * 2, ends, color=INK, linewidth=1.6, zorder=3)
         axes.set_xticks(range(len(labels)), [_wrapped(label, max(8, 44 // len(labels))) for label in labels])
         axes.set_xlim(-0.5, len(labels) - 0.5)
         axes.grid(visible=False, axis="x")
         axes.margins(y=0.12)
 
-    bar = "a bar is the mean, with its 95 % interval"
-    alt = f"{name} of each seed for {', '.join(labels)}; a line joins the runs of a seed, {bar}"
+    marks = "a line joins the runs of a seed, a bar is the mean, with its 95 % interval"
+    alt = f"{name} of each seed for {', '.join(labels)}; {marks}"
     return panel("seeds", alt, f"{name} (%), one dot a seed", draw)
 
 
