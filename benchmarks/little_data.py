@@ -48,7 +48,7 @@ RADII = {
     "momentum-amp": ("epsilon", (0.0025, 0.005, 0.01, 0.03)),
     "sam": ("rho", (0.02, 0.05, 0.1, 0.2)),
 }
-STAGES = (("amp",), ("amp", "momentum-amp", "sam"))
+STAGES = (("amp",), ("amp", "momentum-amp"), ("amp", "momentum-amp", "sam"))
 """Which methods are tuned, and then run with the fresh seeds."""
 CONTRASTS = (
     *("amp-tuned:sgd-tuned-2x", "amp-tuned:sgd-tuned", "amp-tuned:rmp-tuned", "amp-tuned:sam-tuned"),
@@ -89,7 +89,7 @@ class Study:
             arms["sgd/tuned-2x"] = self.best(
                 {**plain, "epochs": 2 * EPOCHS, "weight_decay": decay} for decay in LONGER_DECAYS
             )
-            if len(methods) > 1:
+            if "sam" in methods:
                 arms["rmp/tuned"] = {**arms["amp/tuned"], "method": "rmp"}
             self.study(arms)
 
