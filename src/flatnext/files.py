@@ -109,6 +109,11 @@ def as_typed(path: Path | str) -> str:
     return re.sub(r"^(\w+):/(?!/)", r"\1://", str(path))
 
 
+def as_file_name(text: str) -> str:
+    """Return what somebody else has called a thing as a name of a file: it leads to no other folder, and is visible."""
+    return re.sub(r"[^\w.+-]+", "-", text).strip(".-") or "model"
+
+
 def is_address(path: Path | str) -> bool:
     """Return whether a path is an address on the web, which no file here has as its name."""
     return re.match(r"https?:/", str(path)) is not None and not Path(path).exists()

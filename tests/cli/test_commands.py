@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import TINY_FLAGS
 
 from flatnext import cli
@@ -245,6 +246,33 @@ def test_bad_input_is_one_line_and_status_2(run, tmp_path, arguments, message):
 
 
 @pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to"),
+            True,
+        ),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (MemoryError(), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (RuntimeError("required rank 4 tensor to use channels_last memory format"), False),
+    ],
+    ids=repr,
+)
+def test_only_a_lack_of_memory_is_one(monkeypatch, run, error, told):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("flatnext.cli.recipes.run", fail)
+    if told:
+        status, _, err = run("recipes")
+        assert (status, "out of memory: lower --batch-size" in err) == (2, True)
+    else:
+        with pytest.raises(RuntimeError, match="memory"):
+            run("recipes")
+
+
 def test_a_fallback_is_a_line_of_standard_error(monkeypatch, capsys):
     monkeypatch.setattr(cli.weights, "run", lambda options: warn_of_fallback("it is slower") or 0)
     assert cli.main(["weights"]) == 0

@@ -1,11 +1,15 @@
 """What `--data-dir` may be: a folder that is there, unless the data set that is to be downloaded to it is named."""
 
 import zipfile
+from argparse import Namespace
 
 import pytest
 from PIL import Image
 
+from flatnext.cli.flags import DATA_DIR, data_dir
+from flatnext.config import recipe
 from flatnext.data import archive, cifar
+from flatnext.training import train
 
 COMMANDS = {
     "data": ["data"],
@@ -111,6 +115,16 @@ def test_what_is_named_is_downloaded(run, tmp_path, fetched, command, arguments,
     make(tmp_path)
     assert "not fetched" in run(command, *arguments)[2]
     assert fetched == [folder]
+
+
+def test_another_data_set_is_not_looked_for_in_the_folder_of_the_run(tmp_path):
+    pets = tmp_path / "pets"
+    for number in range(24):
+        paint(pets / "ab"[number % 2] / f"{number}.png")
+    small = {"image_size": 8, "epochs": 1, "batch_size": 4, "model": "resnext11", "cutout": 0}
+    train(recipe("sgd").override({"dataset": "folder", **small}), tmp_path / "run", data_dir=pets)
+    for named, folder in ((None, pets), ("folder", pets), ("cifar10", DATA_DIR)):
+        assert data_dir(Namespace(data_dir=None, dataset=named), tmp_path / "run") == folder
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from flatnext.deploy.export_proof import Proof, golden_images, prove, require_ac
 from flatnext.deploy.manifest import read_manifest
 from flatnext.deploy.onnx_model import OnnxModel
 from flatnext.errors import InputError
+from flatnext.models import add_metadata
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,27 @@ def test_a_classifier_answers_from_the_file(run, onnx_file, digits):
     assert [answer.label for answer in answers] == [answer.label for answer in wanted]
     probabilities = [[answer.probability for answer in each] for each in (answers, wanted)]
     np.testing.assert_allclose(*probabilities, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("../../escaped", "escaped.onnx"), ("/etc/x y", "etc-x-y.onnx"), ("..", "model.onnx")]
+)
+def test_a_name_in_the_weights_leads_to_no_other_folder(run, tmp_path, monkeypatch, name, file):
+    add_metadata(run / "last.safetensors", {"name": name}, tmp_path / "of-others.safetensors")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    made = export(tmp_path / "of-others.safetensors", "onnx")
+    assert made.path.resolve() == tmp_path / "here" / file
+    assert made.manifest.name == name
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "of-others.safetensors"]
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_eight_bits_need_images_to_calibrate_by(run, tmp_path, digits, count):
+    images = digits.images[:count].permute(0, 2, 3, 1).numpy()
+    np.savez(tmp_path / "few.npz", images=images, labels=digits.labels[:count].numpy())
+    with pytest.raises(InputError, match=r"few.npz has \d images?: give at least 6, as half of them calibrate"):
+        export(run, "onnx-int8", tmp_path / "m.onnx", test_set=tmp_path / "few.npz")
 
 
 def broken(source, calibration):

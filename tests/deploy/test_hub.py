@@ -83,6 +83,9 @@ def test_weights_are_pulled_by_address(hub, monkeypatch, digits):
         ("somebody/some-model", "model.safetensors", "v1.0"),
     ]
     assert model(info.normalize(digits.images[:2])).shape == (2, 10)
+    with pytest.raises(InputError, match="checkpoint is 'best': it is for run folders"):
+        flatnext.evaluate("hf://somebody/some-model", checkpoint="best")
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize("address", ["hf://", "hf://name", "hf://a/b/c", "hf://a/b@", "hf://a b/c"])

@@ -20,6 +20,11 @@ from flatnext.errors import InputError
 from flatnext.training import train
 
 
+@pytest.fixture
+def digits():
+    return flatnext.load_data("digits").test.images
+
+
 def test_the_model_has_the_runs_weights_rounded_to_half_precision(run, folder, monkeypatch):
     def refuse(*_):
         raise AssertionError("no network")
@@ -89,6 +94,34 @@ def test_a_path_wins_over_a_name(run, folder):
     assert flatnext.pretrained_info(NAME).accuracy is None
     assert flatnext.evaluate("resnext11-digits", checkpoint="best")["weights"] == "resnext11-digits/best.safetensors"
     flatnext.from_pretrained(run)
+
+
+def test_other_classes_and_channels(folder, digits):
+    whole, info = flatnext.from_pretrained(NAME), flatnext.pretrained_info(NAME)
+    torch.manual_seed(0)
+    model = flatnext.from_pretrained(NAME, classes=3, channels=1)
+    torch.manual_seed(0)
+    new = models.build(info.config.model, 3, 1).linear
+    assert not model.training
+    assert torch.equal(model.linear.weight, new.weight)
+    images = digits[:4]  # grey, in three channels
+    grey = info.normalization.for_channels(1)(images[:, :1])
+    colour = info.normalization.for_channels(1).for_channels(3)(images)
+    model.linear = whole.linear
+    torch.testing.assert_close(model(grey), whole(colour), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"num_classes": 3}, "from_pretrained has no argument 'num_classes': give classes"),
+        ({"classes": 0}, "classes is 0"),
+        ({"channels": 4}, "its stem takes 3 channels, and the images have 4"),
+    ],
+)
+def test_models_that_the_weights_do_not_make(folder, arguments, words):
+    with pytest.raises(InputError, match=words):
+        flatnext.from_pretrained(NAME, **arguments)
 
 
 @pytest.mark.parametrize("function", [flatnext.from_pretrained, flatnext.pretrained_info, flatnext.evaluate])

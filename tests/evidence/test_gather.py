@@ -21,6 +21,7 @@ from flatnext.evidence import measuring
 from flatnext.evidence.gather import gather, run_folders
 from flatnext.evidence.plan import NAMES, EvidencePlan, in_order
 from flatnext.progress import Display, silent
+from flatnext.runs import lock as waiting
 from flatnext.schema import dump
 
 QUICK = EvidencePlan(images=40, linf=(8.0,), l2=(128.0,))
@@ -125,8 +126,32 @@ def test_results_are_kept_until_weights_or_settings_change(study, run, tmp_path)
     gather(folder, ["errors"], EvidencePlan(images=20), output=output)
     assert read(output)["parts"]["errors"]["result"]["count"] == 20
     assert read(output)["parts"]["calibration"]["result"]["count"] == 40
-    gather(run, ["errors"], QUICK, output=output)
-    assert list(read(output)["parts"]) == ["errors"]  # what was known of other weights is gone
+
+
+def test_evidence_of_other_weights_is_kept(study, run, tmp_path):
+    output = tmp_path / "e.json"
+    gather(study / "quick-amp" / "seed-0", ["calibration"], QUICK, output=output)
+    before = output.read_text()
+    with pytest.raises(InputError, match=r"e.json holds the evidence of other weights: choose another --output"):
+        gather(run, ["errors"], QUICK, output=output)
+    assert output.read_text() == before
+    gather(run, ["errors"], QUICK, output=output, overwrite=True)
+    assert list(read(output)["parts"]) == ["errors"]
+
+
+def test_the_runs_own_evidence_is_out_of_date_when_its_weights_have_changed(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / "evidence.json").write_text(json.dumps({"sha256": "of before", "parts": {"calibration": {}}}))
+    gather(folder, ["errors"], QUICK)
+    assert list(read(folder / "evidence.json")["parts"]) == ["errors"]
+
+
+def test_two_processes_write_into_one_file_in_turn(run, tmp_path, monkeypatch):
+    folder = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evidence.json"))
+    monkeypatch.setattr(waiting, "SECONDS", 0.1)
+    with waiting.lock(folder), pytest.raises(waiting.HeldError):
+        gather(folder, ["errors"], QUICK)
+    assert not (folder / "evidence.json").exists()
 
 
 def test_overwrite_measures_again(run, tmp_path):

@@ -1,3 +1,5 @@
+import asyncio
+import importlib
 import json
 import signal
 import socket
@@ -8,13 +10,17 @@ import time
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 from served import CLASSES, SIZE, colour, encoded, write_model
 from serving import serving
+from uvicorn.config import HTTP_PROTOCOLS
+from uvicorn.importer import import_from_string
+from uvicorn.protocols.http import auto
 
 from flatnext.config import Config
 from flatnext.deploy.manifest import Golden
 from flatnext.errors import FallbackWarning, InputError
-from flatnext.serve import server
+from flatnext.serve import connections, server
 from flatnext.serve.server import check_exported, listen, serve
 from flatnext.serve.settings import ServeSettings
 
@@ -84,6 +90,50 @@ def test_a_stop_answers_what_was_accepted(model_file, number):
         assert answer.startswith(b"HTTP/1.1 200")
         assert b'"label":"red"' in answer
         assert service.end() == (0, "")
+
+
+async def slow(scope, receive, send):
+    """Answer after a second."""
+    await asyncio.sleep(1)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def seconds_until_closed(port, content):
+    """Return what came back for what was sent, and after how many seconds the connection was closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    began = time.monotonic()
+    writer.write(content)
+    answer = await asyncio.wait_for(reader.read(), timeout=20)
+    writer.close()
+    return answer, time.monotonic() - began
+
+
+@pytest.mark.parametrize("name", ["h11", "httptools"])
+def test_a_connection_without_a_request_is_closed_and_an_answer_is_waited_for(name, monkeypatch):
+    monkeypatch.setattr(auto, "AutoHTTPProtocol", import_from_string(HTTP_PROTOCOLS[name]))
+    http = importlib.reload(connections).Connection
+
+    async def ask():
+        with listen("127.0.0.1", 0) as listening:
+            config = uvicorn.Config(slow, http=http, log_config=None, lifespan="off", timeout_keep_alive=0.3)
+            server = uvicorn.Server(config)
+            running = asyncio.create_task(server.serve(sockets=[listening]))
+            head = b"GET / HTTP/1.1\r\nHost: a\r\n"
+            sent = (b"", head, head + b"\r\n", head + b"\r\n" + head)
+            port = listening.getsockname()[1]
+            closed = await asyncio.gather(*(seconds_until_closed(port, content) for content in sent))
+            server.should_exit = True
+            await running
+            return closed
+
+    silent, half, whole, again = asyncio.run(ask())
+    assert silent[0] == half[0] == b""
+    assert silent[1] < 1 > half[1]
+    for answer, seconds in (whole, again):
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert answer.endswith(b"ok")
+        assert 1 <= seconds < 3
 
 
 def test_raw_nonsense_on_the_socket(model_file):

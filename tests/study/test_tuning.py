@@ -208,6 +208,15 @@ def test_pruning(tmp_path, value_is):
     assert {trial.state for trial in every.trials} == {"finished"}
 
 
+def measured(number, accuracy, balanced=None):
+    """Return an epoch with this validation accuracy."""
+    others = dict.fromkeys(("learning_rate", "train_loss", "train_accuracy", "train_seconds"), 0.0)
+    rest = dict.fromkeys(("validation_loss", "test_loss", "test_accuracy"))
+    speed = {"evaluation_seconds": 0.0, "images_per_second": 0.0}
+    scores = {"validation_accuracy": accuracy, "validation_balanced_accuracy": balanced}
+    return Epoch(epoch=number, step=number, **scores, **others, **rest, **speed)
+
+
 @pytest.fixture
 def curve_is(monkeypatch):
     """Let the accuracies of a run after its epochs be a function of its config, without training."""
@@ -218,12 +227,7 @@ def curve_is(monkeypatch):
             write_json(run / "config.json", dump(config))
             balances = balanced(config) if balanced else [None] * config.epochs
             for number, (accuracy, balance) in enumerate(zip(function(config), balances, strict=True), start=1):
-                others = dict.fromkeys(("learning_rate", "train_loss", "train_accuracy", "train_seconds"), 0.0)
-                rest = dict.fromkeys(("validation_loss", "test_loss", "test_accuracy"))
-                speed = {"evaluation_seconds": 0.0, "images_per_second": 0.0}
-                scores = {"validation_accuracy": accuracy, "validation_balanced_accuracy": balance}
-                epoch = Epoch(epoch=number, step=number, **scores, **others, **rest, **speed)
-                RunFolder(run).add_epoch(epoch)
+                RunFolder(run).add_epoch(measured(number, accuracy, balance))
                 if after_checkpoint:
                     after_checkpoint()
             return RunFolder(run).epochs()
@@ -269,6 +273,16 @@ def test_pruning_within_the_run_of_the_first_seed(tmp_path, curve_is):
     page = tuning_page(found, ())
     assert "pruned after epoch" in page
     assert "Epochs of seed 100, by which trials are pruned" in page
+
+
+def test_an_epoch_without_a_value_ends_no_trial(tmp_path, monkeypatch):
+    search = searched(epochs=3)
+    trials = Trials(search.space, search.seeds, tmp_path, MEMORY)
+    with trials.take(1) as (trial, _):
+        monkeypatch.setattr(trial, "should_prune", lambda: True)
+        epochs = [measured(1, 0.5), measured(2, None)]
+        assert not trials.report_epochs(trial, epochs)  # the first one ended nothing when it was new
+        assert trials.report_epochs(trial, [*epochs, measured(3, 0.5)])
 
 
 def test_uneven_classes_are_tuned_and_pruned_by_the_balanced_accuracy(tmp_path, curve_is):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -16,7 +17,9 @@ from tiny import AtStep, tiny
 from flatnext import models
 from flatnext.config import Optimizer, named_model
 from flatnext.data import Normalization
+from flatnext.deploy.calibrate import calibrate
 from flatnext.errors import InputError
+from flatnext.files import sha256
 from flatnext.models.transfer import freeze, transfer
 from flatnext.runs.folder import RunFolder
 from flatnext.training import RunState, StepStats, Stopped, load_data, make_optimizer, train
@@ -55,7 +58,21 @@ def test_the_same_classes_take_all_of_the_weights(source, tmp_path):
     assert not differing(weights(source), run.model.state_dict())
     assert not differing(weights(source), run.evaluated.state_dict())  # the average begins there too
     assert run.started_from.taken.startswith("all weights are taken; images are normalised as they were")
-    assert run.config.start.weights_sha256 == run.started_from.sha256
+    assert run.started_from.sha256 == sha256(source / "last.safetensors")
+
+
+def test_weights_that_are_calibrated_meanwhile_are_the_same(source, tmp_path):
+    folder = shutil.copytree(source, tmp_path / "source")
+    config = settled(tiny(weights=str(folder)))
+    calibrate(folder, split="test")
+    new_run(tmp_path / "run", config).load()
+    start = replace(config.start, weights_sha256=sha256(folder / "last.safetensors"))
+    new_run(tmp_path / "run", replace(config, start=start)).load()  # as runs of 0.1.0 noted it
+    changed = {**weights(folder), "linear.bias": weights(folder)["linear.bias"] + 1}
+    metadata = {name: str(value) for name, value in models.read_weights(folder / "last.safetensors")[1].items()}
+    safetensors.torch.save_file(changed, folder / "last.safetensors", metadata)
+    with pytest.raises(InputError, match="does not hold the weights that the run starts from"):
+        new_run(tmp_path / "run", config).load()
 
 
 @pytest.mark.parametrize(("classes", "words"), [("ab", "for 2 classes is new (it had 10)"), ("abcdefghij", "(it had")])
@@ -145,7 +162,9 @@ def test_other_weights_are_not_taken_for_those_that_the_run_began_with(source, t
     config = settled(tiny(weights=str(file)))
     with safetensors.safe_open(source / "last.safetensors", framework="pt") as content:
         safetensors.torch.save_file({k: v + 1 for k, v in weights(source).items()}, file, content.metadata())
-    with pytest.raises(InputError, match=r"w.safetensors is not the file that the run starts from \(its SHA-256"):
+    with pytest.raises(
+        InputError, match=r"w.safetensors does not hold the weights that the run starts from \(their SHA-256"
+    ):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -206,7 +206,7 @@ def data_dir(options: argparse.Namespace, run: Path | None = None) -> Path:
     if options.data_dir is None and run is not None:
         from flatnext.runs.folder import known_data_dir
 
-        known = known_data_dir(run, getattr(options, "setting_dataset", None))
+        known = known_data_dir(run, named)
     return options.data_dir or known or DATA_DIR
 
 

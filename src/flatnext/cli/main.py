@@ -97,9 +97,14 @@ def _failed(error: Exception) -> int:
             return 0
         case OSError():
             return _fail(f"error: {error.filename or 'a file'}: {error.strerror or error}")
-        case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or "memory" in str(error).lower():
+        case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or _lacks_memory(str(error)):
             return _fail("error: out of memory: lower --batch-size or --image-size, or raise --grad-accum-steps")
     raise error
+
+
+def _lacks_memory(text: str) -> bool:
+    """Return whether an error of torch says that memory is used up: "illegal memory access" is another."""
+    return any(words in text.lower() for words in ("out of memory", "can't allocate memory", "not enough memory"))
 
 
 def make_parser(names: Collection[str] = tuple(COMMANDS), typed: Sequence[str] = ()) -> argparse.ArgumentParser:

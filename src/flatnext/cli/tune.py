@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flatnext.cli.flags import (
+    DATA_DIR,
     add_place_flags,
     add_setting_flags,
     data_dir,
@@ -111,11 +112,13 @@ def run(options: argparse.Namespace) -> int:
         display=ConsoleDisplay(),
         command=options.command_line,
     )
-    write_json(output / "best.json", as_file(found.config()))
-    commands = _commands(found, output)
+    commands = _commands(found, output, data_dir(options)) if found.ranked else ()
+    if found.ranked:
+        write_json(output / "best.json", as_file(found.config()))
     write_atomically(output / "tune.html", tuning_page(found, commands))
-    print("\n".join(map(printable, [*_table(found), "", *commands, str(output / "tune.html")])))
-    return 0
+    lines = [*_table(found), "", *commands] if found.ranked else [f"no trial has finished{found.reason}"]
+    print("\n".join(map(printable, [*lines, str(output / "tune.html")])))
+    return 0 if found.ranked else 1
 
 
 def _table(found: Found) -> list[str]:
@@ -128,9 +131,10 @@ def _table(found: Found) -> list[str]:
     return [*lines, *filter(None, [others(found)])]
 
 
-def _commands(found: Found, output: Path) -> tuple[str, ...]:
+def _commands(found: Found, output: Path, data: Path) -> tuple[str, ...]:
     """Return what to type to train the best config, and to study it with seeds that have chosen nothing."""
     from flatnext.study.tuning import study_command
 
+    place = [] if data == DATA_DIR else ["--data-dir", str(data)]
     train = ["flatnext", "train", "--config", str(output / "best.json")]
-    return shlex.join(train), shlex.join(study_command(found.config()))
+    return shlex.join(train + place), shlex.join(study_command(found.config()) + place)

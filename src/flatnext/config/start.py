@@ -12,8 +12,9 @@ from flatnext.config.setting import Settings, require, setting
 class Start(Settings):
     """The weights that a run starts from, and how they are trained further.
 
-    `weights_sha256` is that of the weights file. It is noted when the run begins, so that no other file takes its
-    place. The head is the last, linear layer; the backbone is all before it.
+    `weights_sha256` is that of the weights and what their file says of them, without a calibration. It is noted when
+    the run begins, so that no others take their place; runs of version 0.1.0 noted that of the file. The head is the
+    last, linear layer; the backbone is all before it.
     """
 
     weights: str | None = setting(

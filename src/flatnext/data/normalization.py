@@ -48,6 +48,13 @@ class Normalization:
         mean, std = (values.float().view(-1, 1, 1) for values in self.tensors(pixels.device))
         return ((pixels * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
 
+    def for_channels(self, channels: int) -> Normalization:
+        """Return that of images with another number of channels: the means over the channels, or the one for each."""
+        if len(self.mean) == channels:
+            return self
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        return Normalization((mean,) * channels, (std,) * channels)
+
     def tensors(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
         """Return mean and std in double precision (C each) on a device. Do not change them: calls share them."""
         return _tensors(self, torch.device(device))

@@ -23,6 +23,7 @@ from flatnext.deploy.export_source import read_images, read_source
 from flatnext.deploy.manifest import Manifest
 from flatnext.errors import InputError, choose
 from flatnext.evaluation.conformal import scores
+from flatnext.files import as_file_name
 from flatnext.progress import printable
 from flatnext.runs.conformal import Conformal
 from flatnext.runs.folder import RunFolder
@@ -91,7 +92,7 @@ def export(
     if max_loss is not None and not int8:
         raise InputError(f"max_loss is {max_loss}: it is for onnx-int8 alone, as {to} may lose nothing: leave it out")
     source = read_source(path, checkpoint)
-    target = Path(f"{source.name}{ENDINGS[to]}") if output is None else Path(output)
+    target = Path(f"{as_file_name(source.name)}{ENDINGS[to]}") if output is None else Path(output)
     _check_target(target, to, overwrite)
     real = read_images(
         source,

@@ -14,13 +14,14 @@ from torch import Tensor
 from flatnext import data, models
 from flatnext.data import Split
 from flatnext.deploy.export_network import ExportedNetwork
-from flatnext.deploy.export_proof import evenly
+from flatnext.deploy.export_proof import GOLDEN, evenly
 from flatnext.deploy.manifest import Manifest
 from flatnext.deploy.torch_model import preprocessing, unseen
 from flatnext.errors import InputError
 from flatnext.evaluation.trained_model import load_trained_model
 from flatnext.models.network import Network
 from flatnext.models.weights import Origin
+from flatnext.words import counted
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,6 +107,9 @@ def read_images(
         images = unseen(test_set, source.weights, source.origin)
         source_words, other = f"images of {data.test_set_name(test_set)}", images
         if calibration:
+            if len(images) < 2 * GOLDEN:
+                there = counted(len(images), "image")
+                raise InputError(f"{test_set} has {there}: give at least {2 * GOLDEN}, as half of them calibrate")
             places = torch.arange(len(images))
             images, other = images.select(places[::2]), images.select(places[1::2])
     else:

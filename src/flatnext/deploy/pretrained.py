@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from flatnext import models
 from flatnext.errors import InputError
 from flatnext.models.catalog import entry_of
+from flatnext.models.factory import refuse_arguments
+from flatnext.models.transfer import transfer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,9 @@ def pretrained_info(name: str | Path) -> PretrainedInfo:
     return _read(name)[0]
 
 
-def from_pretrained(name: str | Path) -> nn.Module:
+def from_pretrained(
+    name: str | Path, *, classes: int | None = None, channels: int | None = None, **unknown: Any
+) -> nn.Module:
     """Return a trained model on the CPU, in float32 and in evaluation mode.
 
     It maps normalised images (float32, N x C x H x W) to logits (N x classes). What is normalised are uint8 pixels from
@@ -59,12 +64,23 @@ def from_pretrained(name: str | Path) -> nn.Module:
         name: of weights that ship with the package: `resnext29-cifar10`, for the most accurate ones, or the full name
             of one, such as `resnext29-cifar10-cpu` (`flatnext weights` lists them). It may also be a weights file or a
             run folder of this package; a path that exists wins over a name.
+        classes: for a model to train further: outputs of a new last layer, whose weights are torch's initial ones, from
+            its global generator (None: the last layer of the weights).
+        channels: of the images, where the first layer is to be changed for them: 1 for grey ones, whose weights are the
+            sum over the colours. Normalise by `info.normalization.for_channels(channels)` then.
 
     Raises:
-        InputError: nothing has this name, or the file is damaged or does not say of which model it is.
+        InputError: nothing has this name, the file is damaged or does not say of which model it is, the weights cannot
+            have so many classes or channels, or an argument is unknown.
     """
+    refuse_arguments("from_pretrained", unknown)
     info, state = _read(name)
-    return models.restore(info.config.model, len(info.classes), state, info.path)
+    if classes is None and channels is None:
+        return models.restore(info.config.model, len(info.classes), state, info.path)
+    wanted = len(info.classes) if classes is None else classes
+    model = models.build(info.config.model, wanted, models.input_channels(state) or 3 if channels is None else channels)
+    transfer(model, state, info.path, head=classes is None)
+    return model.eval()
 
 
 def _read(name: str | Path) -> tuple[PretrainedInfo, dict[str, Tensor]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -23,6 +24,7 @@ from flatnext.files import read_json, sha256, write_json
 from flatnext.progress import Display
 from flatnext.runs.evidence import Corruptions, Measurement, Provenance
 from flatnext.runs.folder import RunFolder, find_runs
+from flatnext.runs.lock import wait_for_lock
 from flatnext.schema import dump
 
 
@@ -59,7 +61,7 @@ def gather(
         data_dir: where the data set lies, or is downloaded to.
         device: `auto`, `cpu`, `cuda` ...
         download: whether a missing data set may be fetched.
-        overwrite: measure again what is there.
+        overwrite: measure again what is there; replace a file that holds the evidence of other weights.
         overrides: settings by name, for `Config.override`.
         display: where progress is shown (None: nowhere).
         command: the command that this is done for, to be kept with each result.
@@ -84,7 +86,7 @@ def gather(
     )
     digests = _check_images(model, test_sets, cifar10_c)
     checkpoint = checkpoint or "last"
-    file = _EvidenceFile(output or _default_file(path, checkpoint), checkpoint, digest, model)
+    file = _EvidenceFile(output or _default_file(path, checkpoint), checkpoint, digest, model, overwrite)
     everything = _all_settings(plan, model, Path(data_dir), cifar10_c, test_sets) | {"test_set_images": digests}
     changes = {name: getattr(model.config.data, name) for name in CHANGES if name in (overrides or {})}
     for name, measure in todo.items():
@@ -122,12 +124,16 @@ def run_folders(path: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class _EvidenceFile:
-    """A file of results, with the checkpoint's name, the SHA-256 of the weights and the model that they are of."""
+    """A file of results, with the checkpoint's name, the SHA-256 of the weights and the model that they are of.
+
+    `overwrite`: whether the evidence of other weights may be replaced.
+    """
 
     path: Path
     checkpoint: str
     digest: str
     model: TrainedModel
+    overwrite: bool
 
     def read(self) -> dict[str, Any]:
         """Return what the file holds about these very weights, or a beginning."""
@@ -139,7 +145,17 @@ class _EvidenceFile:
             content = None
         if not isinstance(content, dict) or not isinstance(content.get("parts"), dict):
             raise InputError(f"{self.path} is damaged, or holds no evidence: delete it, or choose another --output")
-        return content if content.get("sha256") == self.digest else fresh
+        if content.get("sha256") == self.digest:
+            return content
+        if not (self.overwrite or self._of_run()):
+            raise InputError(
+                f"{self.path} holds the evidence of other weights: choose another --output, or --overwrite"
+            )
+        return fresh
+
+    def _of_run(self) -> bool:
+        """Return whether the file is a run's own, which is out of date when the weights have changed."""
+        return self.path == _default_file(self.path.parent, self.checkpoint) and RunFolder(self.path.parent).started()
 
     def settings(self, name: str) -> Any:
         """Return the settings of a measurement that the file holds, None if it does not."""
@@ -148,9 +164,10 @@ class _EvidenceFile:
 
     def add(self, name: str, measurement: Measurement[Any]) -> None:
         """Write a measurement beside those that the file holds now: another process may have added to it."""
-        content = self.read()
-        content["parts"][name] = dump(measurement) | {"result": _to_json(measurement.result)}
-        write_json(self.path, content)
+        with wait_for_lock(self.path.parent) if self._of_run() else nullcontext():
+            content = self.read()
+            content["parts"][name] = dump(measurement) | {"result": _to_json(measurement.result)}
+            write_json(self.path, content)
 
 
 def _measurements(

@@ -8,7 +8,14 @@ from flatnext.models.metadata import add_metadata
 from flatnext.models.network import Network
 from flatnext.models.resnext import ResNeXt, resnext29
 from flatnext.models.summary import format_summary, summarize
-from flatnext.models.weights import Origin, input_channels, load_weights, read_origin, read_weights
+from flatnext.models.weights import (
+    Origin,
+    digest_weights,
+    input_channels,
+    load_weights,
+    read_origin,
+    read_weights,
+)
 
 __all__ = [
     "BLOCKS",
@@ -18,6 +25,7 @@ __all__ = [
     "add_metadata",
     "build",
     "create_model",
+    "digest_weights",
     "find_weights",
     "for_inference",
     "format_shipped",

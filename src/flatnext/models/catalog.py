@@ -111,10 +111,9 @@ def find_weights(path: Path | str, checkpoint: str | None = None) -> Path:
         raise InputError(f"checkpoint is {checkpoint!r}: {choose(checkpoint, CHECKPOINTS)}")
     if path.is_dir():
         return _in_folder(path, checkpoint)
-    if hub.is_address(path) and not path.exists():
-        return hub.download(path)
+    address = hub.is_address(path) and not path.exists()
     entry = None if path.exists() else entry_of(str(path))
-    if not path.exists() and entry is None:
+    if not (path.exists() or address or entry):
         close = alike(path, names())
         known = (
             choose(path, close)
@@ -126,6 +125,8 @@ def find_weights(path: Path | str, checkpoint: str | None = None) -> Path:
         raise InputError(refusal(path, f"{WANTED} ({known})"))
     if checkpoint is not None:
         raise InputError(f"checkpoint is {checkpoint!r}: it is for run folders, and {path} is not one: leave it out")
+    if address:
+        return hub.download(path)
     return path if entry is None else _verified(WEIGHTS / entry.file, entry)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,19 @@ ELSEWHERE = {
 """Arguments of `create_model` in other libraries, and what to do here."""
 
 
+def refuse_arguments(function: str, unknown: Mapping[str, Any]) -> None:
+    """Raise `InputError` for arguments that a function which makes a model does not have."""
+    for argument in unknown:
+        remedy = ELSEWHERE.get(argument) or choose(argument, ("classes", "channels"))
+        raise InputError(f"{function} has no argument {argument!r}: {remedy}")
+
+
 def create_model(name: str, classes: int = 10, channels: int = 3, **unknown: Any) -> Network:
     """Return the named model with new weights, such as `resnext29` or `resnet30`.
 
     `channels` are those of its images: 3, or 1 for grey ones. `InputError`: the name or an argument is unknown.
     """
-    for argument in unknown:
-        remedy = ELSEWHERE.get(argument) or choose(argument, ("classes", "channels"))
-        raise InputError(f"create_model has no argument {argument!r}: {remedy}")
+    refuse_arguments("create_model", unknown)
     if name not in MODELS and entry_of(name):
         raise InputError(f"{name} is the name of trained weights: {TRAINED}")
     return build(named_model(name), classes, channels)

@@ -5,6 +5,7 @@ A file is read as data alone: no pickle in it can run code.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from flatnext.runs.conformal import Conformal
 from flatnext.runs.fingerprint import DataFingerprint
 from flatnext.schema import parse
 from flatnext.words import counted, shortened
+
+NOT_DIGESTED = ("state", "state_sha256", "conformal")
+"""What of the metadata a digest leaves out: what names the state of a run, and what is added later."""
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 """What DataParallel, `torch.compile`, Lightning and wrappers of one's own put before every name."""
@@ -122,6 +126,20 @@ def read_origin(metadata: Mapping[str, Any], path: Path) -> Origin | None:
         )
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: its metadata is damaged: copy the file again") from error
+
+
+def digest_weights(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of tensors by name (types, shapes and bytes) and of what a file says of them.
+
+    A file that is calibrated, or written anew in another order, keeps it.
+    """
+    said = {name: value for name, value in metadata.items() if name not in NOT_DIGESTED}
+    found = hashlib.sha256(repr(sorted(said.items())).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -64,16 +64,20 @@ def others(found: Found) -> str:
 
 
 def tuning_page(found: Found, commands: Sequence[str]) -> str:
-    """Return the HTML page; `commands` are what to type to train and to study the best settings."""
-    search, best, config = found.search, found.ranked[0], found.config()
-    seeds = listing(map(str, search.seeds))
+    """Return the HTML page; `commands` are what to type to train and to study the best settings, if there are some."""
+    search = found.search
+    config = found.config() if found.ranked else search.space.config
+    figures, next_steps = [], []
+    if found.ranked:
+        figures = [Section("figures", "Figures", (_history(found), *_curves(found), _settings(found)))]
+        texts = (Text("Train the best settings, or study them:"), Code(tuple(commands)))
+        next_steps = [Section("next", "Next", texts)]
     failed = [trial for trial in found.trials if trial.state == "failed"]
     report = Report(
         title=f"Search for settings of {recipe_name(config)}",
-        advice=f"Best of {counted(len(found.trials), 'trial')}: {described(best.settings)}, with a mean "
-        f"{found.measure} of {points(best.mean)} % over seeds {seeds}.",
+        advice=_advice(found),
         warnings=tuple(f"Trial {trial.number} failed: {trial.failure}" for trial in failed[:3] if trial.failure),
-        verdict=tuple(filter(None, (CAUTION, others(found)))),
+        verdict=tuple(filter(None, (CAUTION if found.ranked else "", others(found)))),
         remarks=(
             f"Data set {config.data.dataset}, {counted(config.epochs, 'epoch')}. The test set was not evaluated.",
         ),
@@ -81,14 +85,19 @@ def tuning_page(found: Found, commands: Sequence[str]) -> str:
             Key(f"trial {trial.number}", f"{points(trial.mean)} %", described(trial.settings), place)
             for place, trial in enumerate(found.ranked[:3])
         ),
-        sections=(
-            Section("figures", "Figures", (_history(found), *_curves(found), _settings(found))),
-            Section("trials", "Trials", (_table(found),)),
-            Section("next", "Next", (Text("Train the best settings, or study them:"), Code(tuple(commands)))),
-        ),
+        sections=(*figures, Section("trials", "Trials", (_table(found),)), *next_steps),
         kicker="FlatNeXt search for settings",
     )
     return page(report)
+
+
+def _advice(found: Found) -> str:
+    trials = counted(len(found.trials), "trial")
+    if not found.ranked:
+        return f"None of {trials} has finished{found.reason}."
+    best, seeds = found.ranked[0], listing(map(str, found.search.seeds))
+    mean = f"a mean {found.measure} of {points(best.mean)} % over seeds {seeds}"
+    return f"Best of {trials}: {described(best.settings)}, with {mean}."
 
 
 def _table(found: Found) -> Table:

@@ -7,8 +7,9 @@ systems where that does nothing. `.lock` says who holds it, or held it last.
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from json import dumps
 from pathlib import Path
@@ -21,9 +22,12 @@ except ImportError:  # Windows
 from flatnext.runs.claim import Claim, HeldError, Holder, held, read_holder, this_process
 from flatnext.schema import dump
 
-__all__ = ["LOCK", "HeldError", "lock", "lock_owner"]
+__all__ = ["LOCK", "SECONDS", "HeldError", "lock", "lock_owner", "wait_for_lock"]
 
 LOCK = ".lock"
+
+SECONDS = 60.0
+"""How long to wait for another process that is soon done."""
 
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN)
 """What the system answers where another process has the lock. Anything else says that it cannot lock here."""
@@ -49,6 +53,22 @@ def lock(folder: Path, owner: str | None = None) -> Iterator[Claim]:
             yield claim
         finally:
             claim.end()
+
+
+@contextmanager
+def wait_for_lock(folder: Path) -> Iterator[None]:
+    """Let one process after the other run the block; `HeldError` where another takes longer than `SECONDS`."""
+    began = time.monotonic()
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(lock(folder))
+                break
+            except HeldError:
+                if time.monotonic() - began > SECONDS:
+                    raise
+                time.sleep(0.05)
+        yield
 
 
 def _acquire(file: int) -> bool:

@@ -91,7 +91,6 @@ class Health(BaseModel):
     """That the service is up."""
 
     status: str = "ok"
-    model: str
 
 
 class Limits(BaseModel):

@@ -73,7 +73,7 @@ BODY = {
 def create_app(service: Service) -> FastAPI:
     """Return the application of a service; the caller closes the service after it has ended."""
     app = FastAPI(
-        title=f"{service.manifest.name}, a FlatNeXt model",
+        title="FlatNeXt, an image classifier",
         description=DESCRIPTION,
         version=version_of("flatnext"),
         docs_url=None,  # its page loads scripts from elsewhere, and nothing here may
@@ -113,12 +113,8 @@ def _add_errors(app: FastAPI) -> None:
             detail = f"{path} does not take {shown(request.method)}: send {' or '.join(allowed)}"
         return problem(error.status_code, detail, error.headers)
 
-    async def failed(_: Request, error: Exception) -> Response:
-        return problem(500, "the service failed; its log says more")
-
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(RefusedByStarlette, refused)
-    app.add_exception_handler(Exception, failed)
 
 
 def _add_page(app: FastAPI) -> None:
@@ -158,7 +154,7 @@ def _add_information(app: FastAPI, service: Service) -> None:
 
     @app.get("/health", summary="Whether the service is up")
     async def health() -> Health:
-        return Health(model=manifest.name)
+        return Health()
 
     @app.get("/model", summary="The model that answers", responses=refused)
     async def info() -> ModelInfo:

@@ -47,15 +47,24 @@ class Guard:
             await self.app(scope, receive, send)
             return
 
+        answered = False
+
         async def with_headers(message: Message) -> None:
+            nonlocal answered
             if message["type"] == "http.response.start":
+                answered = True
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
         refused = self._refuse(scope["path"], Headers(scope=scope))
-        await (refused or self.app)(scope, receive, with_headers)
+        try:
+            await (refused or self.app)(scope, receive, with_headers)
+        except Exception:  # here, as Starlette's own answer would lack the headers; it writes the error to the log
+            if not answered:
+                await problem(500, "the service failed; its log says more")(scope, receive, with_headers)
+            raise
 
     def _refuse(self, path: str, headers: Headers) -> Response | None:
         if self.token is not None:

@@ -26,7 +26,7 @@ CONNECTIONS = 1024
 """Open connections; another is answered with 503."""
 
 IDLE = 30
-"""Seconds after which a connection without a request is closed."""
+"""Seconds that a connection may wait before the head of a request has come."""
 
 
 def serve(path: Path, settings: ServeSettings) -> None:
@@ -66,6 +66,7 @@ def _run(path: Path, settings: ServeSettings, listening: socket.socket) -> None:
     import uvicorn
 
     from flatnext.serve.app import create_app
+    from flatnext.serve.connections import Connection
     from flatnext.serve.service import Service
 
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # what is wrong with a form is its sender's matter
@@ -75,6 +76,7 @@ def _run(path: Path, settings: ServeSettings, listening: socket.socket) -> None:
         server = uvicorn.Server(
             uvicorn.Config(
                 create_app(service),
+                http=Connection,
                 log_config=None,
                 access_log=False,
                 server_header=False,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any, Literal
 
 from flatnext.errors import InputError
 from flatnext.runs.comparison import differences
-from flatnext.runs.lock import HeldError, lock
+from flatnext.runs.lock import SECONDS, HeldError, lock, wait_for_lock
 from flatnext.runs.records import Epoch
 from flatnext.schema import dump
 from flatnext.seeds import mix
@@ -21,9 +20,6 @@ from flatnext.versions import import_extra
 
 DATABASE = "tune.db"
 """The storage in the folder of a search, where no other is named."""
-
-SECONDS = 60.0
-"""How long to wait for another worker that takes a trial, or for a database that is busy."""
 
 STARTUP = 5
 """Trials that finish before the median prunes any."""
@@ -72,7 +68,7 @@ class Trials:
         self.space, self.output, self.own, self.first_seed = space, output, storage is None, seeds[0]
         self.epochs, self.pruner = space.most_epochs, pruner
         url = storage or f"sqlite:///{(output / DATABASE).resolve()}"
-        with _one_at_a_time(output):
+        with wait_for_lock(output):
             self.study = self._open(url, output.resolve().name)
             self._check({"config": space.config.to_json(), "vary": dump(space.varied), "seeds": list(seeds)})
 
@@ -115,7 +111,7 @@ class Trials:
         A trial whose worker has ended comes first, with its settings and its folder. It counts once.
         """
         with ExitStack() as held:
-            with _one_at_a_time(self.output):
+            with wait_for_lock(self.output):
                 self._put_back()
                 known = self._latest()
                 waiting = any(trial.state == self.optuna.trial.TrialState.WAITING for trial in known.values())
@@ -182,6 +178,7 @@ class Trials:
         new = [epoch for epoch in epochs if epoch.epoch not in known]
         end = False
         for epoch in new:  # of those before the last one it was decided when they were new
+            end = False
             if (value := value_of(epoch)) is not None:
                 self._check_measure(trial, epoch)
                 trial.report(value, step=epoch.epoch)
@@ -224,19 +221,3 @@ def value_of(epoch: Epoch) -> float | None:
 
 def _folder(trial: Any) -> str:
     return str(trial.user_attrs.get("folder", f"trial-{trial.number:04d}"))
-
-
-@contextmanager
-def _one_at_a_time(output: Path) -> Iterator[None]:
-    """Let one worker after the other run the block; `InputError` where another takes longer than `SECONDS`."""
-    began = time.monotonic()
-    with ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(lock(output))
-                break
-            except HeldError:
-                if time.monotonic() - began > SECONDS:
-                    raise
-                time.sleep(0.05)
-        yield

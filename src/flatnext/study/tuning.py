@@ -71,11 +71,15 @@ class Found:
         """What the values of the trials are called."""
         return f"{self.balanced}validation accuracy"
 
+    @property
+    def reason(self) -> str:
+        """Why the first trial that failed did, after a colon; empty where none did."""
+        return next((f": {trial.failure}" for trial in self.trials if trial.failure), "")
+
     def config(self) -> Config:
         """Return the config of the best trial. `InputError`: none has finished; says why one failed."""
         if not self.ranked:
-            reason = next((f": {trial.failure}" for trial in self.trials if trial.failure), "")
-            raise InputError(f"no trial has finished{reason}")
+            raise InputError(f"no trial has finished{self.reason}")
         return self.search.space.at(self.ranked[0].settings)
 
 

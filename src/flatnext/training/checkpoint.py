@@ -25,16 +25,13 @@ from torch import Tensor, nn
 from flatnext.config import Config
 from flatnext.errors import InputError, warn_of_fallback
 from flatnext.files import copy_atomically, open_regular, write_atomically
-from flatnext.models import Origin, input_channels, read_origin, read_weights
+from flatnext.models import Origin, digest_weights, input_channels, read_origin, read_weights
 from flatnext.runs.comparison import edited
 from flatnext.runs.folder import KEPT, RunFolder
 from flatnext.runs.reading import ENVIRONMENT, read_environment
 from flatnext.schema import dump
 
 LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
-
-NOT_DIGESTED = ("state", "state_sha256", "conformal")
-"""What of the metadata the state has no checksum of: what names the state, and what is added later."""
 
 
 def save_weights(path: Path, model: nn.Module, metadata: Mapping[str, str]) -> None:
@@ -48,7 +45,7 @@ def save_checkpoint(
 ) -> None:
     """Write `last.safetensors` and the state that goes with it. `state` may hold tensors and plain values only."""
     buffer = io.BytesIO()
-    torch.save({**state, "weights_digest": _digest(model.state_dict(), metadata)}, buffer)
+    torch.save({**state, "weights_digest": digest_weights(model.state_dict(), metadata)}, buffer)
     content = buffer.getvalue()
     digest = hashlib.sha256(content).hexdigest()
     name = f"state-{step:09d}-{digest[:8]}.pt"  # of two at one step, neither replaces the other's
@@ -116,17 +113,6 @@ def _state_of(path: Path) -> str | None:
             return (file.metadata() or {}).get("state")
     except (safetensors.SafetensorError, OSError):
         return None
-
-
-def _digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of tensors by name (their types, shapes and bytes) and of what is said of them."""
-    said = {name: value for name, value in metadata.items() if name not in NOT_DIGESTED}
-    found = hashlib.sha256(repr(sorted(said.items())).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +204,7 @@ def read_pair(folder: Path, path: Path, *, finished: bool = False) -> Checkpoint
         digest = state.get("weights_digest")
     except Exception as error:  # torch.load raises many kinds on a damaged file
         raise InputError(f"{file} is damaged or missing") from error
-    if digest not in (None, _digest(weights, metadata)):
+    if digest not in (None, digest_weights(weights, metadata)):
         raise InputError(f"{path} is damaged: its content has changed since it was written")
     return Checkpoint(folder=folder, path=path, weights=weights, metadata=metadata, state=state)
 

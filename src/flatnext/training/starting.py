@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flatnext import models
 from flatnext.config import Config, Model, differences, model_name
-from flatnext.data import Normalization, Partition
+from flatnext.data import Partition
 from flatnext.errors import InputError
 from flatnext.files import sha256
 from flatnext.models import Network, Origin
@@ -25,11 +25,15 @@ WAYS = {"stem": "the stem", "stages": "the stem and all stages but the last", "a
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedWeights:
-    """Weights that were read from a file, as `config.start.weights` calls it; `origin` is None where it says none."""
+    """Weights that were read from a file, as `config.start.weights` calls it; `origin` is None where it says none.
+
+    `sha256` is that of the file, `digest` that of `digest_weights`.
+    """
 
     name: str
     path: Path
     sha256: str
+    digest: str
     state: dict[str, Tensor]
     origin: Origin | None
 
@@ -44,14 +48,14 @@ def read_start(config: Config) -> TrainedWeights | None:
         return None
     path = models.find_weights(os.path.expanduser(start.weights))
     state, metadata = models.read_weights(path)
-    digest = sha256(path)
-    if start.weights_sha256 not in (None, digest):
+    file, digest = sha256(path), models.digest_weights(state, metadata)
+    if start.weights_sha256 not in (None, digest, file):
         raise InputError(
-            f"{path} is not the file that the run starts from (its SHA-256 is {digest[:8]}..., not "
+            f"{path} does not hold the weights that the run starts from (their SHA-256 is {digest[:8]}..., not "
             f"{start.weights_sha256[:8]}...): restore it, or start a run anew with --weights and another --output"
         )
     origin = models.read_origin(metadata, path)
-    return TrainedWeights(name=start.weights, path=path, sha256=digest, state=state, origin=origin)
+    return TrainedWeights(name=start.weights, path=path, sha256=file, digest=digest, state=state, origin=origin)
 
 
 def settled(config: Config, *, model_given: bool = False) -> Config:
@@ -64,7 +68,7 @@ def settled(config: Config, *, model_given: bool = False) -> Config:
         return config
     weights = read_start(config)
     assert weights is not None
-    config = replace(config, start=replace(config.start, weights_sha256=weights.sha256))
+    config = replace(config, start=replace(config.start, weights_sha256=weights.digest))
     if weights.origin is None:
         return config
     theirs = replace(weights.origin.config.model, parameter_budget=config.model.parameter_budget)
@@ -98,15 +102,7 @@ def normalized(config: Config, partition: Partition, checkpoint: Checkpoint | No
         origin = weights.origin if weights else None
     if origin is None:
         return partition
-    return replace(partition, normalization=_for_channels(origin.normalization, partition.train.images.shape[1]))
-
-
-def _for_channels(normalization: Normalization, channels: int) -> Normalization:
-    """Return a normalisation for another number of channels: the means over the channels, or the one for each."""
-    if len(normalization.mean) == channels:
-        return normalization
-    mean, std = (sum(values) / len(values) for values in (normalization.mean, normalization.std))
-    return Normalization((mean,) * channels, (std,) * channels)
+    return replace(partition, normalization=origin.normalization.for_channels(partition.train.images.shape[1]))
 
 
 def begin(model: Network, config: Config, classes: tuple[str, ...]) -> StartingWeights | None:
