@@ -65,6 +65,17 @@ def test_a_run_leaves_a_signal_ignored_that_its_process_ignores() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
+def test_a_termination_signal_may_come_twice() -> None:
+    with stop_on_signal() as asked:
+        for _ in range(2):  # of a supervisor, and of the parent
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert asked()
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_a_worker_of_a_study_says_that_it_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Worker, "_answer", lambda self, request: hide(signal.SIGTERM))
     output = io.StringIO()

@@ -108,6 +108,12 @@ def test_the_base_optimizer_may_come_second_as_elsewhere(kind, settings):
     assert same_bits(states[1], states[2])
 
 
+def test_the_fourth_argument_is_whether_it_is_adaptive_as_elsewhere():
+    made = SAM(bn_network().parameters(), torch.optim.AdamW, 0.2, False, lr=0.1)
+    assert isinstance(made.base_optimizer, torch.optim.AdamW)
+    assert made.setting("rho") == 0.2
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -129,6 +135,9 @@ def test_the_base_optimizer_may_come_second_as_elsewhere(kind, settings):
             lambda m: SAM(m.parameters(), torch.optim.SGD, adaptive=True, lr=0.1),
             "flatnext.ASAM(model.parameters(), ",
         ),
+        (lambda m: SAM(m.parameters(), torch.optim.SGD, 0.05, True, lr=0.1), "flatnext.ASAM(model.parameters(), "),
+        (lambda m: SAM(m.parameters(), torch.optim.SGD, 0.05, False, 3, lr=0.1), "3 is one argument too many"),
+        (lambda m: AMP(m.parameters(), torch.optim.SGD, 0.5, 1.0, 1, False, 7, lr=0.1), "7 is one argument too many"),
         (lambda m: SAM(m.parameters(), lr=0.1).first_step(zero_grad=True), "in one step: optimizer.step(closure)"),
         (lambda m: SAM(m.parameters(), lr=0.1).second_step(), "in one step: optimizer.step(closure)"),
         (lambda m: ASAM(m.parameters(), lr=0.1).ascent_step(), "ASAM takes all its passes in one step"),

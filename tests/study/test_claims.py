@@ -96,6 +96,17 @@ def test_no_seed_in_common(tmp_path: Path) -> None:
     assert set(found.values()) == {"no seed in common", "not measured", "by construction"}
 
 
+def test_at_each_epoch_is_corrected_for_the_contrasts(tmp_path: Path) -> None:
+    one, two, three = (
+        write_study(tmp_path / f"{number}", names, range(4), epochs=1)
+        for number, names in enumerate([("sgd", "amp"), ("sgd", "amp", "rmp"), ("sgd", "amp", "rmp", "sam")])
+    )
+    found = [at_each_epoch(folder, (0.018,)) for folder in (one, two, three)]
+    assert [found.verdict for found in found] == ["shown", "shown", "not shown"]
+    p = stats.ttest_1samp([0.018 + 0.1 * each for each in SPREAD[:4]], 0).pvalue
+    assert 2 * p < 0.05 < 3 * p
+
+
 def at_each_epoch(folder: Path, ahead: tuple[float, ...], gaps: tuple[int, ...] = ()) -> Answer:
     """Return the answer where amp is `ahead` of sgd by so many points at each epoch, give or take.
 

@@ -14,6 +14,7 @@ from flatnext.config import Amp, Config, Optimizer, Schedule, recipe
 from flatnext.errors import InputError
 from flatnext.report.protocol import remarks
 from flatnext.runs.reading import read_plan
+from flatnext.runs.records import StudyPlan
 from flatnext.study.claims import answers
 from flatnext.study.plan import make_plan, parse_contrasts, with_equal_compute
 from flatnext.study.reading import read_study
@@ -89,6 +90,37 @@ def test_no_verdict_goes_when_the_rest_of_a_study_comes(tmp_path: Path) -> None:
     after = with_runs(tmp_path, [config for config in configs if config.recipe == "sam"])
     assert len(after.contrasts) == 4
     assert after.missing == 0
+
+
+def test_what_was_planned_stays_planned(tmp_path: Path) -> None:
+    names = ("sgd", "amp", "sam", "rmp")
+    configs = {name: recipe(name) for name in names}
+    first = (("amp", "sgd"), ("sam", "sgd"), ("rmp", "sgd"))
+    make_plan(configs.values(), 3, contrasts=first).write(tmp_path, "")
+
+    def goes_on(recipes: str, contrasts: tuple[tuple[str, str], ...] = ()) -> StudyPlan:
+        plan, before = make_plan([configs[name] for name in recipes.split()], 3, contrasts=contrasts), read_plan(file)
+        plan.write(tmp_path, "", before=before)
+        return read_plan(file)
+
+    file = tmp_path / "study.json"
+    assert goes_on("sgd amp", (("amp", "sgd"),)).contrasts == first
+    assert with_runs(tmp_path, [configs["sgd"], configs["amp"]]).contrasts[0].comparison.family == 3
+    assert goes_on("amp rmp", (("amp", "rmp"),)).contrasts == (*first, ("amp", "rmp"))
+    assert goes_on("sgd amp").contrasts == (*first, ("amp", "rmp"))
+    configs["asam"] = recipe("asam")
+    assert goes_on("sgd amp asam").contrasts == (*first, ("amp", "rmp"), ("asam", "sgd"))
+    file.unlink()
+    make_plan([configs["sgd"], configs["amp"], configs["sam"]], 3).write(tmp_path, "")
+    plan = goes_on("sgd amp")
+    assert (plan.contrasts, plan.comparisons, set(plan.recipes)) == ((), 2, {"sgd", "amp", "sam"})
+    assert goes_on("sgd amp rmp", (("amp", "rmp"),)).contrasts == (("amp", "sgd"), ("amp", "rmp"))
+
+
+def test_a_control_that_is_the_only_plain_sgd_is_compared_once(tmp_path: Path) -> None:
+    _, amp, control = with_equal_compute([recipe("sgd"), recipe("amp")])
+    assert labels(with_runs(tmp_path, [amp, control])) == ["amp − sgd-2x"]
+    assert make_plan([amp, control], 3).record().comparisons == 1
 
 
 def test_nothing_that_was_not_planned_is_compared(tmp_path: Path) -> None:

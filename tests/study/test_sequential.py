@@ -112,6 +112,10 @@ class Said(Display):
         self.lines.append(text)
 
 
+def test_a_run_whose_folder_has_gone_is_held_by_nobody(tmp_path: Path) -> None:
+    assert not until_decided._is_held(tmp_path / "gone")
+
+
 @pytest.mark.parametrize(("gain", "seeds", "text"), [(0.03, 6, "decided with"), (0.0, 7, "not decided with 7 seeds")])
 def test_seeds_are_added_until_it_is_decided(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gain: float, seeds: int, text: str

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import fsspec
 import pytest
-from tiny import tiny
+from tiny import AtStep, tiny
 
 from flatnext.errors import InputError
 from flatnext.progress import Display
@@ -22,6 +24,7 @@ from flatnext.study.presence import at_work, is_at_work
 from flatnext.study.ray_node import Order, make_run
 from flatnext.study.runner import run_study
 from flatnext.study.storage import Storage, StorageError
+from flatnext.training import Stopped, train
 from flatnext.training.checkpoint import read_checkpoint
 from flatnext.versions import version_of
 
@@ -202,6 +205,28 @@ def test_runs_go_to_where_they_are_further(tmp_path: Path, storage: Storage) -> 
     changed = make_plan([tiny(epochs=2)], 2)
     with kept_on(storage.url, there, print) as exchange, pytest.raises(InputError, match="epochs"):
         exchange.begin(changed.runs(there), said.append)
+
+
+def test_checkpoints_that_are_kept_stay_where_they_are(tmp_path: Path, storage: Storage) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    train(tiny(epochs=2), run, keep_checkpoints="all")
+    storage.push(run, "run")
+    assert storage.pull("run", other)
+    (other / "state-000000001-0.pt").write_bytes(b"of a checkpoint that was replaced")
+    for folder in (run, other):
+        storage.pull("run", folder)
+        assert files(folder) == on(storage, "run")
+    assert len(list((run / "checkpoints").glob("state-*.pt"))) == 2
+
+
+def test_a_run_within_its_first_epoch_goes_to_the_storage(tmp_path: Path, storage: Storage) -> None:
+    plan = make_plan([tiny(epochs=1)], 1)
+    (run,) = plan.runs(tmp_path)
+    with pytest.raises(Stopped):
+        train(run.config, run.folder, display=AtStep(2, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    with kept_on(storage.url, tmp_path, print) as exchange:
+        exchange.begin([run], lambda _: None)
+    assert files(run.folder) == on(storage, "quick/seed-0")
 
 
 def test_one_is_at_work_at_a_time(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

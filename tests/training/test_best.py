@@ -7,15 +7,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from killing import Killed
 from PIL import Image
 from sklearn.metrics import balanced_accuracy_score
-from tiny import tiny
+from tiny import AtStep, tiny
 
-from flatnext import data, load_predictor
+from flatnext import data, evaluate, load_predictor
 from flatnext.cli import main
+from flatnext.errors import FallbackWarning
+from flatnext.models import read_weights
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.scores import Scores
-from flatnext.training import train
+from flatnext.training import train, trainer
 from flatnext.training.evaluator import better
 
 
@@ -42,6 +45,28 @@ def scores(accuracy, loss=1.0, balanced=None):
 )
 def test_better(new, old, expected):
     assert better(new, old) is expected
+
+
+def test_a_best_epoch_that_was_undone_is_not_taken_for_an_earlier_one(tmp_path, monkeypatch):
+    """The third epoch was the best; its checkpoint is damaged, and the run goes on from the second."""
+    folder = tmp_path / "run"
+    ranks = iter([False, True, False, False])
+    monkeypatch.setattr(trainer, "better", lambda new, old: old is None or next(ranks))
+
+    def die():
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(tiny(epochs=4), folder, display=AtStep(13, die))
+    content = bytearray((folder / "last.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "last.safetensors").write_bytes(content)
+    with pytest.warns(FallbackWarning) as caught:
+        result = train(tiny(epochs=4), folder, resume=True)
+    assert any("best.safetensors is not of epoch 1, the best so far" in str(warning.message) for warning in caught)
+    metadata = read_weights(folder / "best.safetensors")[1]
+    assert int(metadata["step"]) == 4 * result.best.epoch
+    assert result.best.test.accuracy == evaluate(folder, checkpoint="best")["accuracy"]
 
 
 def paint(folder, sizes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -21,8 +22,9 @@ from torch import nn
 from flatnext.errors import InputError
 from flatnext.processes import Processes
 from flatnext.runs.folder import RunFolder
+from flatnext.runs.lock import HeldError
 from flatnext.schema import dump
-from flatnext.training import Stopped, load_data, run_state, train
+from flatnext.training import Stopped, load_data, run_state, session, train
 from flatnext.training.evaluator import Evaluator
 
 WRITES = 2 + 2 * 4 + 2  # config, session; metrics, state, last and best of two epochs; calibration of last; result
@@ -94,6 +96,23 @@ def test_killed_between_checkpoints_goes_on_from_the_last_one(never_stopped, tmp
     train(CONFIGS[0], tmp_path / "run", resume=True, display=rest)
     assert rest.steps == 4
     assert_same_run(tmp_path / "run", never_stopped(CONFIGS[0]))
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_run_that_another_process_makes_while_data_load_is_left_to_it(tmp_path, monkeypatch, epochs):
+    def load(config, data_dir, **options):
+        monkeypatch.setattr(session, "load_data", load_data)  # that of the other process is as it is
+        stop = AtStep(6, lambda: os.kill(os.getpid(), signal.SIGINT)) if epochs == 2 else None
+        with pytest.raises(Stopped) if epochs == 2 else contextlib.nullcontext():
+            train(config, tmp_path / "run", display=stop)
+        return load_data(config, data_dir, **options)
+
+    monkeypatch.setattr(session, "load_data", load)
+    with pytest.raises(HeldError, match="another process has run this meanwhile: the same command goes on with it"):
+        train(tiny(epochs=epochs), tmp_path / "run", resume=True)
+    assert len(RunFolder(tmp_path / "run").epochs()) == 1
+    train(tiny(epochs=epochs), tmp_path / "run", resume=True)
+    assert len(RunFolder(tmp_path / "run").epochs()) == epochs
 
 
 def test_a_finished_run_is_returned_and_not_repeated(whole):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from tiny import AtStep, tiny
 
 from flatnext.cli import main
 from flatnext.errors import InputError
+from flatnext.runs.claim import CLAIM, this_process
+from flatnext.schema import dump
 from flatnext.training import Stopped, train
 from flatnext.training.checkpoint import kept_checkpoints
 from flatnext.training.verify import KEEP, verify
@@ -113,11 +117,14 @@ def test_a_run_without_checkpoints_says_how_to_keep_some(tmp_path: Path, capsys:
         verify(tmp_path / "run", epoch=2)
 
 
-@pytest.mark.parametrize("step", [6, 9])
-def test_an_unfinished_run_is_replayed_between_its_two_checkpoints(tmp_path: Path, step: int) -> None:
+@pytest.mark.parametrize(("step", "held"), [(6, "by nobody"), (9, "by nobody"), (9, "by a process that was killed")])
+def test_an_unfinished_run_is_replayed_between_its_two_checkpoints(tmp_path: Path, step: int, held: str) -> None:
     folder = tmp_path / "run"
     with pytest.raises(Stopped):
         train(CONFIG, folder, track=(), display=AtStep(step, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    if held == "by a process that was killed":
+        holder = replace(this_process("2026-01-01", ""), began="1")  # another that had this number
+        (folder / CLAIM).write_text(json.dumps(dump(holder)))
     result = verify(folder)
     assert result.same
     assert result.optimizer

@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(NAMES)} (default: all of them)",
     )
     parser.add_argument("--output", type=path, metavar="FILE", help="file of the results (default RUN/evidence.json)")
-    parser.add_argument("--overwrite", action="store_true", help="measure again what is there already; replace a file of other weights")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="measure again what is there already; replace a file of other weights"
+    )
     parser.add_argument(
         "--test-set",
         type=path,

@@ -227,7 +227,9 @@ class PerturbedOptimizer(torch.optim.Optimizer):
 
 def _in_either_order(init: Callable[..., None]) -> Callable[..., None]:
     """Return a constructor that also takes (params, base_optimizer, rho, lr=...), and explains what it cannot take."""
-    of_rule = tuple(inspect.signature(init).parameters)[3:]
+    others = ("base_optimizer", "buffers", "kwargs")
+    of_rule = [name for name in tuple(inspect.signature(init).parameters)[3:] if name not in others]
+    places = [*of_rule, "adaptive"]  # as in the SAM that most programs use
 
     @functools.wraps(init)
     def either(self: PerturbedOptimizer, params: Any, *args: Any, **settings: Any) -> None:
@@ -235,7 +237,9 @@ def _in_either_order(init: Callable[..., None]) -> Callable[..., None]:
         if isinstance(params, (nn.Module, torch.optim.Optimizer)):
             raise InputError(f"params is a {type(params).__name__}: give the model's parameters: {call}")
         if args and isinstance(args[0], type):
-            settings |= {"base_optimizer": args[0]} | dict(zip(of_rule, args[1:], strict=False))
+            if len(args) > 1 + len(places):
+                raise InputError(f"{args[1 + len(places)]!r} is one argument too many: give settings by name: {call}")
+            settings |= {"base_optimizer": args[0]} | dict(zip(places, args[1:], strict=False))
             args = ()
         if any(isinstance(given, torch.optim.Optimizer) for given in (*args, *settings.values())):
             raise InputError(f"base_optimizer is an optimizer that was made already: give its class: {call}")

@@ -184,6 +184,12 @@ def read_holder(path: Path) -> Holder | None:
         return Holder(owner=text or None)
 
 
+def is_claimed(folder: Path) -> bool:
+    """Return whether a living process has a claim on a folder, as far as can be known."""
+    holder = read_holder(folder / CLAIM)
+    return holder is not None and _lives(folder, holder)
+
+
 def _lives(folder: Path, holder: Holder) -> bool:
     """Return whether the process that made the claim on a folder lives, as far as can be known."""
     if holder.place and holder.place == place():

@@ -136,7 +136,7 @@ def answers(study: Study) -> tuple[Answer, ...]:
     """
     contrasts = _contrasts(study)
     by_claim = (
-        [_each_epoch(study, contrast) for contrast in contrasts]
+        [_each_epoch(study, contrast, len(contrasts) + study.missing) for contrast in contrasts]
         if claim is EACH_EPOCH
         else _answers(study, BALANCED if claim is ACCURACY and study.uneven else claim, contrasts)
         for claim in CLAIMS
@@ -276,11 +276,16 @@ def _same_epochs(contrast: Contrast) -> bool:
     return contrast.group.config.epochs == contrast.baseline.config.epochs
 
 
-def _each_epoch(study: Study, contrast: Contrast) -> Answer:
+def _each_epoch(study: Study, contrast: Contrast, contrasts: int) -> Answer:
     if not _same_epochs(contrast):
         problem = "the recipes differ in their epochs"
         return Answer(claim=EACH_EPOCH, contrast=contrast, verdict="not comparable", problem=problem)
-    epochs = compare_epochs(contrast.group, contrast.baseline, balanced=study.uneven, sequential=study.sequential)
+    epochs = compare_epochs(
+        *(contrast.group, contrast.baseline),
+        contrasts=contrasts,
+        balanced=study.uneven,
+        sequential=study.sequential,
+    )
     answer = Answer(claim=EACH_EPOCH, contrast=contrast, verdict="not comparable", epochs=epochs)
     if epochs is not None:
         return replace(answer, verdict=_epochs_verdict(epochs))

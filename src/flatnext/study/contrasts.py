@@ -69,8 +69,9 @@ def default_pairs(groups: Sequence[Group]) -> list[Pair]:
     for group in groups:
         if group is baseline or baseline is None or group in controls.values():
             continue
-        pairs.append((group, _of_equal_epochs(group, groups) or baseline))
-        if group.label in controls:
+        plain = _of_equal_epochs(group, groups) or baseline
+        pairs.append((group, plain))
+        if controls.get(group.label, plain) is not plain:
             pairs.append((group, controls[group.label]))
     return pairs
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flatnext.study.groups import Group
@@ -13,9 +13,9 @@ from flatnext.study.statistics import Estimate, adjust, compare_paired, estimate
 class EpochComparison:
     """The share of epochs at which the first recipe is higher, over seeds.
 
-    `better` and `worse` are the epochs at which a paired test shows it, the latter after Holm's correction for the
-    number of epochs. `tested`: at some epoch the seeds differ, so that there is a test. `balanced`: it is of the
-    balanced accuracy.
+    `better` and `worse` are the epochs at which a paired test shows it, corrected for the number of contrasts, and the
+    latter for that of epochs as well. `tested`: at some epoch the seeds differ, so that there is a test. `balanced`: it
+    is of the balanced accuracy.
     """
 
     split: str
@@ -28,13 +28,13 @@ class EpochComparison:
 
 
 def compare_epochs(
-    group: Group, baseline: Group, *, balanced: bool = False, sequential: bool = False
+    group: Group, baseline: Group, *, contrasts: int = 1, balanced: bool = False, sequential: bool = False
 ) -> EpochComparison | None:
     """Compare the accuracy of two groups at each epoch, on the test set, else on the validation split.
 
     With `balanced` it is the balanced accuracy, which is kept of the validation split alone, where there is one. None
     where they have no seed or no epoch with such an accuracy in common. `sequential`: the number of seeds follows from
-    what they showed.
+    what they showed. `contrasts`: of how many this is one.
     """
     fields = (*(("validation_balanced_accuracy",) if balanced else ()), "test_accuracy", "validation_accuracy")
     for field in fields:
@@ -44,7 +44,8 @@ def compare_epochs(
             sorted(set.intersection(*(set(curves[s]) for curves in (first, second) for s in seeds))) if seeds else []
         )
         if epochs:
-            return _compare(field, [{s: (first[s][e], second[s][e]) for s in seeds} for e in epochs], sequential)
+            pairs = [{s: (first[s][e], second[s][e]) for s in seeds} for e in epochs]
+            return _compare(field, pairs, contrasts, sequential)
     return None
 
 
@@ -57,7 +58,9 @@ def _curves(group: Group, field: str) -> dict[int, dict[int, float]]:
     return {seed: curve for seed, curve in curves.items() if curve}
 
 
-def _compare(field: str, epochs: list[Mapping[int, tuple[float, float]]], sequential: bool) -> EpochComparison:
+def _compare(
+    field: str, epochs: Sequence[Mapping[int, tuple[float, float]]], contrasts: int, sequential: bool
+) -> EpochComparison:
     """Compare the pairs of accuracies by seed of each epoch; `field` is what holds them in an epoch."""
     comparisons = [
         compare_paired(
@@ -65,6 +68,7 @@ def _compare(field: str, epochs: list[Mapping[int, tuple[float, float]]], sequen
         )
         for pairs in epochs
     ]
+    others = contrasts - 1  # counted as if they showed nothing, which is never too little
     # For "at each epoch" each test must hold by itself; a single epoch that contradicts is picked out of all.
     return EpochComparison(
         split=field.partition("_")[0],
@@ -72,8 +76,8 @@ def _compare(field: str, epochs: list[Mapping[int, tuple[float, float]]], sequen
         share=estimate(
             (sum(pairs[s][0] > pairs[s][1] for pairs in epochs) / len(epochs) for s in epochs[0]), sequential=sequential
         ),
-        better=sum(comparison.verdict == "higher" for comparison in comparisons),
-        worse=sum(comparison.verdict == "lower" for comparison in adjust(comparisons)),
+        better=sum(adjust([comparison], others)[0].verdict == "higher" for comparison in comparisons),
+        worse=sum(comparison.verdict == "lower" for comparison in adjust(comparisons, others * len(comparisons))),
         tested=any(comparison.p is not None for comparison in comparisons),
         balanced="balanced" in field,
     )

@@ -45,14 +45,14 @@ class Exchange:
             write_atomically(self.output / STUDY, plan)
 
     def begin(self, runs: Sequence[PlannedRun], say: Say) -> None:
-        """Bring each run to where it is further: from the storage to here, or from here to there."""
+        """Bring each run to where it has more epochs: from the storage to here, or from here to there."""
         if self.storage is None:
             return
         brought = sent = 0
         for run in runs:
             RunFolder(run.folder).check(run.config, resume=True, overwrite=False)
             name = self.name(run.folder)
-            if _how_far(RunFolder(run.folder)) > self._how_far(name):
+            if _how_far(RunFolder(run.folder)) > self._how_far(name) or self._is_here_alone(run.folder, name):
                 self.storage.push(run.folder, name)
                 sent += 1
             else:
@@ -70,6 +70,11 @@ class Exchange:
         """Bring a run that has ended."""
         if self.storage:
             self.storage.pull(self.name(folder), folder)
+
+    def _is_here_alone(self, folder: Path, name: str) -> bool:
+        """Return whether a run, which may be within its first epoch, is not on the storage."""
+        assert self.storage is not None
+        return RunFolder(folder).is_run() and not self.storage.names(name)
 
     def _how_far(self, name: str) -> tuple[bool, int]:
         assert self.storage is not None

@@ -67,14 +67,13 @@ class RunPlan:
     def record(self, command: str = "") -> StudyPlan:
         """Return what is kept of the plan in `study.json`."""
         recipes = tuple(config.recipe for config in self.configs)
-        groups = [Group(config.recipe, config, ()) for config in self.configs]
         return StudyPlan(
             recipes=recipes,
             seeds=self.seeds,
             command=command,
             contrasts=self.contrasts,
             max_seeds=self.max_seeds,
-            comparisons=len(self.contrasts or default_pairs(groups)),
+            comparisons=len(self.contrasts or _default_names(self.configs)),
             begun_with=len(self.seeds),
         )
 
@@ -92,10 +91,37 @@ class RunPlan:
         """Write `study.json`: what was planned, by which command, how the machine is divided, and what was `before`."""
         record = self.record(command)
         if before:
-            record = replace(record, begun_with=before.begun_with or len(before.seeds))
+            contrasts = self._with_those(before)
+            record = replace(
+                record,
+                recipes=tuple(dict.fromkeys([*record.recipes, *before.recipes])),
+                contrasts=contrasts,
+                comparisons=len(contrasts) or max(record.comparisons or 0, before.comparisons or 0),
+                begun_with=before.begun_with or len(before.seeds),
+            )
         if division:
             record = replace(record, jobs=division.jobs, threads=division.threads)
         write_json(output / STUDY, dump(record))
+
+    def kept(self, before: StudyPlan | None) -> tuple[tuple[str, str], ...]:
+        """Return the contrasts of an earlier command that this one does not name: they count as well."""
+        return tuple(pair for pair in (before.contrasts if before else ()) if pair not in self.contrasts)
+
+    def _with_those(self, before: StudyPlan) -> tuple[tuple[str, str], ...]:
+        """Return the contrasts with those that were planned before: what has been seen chooses none of them away.
+
+        Without any by name, those of an earlier command stand, and new recipes are compared as by default.
+        """
+        if not (self.contrasts or before.contrasts):
+            return ()
+        earlier = before.contrasts or _default_names([c for c in self.configs if c.recipe in before.recipes])
+        own = self.contrasts or [pair for pair in _default_names(self.configs) if pair[0] not in before.recipes]
+        return tuple(dict.fromkeys([*earlier, *own]))
+
+
+def _default_names(configs: Iterable[Config]) -> list[tuple[str, str]]:
+    pairs = default_pairs([Group(config.recipe, config, ()) for config in configs])
+    return [(group.config.recipe, other.config.recipe) for group, other in pairs]
 
 
 def check_goes_on(plan: RunPlan, before: StudyPlan | None, output: Path) -> None:

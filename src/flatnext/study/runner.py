@@ -23,6 +23,7 @@ from flatnext.study.run_log import RunLog
 from flatnext.training import load_data
 from flatnext.training.inputs import check_fit, data_of
 from flatnext.training.starting import settled
+from flatnext.words import counted
 
 GOES_ON = "restore them, or begin a study with another --output"
 """What to do where the data of a study have changed."""
@@ -91,6 +92,9 @@ def run_study(
             check_fit(config, partition, processes=1)
         kept = Division(jobs=before.jobs, threads=before.threads) if before and before.jobs else None
         _make(output)
+        if kept_contrasts := plan.kept(before):
+            names = ", ".join(map(":".join, kept_contrasts))
+            display.say(f"{counted(len(kept_contrasts), 'contrast')} planned by an earlier command, kept: {names}")
         log = RunLog(display, [str(run.folder) for run in runs], overwrite=overwrite)
         exchange.plan(plan, command, kept, before)
         if not left:

@@ -76,7 +76,7 @@ class Storage:
 
     def push(self, folder: Path, name: str) -> None:
         """Send what is new in a run's folder to the folder `name`, and delete there what the run has deleted here."""
-        here = {str(path.relative_to(folder)): path for path in _files(folder)}
+        here = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
         for relative in sorted(here, key=_place):
             with suppress(FileNotFoundError):  # of a checkpoint that the next one has replaced
                 facts = here[relative].stat()
@@ -100,7 +100,8 @@ class Storage:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, content)
         for path in _files(folder) if names else ():
-            if _passes(path.name) and path.name not in names:
+            relative = path.relative_to(folder).as_posix()
+            if _passes(relative) and relative not in names:
                 path.unlink()
         return bool(names)
 

@@ -83,3 +83,5 @@ def _is_held(folder: Path) -> bool:
             return False
     except HeldError:
         return not RunFolder(folder).finished()
+    except FileNotFoundError:  # the run failed before its first step, and its folder has gone
+        return False

@@ -94,7 +94,7 @@ def main() -> None:
     os.dup2(2, 1)
     try:
         Worker(sys.stdin, output).serve()
-    except KeyboardInterrupt:  # a second signal: it ends at once
+    except KeyboardInterrupt:  # between two runs
         sys.exit(130)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from flatnext import data, models
 from flatnext.config import Config
 from flatnext.device import dtype, keep_digits, place, resolve_precision
-from flatnext.errors import InputError
+from flatnext.errors import InputError, warn_of_fallback
 from flatnext.evaluation import Predictor
 from flatnext.methods import bind
 from flatnext.models.transfer import freeze
@@ -190,6 +190,12 @@ class RunState:
         self.restore(checkpoint, state)
         if self.best is not None and self.best.epoch == self.epoch and self.step_in_epoch == 0:
             self.save_best()  # a kill may have come between the checkpoint and this file
+        elif self.best is not None and not self.processes.on_first(self._holds_best):
+            warn_of_fallback(
+                f"{self.folder.path}: best.safetensors is not of epoch {self.best.epoch}, the best so far: "
+                "the best of the epochs from here on is kept"
+            )
+            self.best = None
 
     def restore(self, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
         """Put weights, optimizer and position where they were. `InputError`: the checkpoint is of another model."""
@@ -268,6 +274,16 @@ class RunState:
         if self.processes.first and conformal is not None:
             path = self.folder.path / f"{checkpoint}.safetensors"
             models.add_metadata(path, {"conformal": json.dumps(dump(conformal))})
+
+    def _holds_best(self) -> bool:
+        """Return whether `best.safetensors` is of the best epoch: a later one may have written it and been undone."""
+        assert self.best is not None
+        try:
+            metadata = models.read_weights(self.folder.path / "best.safetensors")[1]
+        except InputError:
+            return False
+        step = str(self.best.epoch * len(self.loader))
+        return metadata.get("step", step) == step
 
     def load_best(self) -> None:
         """Put the weights of `best.safetensors` into the model that is evaluated."""

@@ -16,7 +16,7 @@ from flatnext.errors import InputError
 from flatnext.launch import attempt, ignored, launch
 from flatnext.processes import Processes, join_processes
 from flatnext.progress import Display
-from flatnext.runs.claim import Claim
+from flatnext.runs.claim import Claim, HeldError
 from flatnext.runs.comparison import require_as_trained
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import ENVIRONMENT, read_environment
@@ -143,12 +143,20 @@ class _Hold:
     def _take(self) -> None:
         self.claim = self.stack.enter_context(self.folder.locked(launch()))
 
+    def _require_none(self) -> None:
+        """Raise `HeldError` for a run that was made after this session had found none, and that it has not read."""
+        if self.folder.is_run() and not self.options.overwrite:
+            raise HeldError(
+                f"{self.folder.path}: another process has run this meanwhile: the same command goes on with it"
+            )
+
     def make(self, run: RunState) -> None:
         """Make and hold the folder, and tidy it; it is removed if the run fails before its first step."""
-        new = self.options.overwrite or not self.folder.is_run()
         self.processes.on_first(lambda: self.stack.enter_context(self.folder.made()))
         if not self.taken:
             self.take()
+            self.processes.on_first(self._require_none)
+        new = self.options.overwrite or not self.folder.is_run()
         run.claim = self.claim
         if new and self.processes.first:
             self.stack.enter_context(self.folder.removed_unless(lambda: run.step > 0))

@@ -41,8 +41,9 @@ class StopRequest:
 def stop_on_signal(request: StopRequest | None = None) -> Iterator[Callable[[], bool]]:
     """Yield a function that says whether Ctrl-C or a termination signal has come; `request` is told of it as well.
 
-    A second signal of a kind does what it did before: it raises KeyboardInterrupt at once. A signal that the process
-    ignores, as a shell lets its background jobs ignore Ctrl-C, stays ignored. Outside the main thread signals cannot be
+    A second Ctrl-C does what it did before: it raises KeyboardInterrupt at once. A second termination signal does
+    nothing, as supervisors send it to a process and its parent sends it again. A signal that the process ignores, as a
+    shell lets its background jobs ignore Ctrl-C, stays ignored. Outside the main thread signals cannot be
     caught, and nothing changes.
     """
     asked = request or StopRequest()
@@ -50,7 +51,8 @@ def stop_on_signal(request: StopRequest | None = None) -> Iterator[Callable[[], 
 
     def handle(number: int, frame: Any) -> None:
         asked.come()
-        signal.signal(number, before[number])
+        if number == signal.SIGINT:
+            signal.signal(number, before[number])
 
     if threading.current_thread() is threading.main_thread():
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -15,7 +15,7 @@ from flatnext.config import Config
 from flatnext.device import keep_memory, machine, resolve_device, threads
 from flatnext.errors import InputError
 from flatnext.progress import Display
-from flatnext.runs.claim import CLAIM
+from flatnext.runs.claim import is_claimed
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import ENVIRONMENT, METRICS, read_config, read_environment, read_epochs
 from flatnext.runs.records import Environment, Epoch, Session
@@ -156,7 +156,7 @@ def spans(folder: RunFolder, lines: Mapping[int, Epoch]) -> list[Span]:
     parts: list[Span] = []
     if folder.finished():
         ends.setdefault(folder.result().last.epoch, path / LAST)
-    elif not (path / CLAIM).exists():  # nobody is writing them
+    elif not is_claimed(path):  # nobody is writing them
         for name in (PREVIOUS, LAST):
             if (path / name).exists() and (at := _epochs(read_pair(path, path / name))) is not None:
                 ends.setdefault(at, path / name)
