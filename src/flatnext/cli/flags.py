@@ -120,8 +120,9 @@ def add_track_flag(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         choices=("tensorboard", "wandb", "mlflow", "none"),
-        help="where the metrics go as well: event files in the run folder, Weights & Biases (offline unless "
-        "WANDB_MODE says otherwise), MLflow (mlflow.db beside the runs, or MLFLOW_TRACKING_URI) (default tensorboard)",
+        help="where the metrics go besides metrics.jsonl, all that are wanted: tensorboard: event files in the run "
+        "folder; wandb: Weights & Biases, offline unless WANDB_MODE says otherwise; mlflow: mlflow.db beside the runs, "
+        "or MLFLOW_TRACKING_URI; none (default tensorboard)",
     )
 
 

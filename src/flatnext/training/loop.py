@@ -40,7 +40,7 @@ def train(
 
     The result (also `result.json`) has the scores on the validation and test set of the `last` epoch's weights and of
     the `best` by validation accuracy (of uneven classes: balanced accuracy), which are in `last.safetensors` and
-    `best.safetensors`. The test set chooses nothing. A run whose folder has a result already returns it.
+    `best.safetensors`. The test set chooses nothing. With `resume`, a run whose folder has a result returns it.
 
     Args:
         config: what to train; see `flatnext.config.recipes`.
