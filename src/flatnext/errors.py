@@ -17,8 +17,9 @@ class FallbackWarning(UserWarning):
     """The work goes on in another way, or without something. The message says why, and what it costs."""
 
 
-_said: dict[object, object] = {}
-"""The registry of the warnings that are shown once wherever they come from."""
+_said: set[str] = set()
+"""The warnings that are shown once, wherever they come from. Python's own list of them is emptied by each
+`warnings.catch_warnings`."""
 
 
 def warn_of_fallback(message: str, *, once: bool = False) -> None:
@@ -26,10 +27,11 @@ def warn_of_fallback(message: str, *, once: bool = False) -> None:
 
     Python shows the same message of the same place once; with `once` also the same message of different places.
     """
-    if once:
-        warnings.warn_explicit(message, FallbackWarning, "flatnext", 1, registry=_said)  # type: ignore[arg-type]
-    else:
+    if not once:
         warnings.warn(message, FallbackWarning, stacklevel=3)
+    elif message not in _said:
+        _said.add(message)
+        warnings.warn_explicit(message, FallbackWarning, "flatnext", 1)
 
 
 FEW = 8

@@ -70,7 +70,10 @@ def copy_atomically(source: Path, target: Path) -> None:
             os.link(source, temporary)
         except OSError:  # a file system without links, or between two
             shutil.copyfile(source, temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, target)
+        _sync_folder(target.parent)
     except OSError as error:
         raise InputError(f"cannot write {target}: {error.strerror}; {REMEDY}") from error
     finally:

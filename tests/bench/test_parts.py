@@ -84,7 +84,7 @@ class InProcess:
 def test_memory_of_steps_and_of_epochs(monkeypatch):
     monkeypatch.setattr(memory, "Child", InProcess)
     monkeypatch.setitem(memory.TINY, "train_images", 64)
-    plan = BenchPlan(model=TINY, batch_size=4, image_size=8, precision="fp32")
+    plan = BenchPlan(model=TINY, batch_size=4, image_size=8, precision="fp32", methods=("sam",))
     result = memory.measure_memory(Setup(plan=plan, device=CPU, precision="fp32"))
     assert result["batch_size"] == 8
     assert list(result["peak_bytes"]) == [BASELINE, "sgd", "amp"]

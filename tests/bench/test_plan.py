@@ -29,6 +29,11 @@ def test_configs_differ_in_the_method_and_recipes_keep_theirs():
     assert {c.model.blocks for c in configs.values()} == {(1, 1)}
 
 
+def test_recipes_cut_out_no_more_than_small_images_have():
+    config = training_configs(BenchPlan(recipes=("sgd",), image_size=8))["recipe sgd"]
+    assert (config.data.cutout, config.data.crop_padding) == (8, 4)
+
+
 def test_on_a_gpu_eager_steps_are_measured_too():
     configs = training_configs(BenchPlan(methods=("amp",)), "cuda")
     assert {name: config.cuda_graph for name, config in configs.items() if not config.cuda_graph} == {

@@ -62,6 +62,8 @@ def test_a_label_names_the_first_of_many_settings():
 
 
 def test_a_folder_has_a_name_of_its_own_for_each_config():
+    close = [folder_name(recipe("amp").override({"epsilon": value}), "pets") for value in (0.12341, 0.12344, 0.25)]
+    assert [name.partition("-epsilon-")[2] for name in close] == ["0.12341-seed-0", "0.12344-seed-0", "0.25-seed-0"]
     sgd = recipe("sgd")
     names = [folder_name(c, "pets") for c in (sgd, sgd.override({"epochs": 3}), sgd.override({"stem": 16}))]
     assert names == [

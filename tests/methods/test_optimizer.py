@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from torch.nn.modules import module as torch_module
 
 import flatnext
-from flatnext import errors, methods, ops
+from flatnext import methods, ops
 from flatnext.config import Amp
 from flatnext.errors import FallbackWarning, InputError
 from flatnext.methods import AMP
@@ -417,8 +417,7 @@ def test_batch_norm_counts_a_batch_once(name):
 
 
 @pytest.mark.parametrize("name", ["compiled-in-place", "compiled-function", "plain"])
-def test_a_model_that_was_not_seen_running_is_said_once(name, monkeypatch):
-    monkeypatch.setattr(errors, "_said", {})
+def test_a_model_that_was_not_seen_running_is_said_once(name):
     torch.compiler.reset()
     model, batch, loss = bn_network(), image_batches(1)[0], nn.CrossEntropyLoss()
     call = WRAPPED[name](model)
@@ -744,8 +743,7 @@ def test_other_gradients_do_not_end_a_step():
 
 
 @pytest.mark.parametrize("kind", ["bound", "class"])
-def test_weights_in_half_precision_are_said_once(kind, monkeypatch):
-    monkeypatch.setattr(errors, "_said", {})
+def test_weights_in_half_precision_are_said_once(kind):
 
     def make(dtype):
         model = bn_network().to(dtype)

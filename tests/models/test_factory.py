@@ -20,6 +20,7 @@ def test_models_by_name():
     assert {"resnext29", "resnet30"} <= set(list_models())
     model = create_model("resnext11", classes=3)
     assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
+    assert parameter_count(create_model("resnext29", classes=1000)) > 5_000_000
     with pytest.raises(InputError, match="unknown model 'resnet18'"):
         create_model("resnet18")
 

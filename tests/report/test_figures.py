@@ -11,6 +11,7 @@ import pytest
 import scipy.stats
 from fake_evidence import PARTS
 from fake_study import edit_evidence, small_study, write_study
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pages import report
 
@@ -184,3 +185,15 @@ def test_figures_that_are_in_doubt_are_marked(tmp_path: Path) -> None:
 def test_numbers_have_three_digits() -> None:
     assert [decimals([value]) for value in (0.000123, 0.0123, 1.5, 12.3, 1234.0, 0.0)] == [6, 4, 2, 1, 0, 2]
     assert (decimal(-0.004, 2), decimal(-1.5, 1, sign=True), decimal(1.5, 1, sign=True)) == ("0.00", "−1.5", "+1.5")
+
+
+def test_texts_are_drawn_as_they_are() -> None:
+    band = drawing.Band(*(np.arange(2.0),) * 4)
+    lines = [drawing.Line(label, "#000000", band) for label in ("_mine", "a $x_{ b $", "amp")]
+
+    def draw(axes: Axes) -> None:
+        drawing.plot(axes, lines)
+        axes.legend()
+
+    drawn = drawing.panel("name", "alt", "5 $ and $_{", draw).svg
+    assert all(text in drawn for text in ("_mine", "a $x_{ b $", "amp", "5 $ and $_{"))

@@ -25,6 +25,7 @@ from flatnext.errors import InputError
 from flatnext.report import write_report
 from flatnext.report.markdown import escape
 from flatnext.report.page import bound
+from flatnext.report.protocol import remarks
 from flatnext.study.advice import summary
 from flatnext.study.claims import CLAIMS, answers
 from flatnext.study.groups import setting_text
@@ -52,6 +53,31 @@ def test_the_markdown_looks_as_it_is_kept(tmp_path: Path) -> None:
     (tmp_path / "report.md").write_text(before + after[after.index("## How to read") :], encoding="utf-8")
     kept = (FIXTURES / "report.md").read_text(encoding="utf-8")
     assert (tmp_path / "report.md").read_text(encoding="utf-8") == kept, tmp_path / "report.md"
+
+
+@pytest.mark.parametrize(
+    ("names", "changes", "said"),
+    [
+        ("sgd amp", {}, "alone. long is plain SGD with the passes of amp."),
+        (
+            "sgd amp",
+            {"weight_decay": 1e-4},
+            "alone. long is plain SGD with the passes of amp; it differs in weight_decay too.",
+        ),
+        ("amp", {"learning_rate": 0.2}, "long is plain SGD with the passes of amp; it differs in learning_rate too."),
+    ],
+)
+def test_what_a_longer_control_differs_in_is_said(
+    tmp_path: Path, names: str, changes: dict[str, float], said: str
+) -> None:
+    write_study(tmp_path, names.split(), seeds=(0, 1), epochs=2)
+    long = recipe("sgd").override({"recipe": "long", "epochs": 2 * recipe("amp").epochs, "warmup_epochs": 2, **changes})
+    for seed in (0, 1):
+        write_run(tmp_path / "long" / f"seed-{seed}", replace(long, seed=seed), epochs=4)
+    (tmp_path / "study.json").unlink()
+    (text,) = (text for text in remarks(read_study([tmp_path])) if "passes" in text)
+    assert text.endswith(said)
+    assert text.startswith("The recipes differ in the method and its settings alone." if "sgd" in names else said)
 
 
 def test_what_to_take_comes_first(study: Path, pair: tuple[Page, str]) -> None:

@@ -18,7 +18,7 @@ import pytest
 from flatnext.errors import FallbackWarning, InputError
 from flatnext.runs import claim as claim_module
 from flatnext.runs import lock as lock_module
-from flatnext.runs.claim import read_holder
+from flatnext.runs.claim import began, read_holder
 from flatnext.runs.lock import HeldError, lock, lock_owner
 
 LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
@@ -101,6 +101,33 @@ def test_a_process_that_was_killed_holds_nothing(tmp_path: Path) -> None:
     with lock(tmp_path):
         assert holder(tmp_path)["process"] == os.getpid()
     assert time.monotonic() - began < 0.2  # it was on this machine, which knows that it has ended
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system does not say it")
+def test_a_process_that_was_killed_and_not_waited_for_holds_nothing(tmp_path: Path) -> None:
+    with lock(tmp_path):
+        ours = holder(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1) as process:
+        theirs = {**ours, "process": process.pid, "began": began(process.pid)}
+        (tmp_path / ".held").write_text(json.dumps(theirs))
+        with pytest.raises(HeldError), lock(tmp_path):
+            pass
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        with lock(tmp_path):
+            assert holder(tmp_path)["process"] == os.getpid()
+
+
+def test_where_the_system_does_not_say_when_a_process_began_the_claim_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim_module, "began", lambda _: "")
+    quick(monkeypatch)
+    with lock(tmp_path):
+        there = holder(tmp_path)
+    (tmp_path / ".held").write_text(json.dumps({**there, "process": 1}))  # before the machine was started again
+    with pytest.warns(FallbackWarning, match="to see whether it lives"), lock(tmp_path):
+        assert holder(tmp_path)["process"] == os.getpid()
 
 
 @pytest.mark.usefixtures("broken")

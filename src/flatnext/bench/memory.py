@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def measure_memory(setup: Setup) -> dict[str, Any]:
     """Return the peaks in bytes, at twice the plan's batch size, and the bytes held at the end of each epoch."""
     batch_size = 2 * setup.plan.batch_size
     common = settings_of(setup, batch_size)
-    configs = training_configs(setup.plan)
+    configs = training_configs(replace(setup.plan, methods=("amp",), recipes=()))  # whatever else was timed
     peaks: dict[str, int] = {}
     for name, config in {BASELINE: None, "sgd": configs["sgd"], "amp": configs["amp"]}.items():
         setup.say(f"memory: {name}")

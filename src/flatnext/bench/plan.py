@@ -115,4 +115,9 @@ def training_configs(plan: BenchPlan, device_type: str = "cpu") -> dict[str, Con
     if device_type == "cuda":
         recorded = [name for name in ("sgd", "amp") if name in configs]
         configs |= {f"{name}, eager": configs[name].override({"cuda_graph": False}) for name in recorded}
-    return {name: settings.override(common) for name, settings in configs.items()}
+    return {name: config.override(common | _fitting(config, plan.image_size)) for name, config in configs.items()}
+
+
+def _fitting(config: Config, size: int) -> dict[str, int]:
+    """Return what a config cuts out and pads, as far as images of a size have room for it."""
+    return {"cutout": min(config.data.cutout, size), "crop_padding": min(config.data.crop_padding, 2 * size)}

@@ -70,7 +70,7 @@ def folder_name(config: Config, data: str) -> str:
     differing = differences(config)
     model = model_name(config.model) or config.model.block
     differing.pop("model", None)
-    details = "-".join(f"{name}-{show(value)}".replace("_", "-") for name, value in differing.items())
+    details = "-".join(f"{name}-{show(value, exact=True)}".replace("_", "-") for name, value in differing.items())
     if len(details) > LONGEST:
         details = hashlib.sha256(details.encode()).hexdigest()[:8]
     parts = (data, model, recipe_name(config), details, f"seed-{config.seed}")

@@ -93,14 +93,15 @@ def type_hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
-def show(value: Any, between: str = ",") -> str:
-    """Return a value as it is typed after a flag: `0.05`, `yes`, `16,24`, `none`."""
+def show(value: Any, between: str = ",", *, exact: bool = False) -> str:
+    """Return a value as it is typed after a flag: `0.05`, `yes`, `16,24`, `none`; `exact`: with all its digits."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        short = f"{value:.4g}"
+        return repr(value) if exact and float(short) != value else short
     if isinstance(value, (tuple, list)):
-        return between.join(map(show, value))
+        return between.join(show(item, exact=exact) for item in value)
     return "none" if value is None else str(value)
 
 

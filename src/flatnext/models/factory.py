@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ BLOCKS: dict[str, BlockClass] = {
     "sk": SelectiveKernelBlock,
 }
 
+
+ANY = 2**53
+"""A number of parameters that no model has: the budget is for what is trained and compared by this package."""
 
 TRAINED = "flatnext.from_pretrained returns a model with trained weights"
 
@@ -59,7 +63,7 @@ def create_model(name: str, classes: int = 10, channels: int = 3, **unknown: Any
     refuse_arguments("create_model", unknown)
     if name not in MODELS and entry_of(name):
         raise InputError(f"{name} is the name of trained weights: {TRAINED}")
-    return build(named_model(name), classes, channels)
+    return build(replace(named_model(name), parameter_budget=ANY), classes, channels)
 
 
 def list_models() -> list[str]:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from flatnext.durations import duration
 from flatnext.report.blocks import Block, Figure, Panel, Section, Table, Text
-from flatnext.report.drawing import color_of, panel
+from flatnext.report.drawing import color_of, literal, panel
 from flatnext.report.numbers import DASH, decimal, interval, probability
 from flatnext.report.svg import INK, PAPER, QUIET
 from flatnext.report.tables import BY_IMAGES, by_images, mean, quantity_table
@@ -222,7 +222,7 @@ def _seeds_panel(study: Study) -> Panel:
                 if estimate.low is not None and estimate.high is not None:
                     ends = [100 * estimate.low, 100 * estimate.high]
                     axes.plot([place + 0.14] * 2, ends, color=INK, linewidth=1.6, zorder=3)
-        axes.set_xticks(range(len(labels)), [_wrapped(label, max(8, 44 // len(labels))) for label in labels])
+        axes.set_xticks(range(len(labels)), [literal(_wrapped(label, max(8, 44 // len(labels)))) for label in labels])
         axes.set_xlim(-0.5, len(labels) - 0.5)
         axes.grid(visible=False, axis="x")
         axes.margins(y=0.12)
@@ -248,7 +248,8 @@ def _differences_panel(study: Study, pairs: list[tuple[Contrast, Comparison]]) -
             label = points(mean.mean, sign=True)
             axes.annotate(label, (100 * mean.mean, place), (0, 7), textcoords="offset points", ha="center", color=INK)
             axes.scatter([100 * mean.mean], [place], color=color, s=36, zorder=3)
-        axes.set_yticks(range(len(pairs)), [_wrapped(c.group.label if alike else c.label, 14) for c, _ in pairs])
+        names = [c.group.label if alike else c.label for c, _ in pairs]
+        axes.set_yticks(range(len(pairs)), [literal(_wrapped(name, 14)) for name in names])
         axes.set_ylim(len(pairs) - 0.3, -0.7)
         axes.grid(visible=False, axis="y")
         axes.margins(x=0.1)

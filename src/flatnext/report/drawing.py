@@ -59,7 +59,7 @@ def plot(axes: Axes, lines: Sequence[Line]) -> None:
             at,
             mean,
             color=line.color,
-            label=line.label or None,
+            label=literal(line.label) or None,
             marker="o" if len(at) <= FEW else "",
             markersize=3,
             linestyle=(0, (1.5, 1.5)) if line.dotted else "-",
@@ -67,6 +67,12 @@ def plot(axes: Axes, lines: Sequence[Line]) -> None:
         )
         if not line.dotted and bool(np.any(low < high)):
             axes.fill_between(at, low, high, color=line.color, alpha=0.18, linewidth=0)
+
+
+def literal(text: str) -> str:
+    """Return a text that matplotlib draws as it is: `$` begins no formula, and `_` leaves no line out of the legend."""
+    text = text.replace("$", r"\$")
+    return f"\u200b{text}" if text.startswith("_") else text
 
 
 def color_of(study: Study, group: Group) -> str:
@@ -85,5 +91,5 @@ def render(name: str, alt: str, title: str, draw: Callable[[Axes], None], size: 
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots()
         draw(axes)
-        axes.set_title(title)
+        axes.set_title(literal(title))
         return to_svg(figure, name, alt)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from flatnext.config import Perturbation
+from flatnext.config import METHODS, Perturbation
 from flatnext.durations import duration
 from flatnext.report.blocks import Block, Code, Details, Section, Table
 from flatnext.report.numbers import DASH, moment, span
@@ -26,6 +26,10 @@ DATASETS = {
 
 ABSENT = {item.name: item.default for item in fields(Perturbation)}
 """Settings that change nothing at their default: a method that lacks one counts as having it so."""
+
+
+OF_LENGTH = ("epochs", "early_sizes", "warmup_epochs", "t_max", "milestones")
+"""Settings that are others in a run that is longer for its passes alone."""
 
 
 def dataset(study: Study) -> str:
@@ -115,9 +119,15 @@ def _changed_in_all(study: Study) -> dict[str, Any]:
 
 def _beside_the_method(study: Study) -> str:
     controls = equal_compute(study.groups)
-    study = replace(study, groups=tuple(group for group in study.groups if group not in controls.values()))
-    longer = [f"{control.label} is plain SGD with the passes of {label}." for label, control in controls.items()]
-    return " ".join([_differences(study), *longer])
+    others = tuple(group for group in study.groups if group not in controls.values())
+    texts = [_differences(replace(study, groups=others))] if len(others) > 1 else []
+    for label, control in controls.items():
+        pair = replace(study, groups=(*(group for group in others if group.label == label), control))
+        of_methods = {"method", *(item.name for kind in METHODS.values() for item in fields(kind))}
+        besides = [name for name in _differing(pair) if name not in of_methods | set(OF_LENGTH)]
+        differs = f"; it differs in {listing(besides)} too" if besides else ""
+        texts.append(f"{control.label} is plain SGD with the passes of {label}{differs}.")
+    return " ".join(texts)
 
 
 def _differences(study: Study) -> str:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from flatnext.config import recipe_name
 from flatnext.config.setting import show
 from flatnext.report.blocks import Code, Figure, Key, Panel, Report, Section, Table, Text
-from flatnext.report.drawing import panel
+from flatnext.report.drawing import literal, panel
 from flatnext.report.numbers import DASH
 from flatnext.report.page import page
 from flatnext.report.svg import QUIET, SERIES
@@ -183,7 +183,8 @@ def _setting(found: Found, item: Varied) -> Panel:
 def _scale(item: Varied) -> Callable[[Axes], object]:
     """Return what gives the axis of a setting its scale: names of choices, a logarithm, or whole numbers."""
     if item.choices:
-        return lambda axes: axes.set_xticks(range(len(item.choices)), [show(choice) for choice in item.choices])
+        names = [literal(show(choice)) for choice in item.choices]
+        return lambda axes: axes.set_xticks(range(len(names)), names)
     if item.scale == "log":
         return lambda axes: axes.set_xscale("log")
     return lambda axes: axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=item.whole))

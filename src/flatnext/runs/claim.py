@@ -36,7 +36,10 @@ class HeldError(InputError):
 
 
 def place() -> str:
-    """Return where the numbers of processes are those that this one knows: a start of a machine, or of a container."""
+    """Return where the numbers of processes are those that this one knows: a start of a machine, or of a container.
+
+    Where the system does not tell its starts apart, that is the machine.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -47,11 +50,14 @@ def place() -> str:
 def began(process: int) -> str | None:
     """Return when a process of this place began, as the system counts it, "" where it does not say; None: it ended."""
     try:
-        facts = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
-        return facts.rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
+        text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        state, *facts = text.rpartition(")")[2].split()
+        return None if state in "ZX" else facts[18]  # one that has ended is there until its parent asks for its status
+    except (OSError, IndexError, ValueError):
         if Path("/proc/self/stat").exists():
             return None
+    if os.name != "posix":  # signal 0 is Ctrl-C on Windows
+        return ""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -194,9 +200,11 @@ def _lives(folder: Path, holder: Holder) -> bool:
     """Return whether the process that made the claim on a folder lives, as far as can be known."""
     if holder.place and holder.place == place():
         now = began(holder.process)
-        return now is not None and (now == holder.began or not holder.began)
+        if now is None or holder.began:
+            return now == holder.began
+        # There is a process of this number, which may have begun after a restart of the machine: its claim tells.
     warn_of_fallback(
-        f"{folder} was left by a process elsewhere{holder.described()} that did not say it had ended: "
+        f"{folder} was left by a process{holder.described()} that did not say it had ended: "
         f"{PATIENCE_SECONDS:.0f} seconds to see whether it lives"
     )
     before, until = _time(folder / CLAIM), time.monotonic() + PATIENCE_SECONDS

@@ -35,9 +35,10 @@ def differences(there: Any, wanted: Any) -> list[str]:
 def as_flag(name: str, was: Any, now: Any) -> str:
     """Return how a setting differed in words of the command line: `with --image-size 8, which is not given now`."""
     flag = flag_of(name.removesuffix(".name").rpartition(".")[2])
+    before, after = show(was, exact=True), show(now, exact=True)
     if was is None:
-        return f"without {flag}, which is {show(now)} now"
-    return f"with {flag} {show(was)}, {'which is not given now' if now is None else f'not {show(now)}'}"
+        return f"without {flag}, which is {after} now"
+    return f"with {flag} {before}, {'which is not given now' if now is None else f'not {after}'}"
 
 
 def trained_config(weights: Path) -> Config | None:

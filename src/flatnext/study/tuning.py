@@ -215,5 +215,5 @@ def study_command(config: Config) -> list[str]:
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{flag[2:]}")
         else:
-            words += [flag, repr(value) if isinstance(value, float) else show(value)]
+            words += [flag, show(value, exact=True)]
     return words
