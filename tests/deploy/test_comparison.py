@@ -211,3 +211,13 @@ def test_the_digits_by_name(run):
     assert np.array_equal(made.labels, again.labels)
     with pytest.raises(InputError, match="digit"):
         compare(run, run, dataset="digit")
+
+
+def test_images_of_each_kind_and_their_ranks():
+    made = Comparison(
+        **{"old_name": "o", "new_name": "n", "images": "", "classes": ("a", "b", "c"), "labels": np.zeros(6, int)},
+        **{"old": np.array([0, 1, 1, 2, 1, 0]), "new": np.array([1, 1, 2, 0, 0, 2])},
+        old_confidence=np.array([0.5, 0.5, 0.5, 0.6, 0.9, 0.7]),
+        new_confidence=np.array([0.5, 0.9, 0.6, 0.9, 0.6, 0.8]),
+    )
+    assert [each.tolist() for each in (made.lost(), made.gained(), made.otherwise_wrong())] == [[5, 0], [4, 3], [2]]

@@ -329,3 +329,22 @@ def test_a_file_that_is_something_else_is_not_overwritten(run, tmp_path):
     with pytest.raises(InputError, match="damaged, or holds no evidence"):
         gather(run, ["errors"], QUICK, output=tmp_path / "e.json")
     assert (tmp_path / "e.json").read_text() == "[1]"
+
+
+def test_attacks_are_measured_in_fp32_at_the_documented_budgets(model, monkeypatch):
+    images, seen = model.split("test").select(torch.arange(2)), []
+    robustness = measuring.attacks.robustness(model.predictor, images.images, images.labels)
+    checks = measuring.attacks.sanity_checks(model.predictor, images.images, images.labels, slack=0.9)
+
+    def note(predictor, *_, attacks="checks", norm, budget, **options):
+        seen.append((predictor.precision, attacks, norm, budget))
+        return checks if attacks == "checks" else robustness
+
+    for name in ("robustness", "sanity_checks"):
+        monkeypatch.setattr(measuring.attacks, name, note)
+    rounded = replace(model, predictor=replace(model.predictor, precision="bf16"))
+    plan = EvidencePlan(images=40, linf=(2.0, 1.0, 8.0), l2=(), autoattack="standard")
+    measuring.measure_attacks(rounded, plan, silent)
+    wanted = [(attack, budget) for budget in (2.0, 1.0, 8.0) for attack in ("fgsm", "pgd")]
+    wanted += [("autoattack", 1.0), ("checks", 1.0)]  # the second one; the smallest one
+    assert seen == [("fp32", attack, "linf", budget) for attack, budget in wanted]

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from killing import Killed
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -28,10 +29,6 @@ def paint(folder, count, seed=0):
         for number in range(count):
             pixels = random.integers(0, 256, (8, 8, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{seed}-{number}.png")
-
-
-class Killed(BaseException):
-    """Ends a run as a kill would."""
 
 
 def die():

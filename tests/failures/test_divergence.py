@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 from killing import Killed, kill_at_write
+from said import Said
 from same_run import assert_same_run, measured, weights
 from tiny import AtStep, tiny
 
 from flatnext.deploy.pack import pack
 from flatnext.errors import InputError
-from flatnext.progress import Display
 from flatnext.report.protocol import remarks
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import read_environment
@@ -56,14 +56,6 @@ def expected_rate(step: int) -> float:
     from flatnext.training import learning_rate
 
     return learning_rate(CONFIG.optimizer.learning_rate, CONFIG.schedule, step, 4, CONFIG.epochs)
-
-
-class Said(Display):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -215,15 +207,11 @@ def test_the_report_and_the_model_card_say_it(back: Path, tmp_path: Path) -> Non
 
 
 def test_a_run_that_is_made_longer_keeps_its_returns_and_its_rate(tmp_path: Path) -> None:
-    class Said(Display):
-        def say(self, text: str) -> None:
-            lines.append(text)
-
-    lines: list[str] = []
+    said = Said()
     train(CONFIG, tmp_path, on_divergence="rollback", track=())
     changes = {"epochs": 4, "schedule": "constant", "learning_rate": 0.01}
-    train(CONFIG, tmp_path, resume=True, changes=changes, display=Said(), track=())
+    train(CONFIG, tmp_path, resume=True, changes=changes, display=said, track=())
     assert list(read_environment(tmp_path / "environment.json").rollbacks) == BACK
     assert [line["learning_rate"] for line in measured(tmp_path)][3] == pytest.approx(0.0025)
     rates = "the learning rate is constant, at most 0.0025 (0.25 times 0.01, since the loss was not finite)"
-    assert any(rates in line for line in lines)
+    assert any(rates in line for line in said.lines)

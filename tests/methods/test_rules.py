@@ -497,3 +497,32 @@ def test_a_call_without_a_rules_three_arguments_is_answered_with_the_right_one(n
     ):
         with pytest.raises(InputError, match=f"{message}.*{call}"):
             rule(*arguments)
+
+
+def test_an_image_without_a_gradient_stays_where_it_is():
+    images, weight, seen = torch.rand(2, 3, 2, 2), nn.Parameter(torch.ones(12)), []
+
+    def closure():
+        seen.append(images.detach().clone())
+        weight.grad = None
+        (images[:1].flatten(1) @ weight).sum().backward()
+
+    methods.adversarial(closure, [images], [], epsilon=0.1, norm="l2")
+    moved = [not torch.equal(*pair) for pair in zip(*seen[:2], strict=True)]
+    assert moved == [True, False]
+    assert torch.isfinite(seen[1]).all()
+
+
+@pytest.mark.parametrize("name", ["amp", "rmp", "sam", "asam"])
+def test_a_gradient_of_zeros_moves_nothing(name):
+    weights, seen = [nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))], []
+    options = {"rho": 0.5} if name in ("sam", "asam") else {"epsilon": 0.5}
+    options |= {"generator": torch.Generator()} if name == "rmp" else {}
+
+    def closure():
+        seen.append([weight.detach().clone() for weight in weights])
+        for weight in weights:
+            weight.grad = torch.zeros_like(weight)
+
+    getattr(methods, name)(closure, weights, [], **options)
+    assert all(torch.equal(*pair) for pair in zip(*seen, strict=True))

@@ -10,24 +10,15 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from killing import Killed
 from same_run import assert_same_run, measured
-from tiny import AtStep, tiny
+from tiny import CONFIGS, AtStep, tiny
 
 from flatnext.config import Config
 from flatnext.errors import InputError
 from flatnext.runs import folder as folder_module
 from flatnext.runs.folder import RunFolder
 from flatnext.training import train
-
-CONFIGS = [
-    tiny(),
-    tiny("quick-amp", ema=0.9),
-    tiny("quick-amp", inner_iter=2, precision="bf16", clip_norm=1.0, cutout=4),
-]
-
-
-class Killed(BaseException):
-    """Stands for the end of the process."""
 
 
 def test_a_run_folder_is_not_overwritten_unasked(tmp_path):

@@ -405,3 +405,27 @@ def test_answers_are_those_of_the_classifier(request_, model_file, tmp_path):
             (label, pytest.approx(probability, abs=1e-6)) for label, probability in prediction.top
         ]
         assert (image["set"], image["none"]) == (list(prediction.set), prediction.none)
+
+
+def test_each_header_by_its_value(request_):
+    headers = request_("GET", "/health").headers
+    policy = {"default-src 'none'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"}
+    assert policy <= set(headers["content-security-policy"].split("; "))
+    wanted = {
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+        "cache-control": "no-store",
+        "cross-origin-resource-policy": "same-origin",
+    }
+    assert {name: headers[name] for name in wanted} == wanted
+
+
+def test_a_picture_has_no_more_time_than_its_request(started):
+    assert {decoder.seconds for decoder in started(timeout=2.0).service._decoders} == {2.0}
+    assert {decoder.seconds for decoder in started(timeout=60.0).service._decoders} == {10.0}
+
+
+def test_images_that_are_refused_are_counted(started):
+    request = started()
+    request("POST", "/predict", **raw(b"nonsense"))
+    assert 'flatnext_images_total{outcome="refused"} 1.0' in request("GET", "/metrics").text

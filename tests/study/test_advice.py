@@ -233,3 +233,16 @@ def test_what_is_said_of_the_classes_is_scikit_learns() -> None:
     assert majority(rows) == (0, 0.7)
     assert is_uneven(rows)
     assert not is_uneven(Confusion.of([[10, 5], [2, 8]]))
+
+
+def test_a_comparison_that_was_not_planned_is_corrected_with_those_that_were(tmp_path: Path) -> None:
+    with_accuracies(tmp_path, sgd=(0.90, 0.901, 0.902), rmp=(0.93, 0.9315, 0.9332), sam=(0.9318, 0.9347, 0.9357))
+    for file in tmp_path.glob("sam-*/result.json"):
+        content = json.loads(file.read_text())
+        write_json(file, content | {"train_seconds": 2 * content["train_seconds"]})
+    study = read_study([tmp_path])
+    comparison = study.headline.compare("sam", "rmp")
+    assert comparison is not None
+    assert comparison.p is not None
+    assert 0.05 / 3 < comparison.p < 0.05
+    assert advice(study).startswith("Take rmp, as no recipe is shown to be better and sam costs more")

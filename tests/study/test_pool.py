@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
+from said import Said
 from tiny import tiny
 
 from flatnext.errors import InputError
@@ -26,25 +27,13 @@ from flatnext.study.runner import run_study
 PAIR = [tiny("quick", epochs=1), tiny("quick-amp", epochs=1)]
 
 
-class Said(Display):
-    """Keeps what was said."""
-
-    speaks = True
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
 def weights(study: Path) -> dict[str, dict[str, object]]:
     files = sorted(study.glob("*/*/last.safetensors"))
     return {f"{file.parent.relative_to(study)}": load_file(file) for file in files}
 
 
 def test_two_at_a_time_end_in_the_bits_of_one_at_a_time(tmp_path: Path) -> None:
-    said = Said()
+    said = Said(speaks=True)
     assert run_study(make_plan(PAIR, 2), tmp_path / "two", jobs=2, threads=1, display=said) == []
     assert run_study(make_plan(PAIR, 2), tmp_path / "one", jobs=1, threads=1) == []
     ours, theirs = weights(tmp_path / "two"), weights(tmp_path / "one")
@@ -84,7 +73,7 @@ def test_a_run_that_fails_and_a_process_that_is_killed_do_not_keep_the_others_fr
     configs = [tiny("quick-amp", epochs=1, learning_rate=1e30), killed, tiny("quick", epochs=1)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Pool, "__init__", keep)
-        failures = run_study(make_plan(configs, 1), tmp_path, jobs=2, threads=1, display=Killing())
+        failures = run_study(make_plan(configs, 1), tmp_path, jobs=2, threads=1, display=Killing(speaks=True))
     assert len(failures) == 2
     assert "quick-amp/seed-0: the loss is not finite" in failures[0] + failures[1]
     assert "killed/seed-0: its process was ended by signal 9" in failures[0] + failures[1]
@@ -92,7 +81,7 @@ def test_a_run_that_fails_and_a_process_that_is_killed_do_not_keep_the_others_fr
 
 
 def test_a_run_that_another_process_has_is_left_to_it(tmp_path: Path) -> None:
-    folder, said = tmp_path / "quick" / "seed-0", Said()
+    folder, said = tmp_path / "quick" / "seed-0", Said(speaks=True)
     folder.mkdir(parents=True)
     with RunFolder(folder).locked():
         assert run_study(make_plan(PAIR, 1), tmp_path, display=said) == []
@@ -103,7 +92,7 @@ def test_a_run_that_another_process_has_is_left_to_it(tmp_path: Path) -> None:
 
 def test_auto_measures_once_and_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
-    said = Said()
+    said = Said(speaks=True)
     assert run_study(make_plan(PAIR, 1), tmp_path, jobs="auto", display=said) == []
     assert sum("images a second of all runs together, 1 at a time with 2 threads" in line for line in said.lines) == 1
     content = json.loads((tmp_path / "study.json").read_text())
@@ -129,3 +118,18 @@ def test_divisions() -> None:
     assert fastest([(one, 10.0), (two, 12.0)]) is two
     with pytest.raises(InputError, match="jobs is 0"):
         Division(jobs=0)
+
+
+def test_no_more_runs_at_a_time_than_the_memory_is_enough_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    stubs = {
+        "Pool": lambda jobs, display: None,
+        "cores": lambda: 8,
+        "gpus": lambda device: 0,
+        "fitting": lambda sample: 2,
+    }
+    for name, stub in stubs.items():
+        monkeypatch.setattr(pool, name, stub)
+    sample = Sample(config=PAIR[0], data_dir=".data", device="cpu", threads=1)
+    with pytest.raises(InputError, match="enough for 2 at a time: give --jobs 2, or auto"):
+        pool.open_pool(3, 1, None, sample, Display(), 10)
+    assert pool.open_pool("auto", 1, None, sample, Display(), 10)[1].jobs == 2

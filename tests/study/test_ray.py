@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from said import Said
 from tiny import tiny
 
 from flatnext.errors import InputError
-from flatnext.progress import Display
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import read_environment
 from flatnext.study.plan import RunPlan, make_plan
@@ -31,14 +31,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(1800), pyte
 
 EPOCHS = 60
 """So many that both nodes have a run at the same time, however long Ray takes to begin the second."""
-
-
-class Said(Display):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture

@@ -8,27 +8,17 @@ import signal
 from dataclasses import replace
 
 import pytest
+from said import Said
 from tiny import AtStep, tiny
 
 from flatnext.config import recipe
 from flatnext.errors import InputError
-from flatnext.progress import Display
 from flatnext.runs.reading import read_plan
 from flatnext.study.plan import check_goes_on, make_plan, override_each
 from flatnext.study.runner import run_study
 from flatnext.training import Stopped
 
 PAIR = [tiny("quick", epochs=1), tiny("quick-amp", epochs=1)]
-
-
-class Said(Display):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def results(output):

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_study import write_run
+from said import Said
 from scipy import integrate, stats
 from tiny import tiny
 
 from flatnext.config import recipe
 from flatnext.errors import InputError
-from flatnext.progress import Display
 from flatnext.runs.lock import lock
 from flatnext.study import until_decided
 from flatnext.study.plan import make_plan
@@ -102,14 +102,6 @@ def test_three_seeds_have_no_interval() -> None:
     assert few.p is not None
     assert "too few for the sequential t-test to have an interval" in sentence(few, "amp", "sgd")
     assert estimate([0.1, 0.2, 0.4], sequential=True).high is None
-
-
-class Said(Display):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def test_a_run_whose_folder_has_gone_is_held_by_nobody(tmp_path: Path) -> None:

@@ -330,3 +330,20 @@ def test_numbers_in_words() -> None:
         "= 0.04970",
         "= 0.04999",
     ]
+
+
+def test_seeds_needed_are_those_of_the_corrected_level():
+    ours, theirs = {0: 0.905, 1: 0.912, 2: 0.903, 3: 0.909}, {0: 0.902, 1: 0.904, 2: 0.900, 3: 0.905}
+    alone = compare_paired(ours, theirs)
+    differences = np.array([ours[seed] - theirs[seed] for seed in ours])
+    effect = differences.mean() / differences.std(ddof=1)
+
+    def least(alpha: float) -> int:
+        def power(n: int) -> float:
+            t, shift = stats.t.ppf(1 - alpha / 2, n - 1), effect * n**0.5
+            return stats.nct.sf(t, n - 1, shift) + stats.nct.cdf(-t, n - 1, shift)
+
+        return next(n for n in range(3, 99) if power(n) >= 0.8)
+
+    assert (alone.seeds_needed, adjust([alone] * 4)[0].seeds_needed) == (least(0.05), least(0.0125))
+    assert least(0.05) < least(0.0125)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
 import torch
 from same_run import assert_same_run, measured, weights
-from tiny import tiny
+from tiny import AtStep, tiny
 
 from flatnext.cli import main
 from flatnext.errors import InputError
 from flatnext.evaluation.evaluate import evaluate
 from flatnext.runs.folder import RunFolder
 from flatnext.schema import dump
-from flatnext.training import train
+from flatnext.training import RunState, load_data, train, trainer
+from flatnext.training.class_weights import class_weights
+from flatnext.training.trainer import make_step
 
 
 def test_evaluation_every_few_epochs_and_after_the_last(tmp_path):
@@ -140,3 +144,51 @@ def test_no_validation_split_means_no_best(tmp_path):
     assert result.best is None
     assert not (tmp_path / "run" / "best.safetensors").exists()
     assert measured(tmp_path / "run")[0]["test_accuracy"] is None
+
+
+CPU = torch.device("cpu")
+
+
+def loaded(folder, **changes):
+    """Return a run of a config that has loaded nothing."""
+    config = tiny(**changes)
+    return RunState(config, RunFolder(folder), load_data(config, folder), CPU)
+
+
+def test_a_step_of_a_run_is_what_its_config_says(tmp_path):
+    losses = {"label_smoothing": 0.2, "clip_norm": 0.5, "class_weights": "balanced", "precision": "bf16"}
+    run = loaded(tmp_path, method="adversarial", **losses, seed=7, epochs=3, grad_accum_steps=2)
+    step = make_step(run)
+    assert (step.label_smoothing, step.clip_norm, step.grad_accum_steps) == (0.2, 0.5, 2)
+    assert torch.equal(step.class_weights, class_weights(run.config, run.partition))
+    assert (step.method.seed, step.method.total_steps, run.loader.seed) == (7, 12, 7)
+    assert step.method.normalization == run.partition.normalization
+    with step.autocast():
+        assert torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("changes", [{"label_smoothing": 0.3}, {"clip_norm": 0.01}, {"class_weights": "9" + ",1" * 9}])
+def test_a_setting_of_the_loss_changes_what_is_learned(tmp_path, changes):
+    plain, other = (train(tiny(epochs=1, **each), tmp_path / f"{len(each)}", track=()) for each in ({}, changes))
+    assert plain.last.test.loss != other.last.test.loss
+
+
+def test_seeds_differ_in_the_order_of_the_images(tmp_path):
+    orders = [loaded(tmp_path, seed=seed).loader.draws(0).order for seed in (0, 1)]
+    assert not torch.equal(*orders)
+
+
+def test_checkpoints_by_the_clock(tmp_path, monkeypatch):
+    clock, saved, save = itertools.count(0, 100), [], RunState.save
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    monkeypatch.setattr(RunState, "save", lambda run: (saved.append(run.step), save(run)))
+    train(tiny(epochs=1, batch_size=8), tmp_path / "run", track=())
+    assert saved == [3, 6, 9, 12, 13]  # every 300 seconds, and at the end of the epoch
+
+
+def test_a_loss_that_is_not_finite_ends_an_epoch_early(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "CHECK_STEPS", 2)
+    steps, config = AtStep(0, None), tiny(epochs=1, batch_size=8, learning_rate=1e30, warmup_epochs=0)
+    with pytest.raises(InputError, match="not finite at step"):
+        train(config, tmp_path / "run", track=(), display=steps)
+    assert steps.steps < 4
