@@ -113,7 +113,7 @@ def as_typed(path: Path | str) -> str:
 
 
 def as_file_name(text: str) -> str:
-    """Return what somebody else has called a thing as a name of a file: it leads to no other folder, and is visible."""
+    """Return a name that a file of others gives as the name of a file, which is visible and in no other folder."""
     return re.sub(r"[^\w.+-]+", "-", text).strip(".-") or "model"
 
 

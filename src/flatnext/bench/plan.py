@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
 from flatnext import config
-from flatnext.config import RECIPES, Amp, Config, Method, Model, recipe
+from flatnext.config import RECIPES, Amp, Config, Method, Model, most_of, recipe
 from flatnext.config.setting import Settings, require, setting
 from flatnext.errors import InputError
 
@@ -115,9 +115,6 @@ def training_configs(plan: BenchPlan, device_type: str = "cpu") -> dict[str, Con
     if device_type == "cuda":
         recorded = [name for name in ("sgd", "amp") if name in configs]
         configs |= {f"{name}, eager": configs[name].override({"cuda_graph": False}) for name in recorded}
-    return {name: config.override(common | _fitting(config, plan.image_size)) for name, config in configs.items()}
-
-
-def _fitting(config: Config, size: int) -> dict[str, int]:
-    """Return what a config cuts out and pads, as far as images of a size have room for it."""
-    return {"cutout": min(config.data.cutout, size), "crop_padding": min(config.data.crop_padding, 2 * size)}
+    most = most_of(plan.image_size)
+    fitting = {name: {key: min(getattr(c.data, key), most[key]) for key in most} for name, c in configs.items()}
+    return {name: settings.override(common | fitting[name]) for name, settings in configs.items()}

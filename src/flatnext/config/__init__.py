@@ -1,7 +1,7 @@
 """What a run is: one frozen value, checked when it is made, that goes to JSON and back."""
 
 from flatnext.config.config import Config
-from flatnext.config.data import Data
+from flatnext.config.data import Data, most_of
 from flatnext.config.longer import as_new_run, depends_on_length, described_change, longer
 from flatnext.config.method import METHODS, Amp, Method, Perturbation, Sgd
 from flatnext.config.model import ABOUT_MODELS, MODELS, Model, model_name, named_model, with_named_model
@@ -40,6 +40,7 @@ __all__ = [
     "labelled",
     "longer",
     "model_name",
+    "most_of",
     "named_model",
     "names_recipe",
     "recipe",

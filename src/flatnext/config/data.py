@@ -78,3 +78,8 @@ class Data(Settings):
         for name in ("mixup", "cutmix"):
             alpha = getattr(self, name)
             require(alpha == 0 or 0.01 <= alpha <= 100, f"{name} is {alpha}: give 0, or a number from 0.01 to 100")
+
+
+def most_of(size: int) -> dict[str, int]:
+    """Return the largest `crop_padding` and `cutout` of images with `size` pixels a side."""
+    return {"crop_padding": 2 * size, "cutout": size}

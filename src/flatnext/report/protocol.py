@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from flatnext.config import METHODS, Perturbation
+from flatnext.config import Perturbation
 from flatnext.durations import duration
 from flatnext.report.blocks import Block, Code, Details, Section, Table
 from flatnext.report.numbers import DASH, moment, span
 from flatnext.runs.evidence import PARTS
 from flatnext.study.contrasts import equal_compute
 from flatnext.study.groups import setting_text
+from flatnext.study.plan import STRETCHED
 from flatnext.study.study import Study
 from flatnext.words import counted, listing
 
@@ -26,10 +27,6 @@ DATASETS = {
 
 ABSENT = {item.name: item.default for item in fields(Perturbation)}
 """Settings that change nothing at their default: a method that lacks one counts as having it so."""
-
-
-OF_LENGTH = ("epochs", "early_sizes", "warmup_epochs", "t_max", "milestones")
-"""Settings that are others in a run that is longer for its passes alone."""
 
 
 def dataset(study: Study) -> str:
@@ -123,23 +120,27 @@ def _beside_the_method(study: Study) -> str:
     texts = [_differences(replace(study, groups=others))] if len(others) > 1 else []
     for label, control in controls.items():
         pair = replace(study, groups=(*(group for group in others if group.label == label), control))
-        of_methods = {"method", *(item.name for kind in METHODS.values() for item in fields(kind))}
-        besides = [name for name in _differing(pair) if name not in of_methods | set(OF_LENGTH)]
+        besides = [name for name in _besides_the_method(pair) if name not in STRETCHED]
         differs = f"; it differs in {listing(besides)} too" if besides else ""
         texts.append(f"{control.label} is plain SGD with the passes of {label}{differs}.")
     return " ".join(texts)
 
 
 def _differences(study: Study) -> str:
-    methods = [group.config.to_json()["method"] for group in study.groups]
-    several = len({method["name"] for method in methods}) > 1
-    of_methods = {"method", *(name for method in methods for name in method)} if several else set()
-    besides = [name for name in _differing(study) if name not in of_methods]
-    if not several:
+    besides = _besides_the_method(study)
+    if len({group.config.method.name for group in study.groups}) == 1:
         return f"The recipes differ in {listing(besides)}." if besides else "The recipes have the same settings."
     if not besides:
         return "The recipes differ in the method and its settings alone."
     return f"The recipes differ in {listing(besides)} too: the comparison is of recipes, not of methods alone."
+
+
+def _besides_the_method(study: Study) -> list[str]:
+    """Return the settings that are not the same in all groups; of several methods, without the methods' own."""
+    methods = [group.config.to_json()["method"] for group in study.groups]
+    several = len({method["name"] for method in methods}) > 1
+    of_methods = {"method", *(name for method in methods for name in method)} if several else set()
+    return [name for name in _differing(study) if name not in of_methods]
 
 
 def _environment(study: Study) -> Table:

@@ -172,6 +172,10 @@ def with_equal_compute(configs: Sequence[Config]) -> list[Config]:
     return [*configs, replace(stretched(plain, factor), recipe=f"{next(twins, 'sgd')}-{factor:.3g}x")]
 
 
+STRETCHED = ("epochs", "early_sizes", "warmup_epochs", "t_max", "milestones")
+"""What `stretched` changes: the settings that are given in epochs."""
+
+
 def stretched(config: Config, factor: float) -> Config:
     """Return a config with `factor` times the epochs (rounded up), and all that is given in epochs in proportion."""
     schedule, sizes = config.schedule, config.data.early_sizes

@@ -106,13 +106,18 @@ def kept_checkpoints(folder: Path) -> dict[int, Path]:
     return {int(path.stem.partition("-")[2]): path for path in names if path.stem.partition("-")[2].isdecimal()}
 
 
-def _state_of(path: Path) -> str | None:
-    """Return the name of the state that belongs to a checkpoint's weights; None where there are none that say it."""
+def read_metadata(path: Path) -> dict[str, str] | None:
+    """Return what a checkpoint's weights say of themselves, without reading them; None where there are none."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("state")
+            return file.metadata() or {}
     except (safetensors.SafetensorError, OSError):
         return None
+
+
+def _state_of(path: Path) -> str | None:
+    """Return the name of the state that belongs to a checkpoint's weights; None where there are none that say it."""
+    return (read_metadata(path) or {}).get("state")
 
 
 @dataclass(frozen=True, kw_only=True)

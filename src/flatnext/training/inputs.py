@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from flatnext import data, models
-from flatnext.config import Config, Data, recipes_for
+from flatnext.config import Config, Data, most_of, recipes_for
 from flatnext.errors import InputError
 from flatnext.runs.fingerprint import DataFingerprint, change
 from flatnext.runs.folder import RunFolder
@@ -79,7 +79,7 @@ def load_data(
 def check_fit(config: Config, partition: data.Partition, processes: int) -> None:
     """Raise `InputError` if the model, the augmentation or the batch size does not fit the images."""
     channels, size = partition.train.images.shape[1], partition.train.images.shape[-1]
-    for name, most in (("crop_padding", 2 * size), ("cutout", size)):
+    for name, most in most_of(size).items():
         if getattr(config.data, name) > most:
             fitting = ", ".join(recipes_for(config.data.dataset))
             recipes = f", or take a recipe for {config.data.dataset}: {fitting}" if fitting else ""

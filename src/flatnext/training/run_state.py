@@ -27,7 +27,7 @@ from flatnext.runs.records import Rollback, StartingWeights
 from flatnext.runs.scores import Scores
 from flatnext.schema import dump, parse
 from flatnext.training.average import WeightAverage
-from flatnext.training.checkpoint import Checkpoint, save_checkpoint, save_weights, state_of_finished
+from flatnext.training.checkpoint import Checkpoint, read_metadata, save_checkpoint, save_weights, state_of_finished
 from flatnext.training.inputs import check_fit
 from flatnext.training.metric_sums import MetricSums, NonFiniteLossError
 from flatnext.training.optimizer import learning_rate, make_optimizer, set_learning_rate
@@ -278,12 +278,8 @@ class RunState:
     def _holds_best(self) -> bool:
         """Return whether `best.safetensors` is of the best epoch: a later one may have written it and been undone."""
         assert self.best is not None
-        try:
-            metadata = models.read_weights(self.folder.path / "best.safetensors")[1]
-        except InputError:
-            return False
-        step = str(self.best.epoch * len(self.loader))
-        return metadata.get("step", step) == step
+        metadata, step = read_metadata(self.folder.path / "best.safetensors"), str(self.best.epoch * len(self.loader))
+        return metadata is not None and metadata.get("step", step) == step
 
     def load_best(self) -> None:
         """Put the weights of `best.safetensors` into the model that is evaluated."""
