@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +12,11 @@ import numpy as np
 import oracle_methods
 import process_worker
 import pytest
-import safetensors.torch
 import torch
 from methods_table import bn_network, image_batches, oracle_batches, oracle_options, oracle_weights
+from ports import free_port
 from process_worker import CASES, PER_RANK, SIZES, STEPS, work
+from same_run import weights
 from tiny import tiny
 from torch import nn
 from torch.nn import functional as F
@@ -31,12 +31,6 @@ from flatnext.training import train
 
 WORKER = Path(process_worker.__file__)
 ABORTED = ("terminate called", "Aborted", "core dumped", "Warning", "Segmentation")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def launch_two(folder):
@@ -290,10 +284,6 @@ def torchrun(folder, *arguments, options=(), **changes):
     )
     assert not any(word in done.stderr for word in ABORTED), done.stderr
     return done
-
-
-def weights(folder, name="last"):
-    return safetensors.torch.load_file(folder / f"{name}.safetensors")
 
 
 def measured(folder):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import state_of
 from safetensors import safe_open
 from tiny import AtStep, tiny
 
@@ -35,11 +36,6 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def folder(stopped: Path, tmp_path: Path) -> Path:
     return shutil.copytree(stopped, tmp_path / "run")
-
-
-def state_of(weights: Path) -> Path:
-    with safe_open(weights, "pt") as file:
-        return weights.parent / file.metadata()["state"]
 
 
 def damaged(content: bytes, draw: random.Random) -> bytes:

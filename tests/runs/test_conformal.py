@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+from calibration_oracle import softmax
 
 from flatnext.errors import InputError
 from flatnext.runs.conformal import MOST_SCORES, Conformal
@@ -11,11 +12,6 @@ from flatnext.schema import dump, parse
 
 def conformal(scores, temperature=1.0):
     return Conformal.of(scores, temperature=temperature, source="a test")
-
-
-def softmax(logits):
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def covered(images, fresh, coverage, splits, seed):

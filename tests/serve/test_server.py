@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
+from ports import free_port
 from served import CLASSES, SIZE, colour, encoded, write_model
 from serving import serving
 from uvicorn.config import HTTP_PROTOCOLS
@@ -48,11 +49,6 @@ def ask():
 threading.Thread(target=ask, daemon=True).start()
 sys.exit(main(["serve", sys.argv[1], "--port", sys.argv[3]]))
 """
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return listening.getsockname()[1]
 
 
 def test_answers_without_torch(model_file, tmp_path):

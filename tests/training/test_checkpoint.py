@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from safetensors import safe_open
+from checkpoints import state_of
 from safetensors.torch import load_file
 from tiny import AtStep, tiny
 
@@ -33,11 +33,6 @@ def stopped(tmp_path: Path) -> Path:
     with pytest.raises(Stopped):
         train(CONFIG, folder, track=(), display=stop)
     return folder
-
-
-def state_of(path: Path) -> Path:
-    with safe_open(path, "pt") as file:
-        return path.parent / file.metadata()["state"]
 
 
 def flip_a_bit(path: Path, place: float) -> None:

@@ -1,5 +1,7 @@
 """A run made again is the same to the bit, and what differs is said."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,9 @@ def test_what_cannot_be_made_again_is_refused(run: Path, tmp_path: Path) -> None
         (tmp_path / "half" / name).write_bytes((run / name).read_bytes())
     with pytest.raises(InputError, match="is unfinished: 2 of 2 epochs: finish it first"):
         rerun(tmp_path / "half")
+    processes = shutil.copytree(run, tmp_path / "two")
+    environment = json.loads((run / "environment.json").read_text())
+    (processes / "environment.json").write_text(json.dumps({**environment, "processes": 2}))
+    with pytest.raises(InputError, match="was made by 2 processes: make it again by torchrun, with --config"):
+        rerun(processes)
+    assert not (tmp_path / "two-rerun").exists()
