@@ -57,7 +57,22 @@ def test_what_cannot_be_made_again_is_refused(run: Path, tmp_path: Path) -> None
         rerun(tmp_path / "half")
     processes = shutil.copytree(run, tmp_path / "two")
     environment = json.loads((run / "environment.json").read_text())
-    (processes / "environment.json").write_text(json.dumps({**environment, "processes": 2}))
+    alone = environment["sessions"][0]  # the last session, of one process, trained the last step only
+    environment["sessions"] = [{**alone, "processes": 2}, {**alone, "from_step": 7}]
+    (processes / "environment.json").write_text(json.dumps(environment))
     with pytest.raises(InputError, match="was made by 2 processes: make it again by torchrun, with --config"):
         rerun(processes)
     assert not (tmp_path / "two-rerun").exists()
+
+
+def test_sessions_that_were_not_alike_are_said(run: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(run, tmp_path / "moved")
+    environment = json.loads((run / "environment.json").read_text())
+    last = environment["sessions"][0]
+    first = {**last, "device_name": "another chip", "threads": 7}
+    environment["sessions"] = [{**first, "threads": 9}, first, {**last, "from_step": 5}]  # the first took no step
+    (moved / "environment.json").write_text(json.dumps(environment))
+    assert rerun(moved).circumstances == (
+        f"device_name another chip and {last['device_name']} in its sessions",
+        f"threads 7 and {last['threads']} in its sessions",
+    )

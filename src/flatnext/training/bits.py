@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flatnext.runs.records import Epoch
+from flatnext.runs.records import Epoch, Machine, Session
 from flatnext.words import counted
 
 TIMES = ("train_seconds", "evaluation_seconds", "images_per_second")
@@ -55,6 +55,20 @@ def differing_metrics(ours: Epoch, theirs: Epoch) -> tuple[str, ...]:
 def differing_circumstances(now: Mapping[str, Any], was: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
     """Return phrases on what is not as it was."""
     return tuple(f"{name} {now[name]} instead of {was[name]}" for name in names if now[name] != was[name])
+
+
+def sessions_of(sessions: Sequence[Session], first: int, last: int) -> list[Session]:
+    """Return the sessions that took the steps from `first` to before `last`: of a step, the last that began by then."""
+    steps = sorted({first, *(s.from_step for s in sessions if first < s.from_step < last)})
+    found = [[session for session in sessions if session.from_step <= step][-1:] for step in steps]
+    return [session for several in found for session in several] or [sessions[0]]
+
+
+def mixed_sessions(sessions: Sequence[Session]) -> tuple[str, ...]:
+    """Return phrases on what was not the same in all sessions that took the steps."""
+    names = tuple(item.name for item in fields(Machine))
+    values = {name: list(dict.fromkeys(str(getattr(session, name)) for session in sessions)) for name in names}
+    return tuple(f"{name} {' and '.join(of)} in its sessions" for name, of in values.items() if len(of) > 1)
 
 
 def different(difference: Difference) -> str:

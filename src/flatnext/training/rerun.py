@@ -12,7 +12,14 @@ from flatnext.runs.artifact import require_run
 from flatnext.runs.folder import ANOTHER, OVERWRITE, RunFolder
 from flatnext.runs.reading import read_run
 from flatnext.runs.records import RunRecord, UnfinishedRun
-from flatnext.training.bits import Difference, compare_tensors, differing_circumstances, differing_metrics
+from flatnext.training.bits import (
+    Difference,
+    compare_tensors,
+    differing_circumstances,
+    differing_metrics,
+    mixed_sessions,
+    sessions_of,
+)
 from flatnext.training.inputs import KnownData
 from flatnext.training.options import Options
 from flatnext.training.session import run_session
@@ -74,8 +81,9 @@ def rerun(
     was = record.environment
     if any(session.changed for session in was.sessions):
         raise InputError(f"{first} was made longer after it had begun: such a run cannot be made again in one go")
-    if was.processes > 1:
-        raise InputError(f"{first} was made by {was.processes} processes: make it again by torchrun, with --config")
+    sessions = sessions_of(was.sessions, 0, record.epochs[-1].step)
+    if (processes := max(session.processes for session in sessions)) > 1:
+        raise InputError(f"{first} was made by {processes} processes: make it again by torchrun, with --config")
     folder = Path(f"{first}-rerun") if output is None else Path(output)
     if RunFolder(folder).finished() and not overwrite:
         raise InputError(f"{folder} holds a finished run: {ANOTHER}, or {OVERWRITE}")
@@ -110,10 +118,14 @@ def compared(first: Path, record: RunRecord, folder: Path, again: RunRecord) -> 
     ours, theirs = (read_weights(path / "last.safetensors")[0] for path in (folder, first))
     pairs = zip(again.epochs, record.epochs, strict=True)
     was, now = vars(record.environment), vars(again.environment)
+    sessions = sessions_of(record.environment.sessions, 0, record.epochs[-1].step)
     return Rerun(
         folder=folder,
         weights=compare_tensors(ours, theirs),
         epochs=tuple(old.epoch for new, old in pairs if differing_metrics(new, old)),
         accuracies=(record.result.last.test.accuracy, again.result.last.test.accuracy),
-        circumstances=differing_circumstances(now, was, CIRCUMSTANCES),
+        circumstances=(
+            *differing_circumstances(now, was, CIRCUMSTANCES),
+            *mixed_sessions(sessions),
+        ),
     )

@@ -18,8 +18,15 @@ from flatnext.progress import Display
 from flatnext.runs.claim import is_claimed
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import ENVIRONMENT, METRICS, read_config, read_environment, read_epochs
-from flatnext.runs.records import Environment, Epoch, Session
-from flatnext.training.bits import Difference, compare_tensors, differing_circumstances, differing_metrics
+from flatnext.runs.records import Environment, Epoch
+from flatnext.training.bits import (
+    Difference,
+    compare_tensors,
+    differing_circumstances,
+    differing_metrics,
+    mixed_sessions,
+    sessions_of,
+)
 from flatnext.training.checkpoint import LAST, PREVIOUS, Checkpoint, kept_checkpoints, read_pair
 from flatnext.training.inputs import KnownData, load_data
 from flatnext.training.metric_sums import NonFiniteLossError
@@ -108,7 +115,7 @@ def verify(
     first, last = start.step if start else 0, end.step if end else line.step if line else 0
     if line and line.step != last:
         raise InputError(f"{span.end} was kept within an epoch: give another --epoch")
-    sessions = _sessions(environment.sessions, first, last)
+    sessions = sessions_of(environment.sessions, first, last)
     if any(session.processes > 1 for session in sessions):
         raise InputError(
             f"{run}: {_called(span)} was trained by several processes: flatnext verify replays those of one"
@@ -129,7 +136,7 @@ def verify(
         metrics=differing_metrics(again, line) if again and line else None,
         circumstances=(
             *differing_circumstances(vars(machine(resolved)), vars(sessions[-1]), ("device_name", "torch")),
-            *_mixed_threads(sessions),
+            *mixed_sessions(sessions),
         ),
     )
 
@@ -186,19 +193,6 @@ def _chosen(path: Path, there: Sequence[Span], epoch: int | None) -> Span:
             f"{f'take one of {epochs}; ' if epochs else ''}{KEEP}"
         )
     return of_epoch[0]
-
-
-def _sessions(sessions: Sequence[Session], first: int, last: int) -> list[Session]:
-    """Return the sessions that took the steps from `first` to before `last`: of a step, the last that began by then."""
-    steps = sorted({first, *(s.from_step for s in sessions if first < s.from_step < last)})
-    found = [[session for session in sessions if session.from_step <= step][-1:] for step in steps]
-    return [session for several in found for session in several] or [sessions[0]]
-
-
-def _mixed_threads(sessions: Sequence[Session]) -> tuple[str, ...]:
-    numbers = list(dict.fromkeys(session.threads for session in sessions))
-    text = " and ".join(map(str, numbers))
-    return (f"the run was resumed within these steps, with {text} threads",) if len(numbers) > 1 else ()
 
 
 def _before(
