@@ -202,3 +202,26 @@ def test_a_lock_without_a_known_holder_is_held_all_the_same(tmp_path: Path) -> N
         (tmp_path / ".lock").write_text("")
         with pytest.raises(InputError, match="another process is running this: wait"), lock(tmp_path):
             pass
+
+
+@pytest.mark.parametrize("what", ["no folder", "a folder in its place"])
+def test_a_lock_that_cannot_be_written_is_bad_input(tmp_path: Path, what: str) -> None:
+    folder = tmp_path / "run"
+    if what != "no folder":
+        (folder / ".lock").mkdir(parents=True)
+    said = f"^cannot write {folder}: .*; free the disk or choose another folder$"
+    with pytest.raises(InputError, match=said), lock(folder):
+        pass
+
+
+def test_a_claim_that_a_full_disk_left_without_a_name_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(claim_module, "dumps", full)
+    with lock(tmp_path) as claim:
+        assert (tmp_path / ".held").read_bytes() == b""
+        claim.require()
+    assert not (tmp_path / ".held").exists()

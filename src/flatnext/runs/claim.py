@@ -136,7 +136,9 @@ class Claim:
         self._ended.set()
         if self._beating:
             self._beating.join()
-        if (now := read_holder(self.folder / CLAIM)) and now.token == self.holder.token:
+        # Without a token it is this one's that a full disk did not let it write, if it made one.
+        own = ("", self.holder.token) if self._beating else (self.holder.token,)
+        if (now := read_holder(self.folder / CLAIM)) and now.token in own:
             (self.folder / CLAIM).unlink(missing_ok=True)
 
     def require(self) -> None:

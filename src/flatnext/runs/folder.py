@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -192,15 +192,9 @@ class RunFolder:
                 else:
                     path.unlink()
 
-    @contextmanager
-    def locked(self, owner: str = "") -> Iterator[Claim]:
+    def locked(self, owner: str = "") -> AbstractContextManager[Claim]:
         """Keep other processes from running in this folder, and note who does; `InputError` if another does."""
-        with ExitStack() as stack:
-            try:
-                claim = stack.enter_context(lock(self.path, owner))
-            except OSError as error:
-                raise InputError(f"cannot write {self.path}: {error.strerror}; choose another --output") from error
-            yield claim
+        return lock(self.path, owner)
 
     def owner(self) -> str | None:
         """Return what the last process to run in this folder gave as its name."""

@@ -19,6 +19,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+from flatnext.errors import InputError
+from flatnext.files import REMEDY
 from flatnext.runs.claim import Claim, HeldError, Holder, held, read_holder, this_process
 from flatnext.schema import dump
 
@@ -38,21 +40,30 @@ def lock(folder: Path, owner: str | None = None) -> Iterator[Claim]:
     """Hold the folder's lock within the block, and write who does into its file; without `owner` the last one stays.
 
     Where the process ends, whatever the reason, another gets it: on the same machine at once, elsewhere when the claim
-    has stood still for a while. `HeldError`: another process has it.
+    has stood still for a while. `HeldError`: another process has it. `InputError`: the folder cannot be written, or is
+    gone.
     """
-    with open(folder / LOCK, "ab", buffering=0) as file:
-        if not _acquire(file.fileno()):
-            raise held(folder, read_holder(folder / LOCK) or Holder())
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        claim = Claim(folder=folder, holder=this_process(now, lock_owner(folder) if owner is None else owner))
+    with ExitStack() as stack:
         try:
-            claim.begin()
-            with suppress(OSError):  # a full disk: the lock holds without a name
-                file.truncate(0)
-                file.write(dumps(dump(claim.holder)).encode())
-            yield claim
-        finally:
-            claim.end()
+            claim = _taken(folder, owner, stack)
+        except OSError as error:
+            raise InputError(f"cannot write {folder}: {error.strerror}; {REMEDY}") from error
+        yield claim
+
+
+def _taken(folder: Path, owner: str | None, stack: ExitStack) -> Claim:
+    """Take the lock and the claim until the stack is closed."""
+    file = stack.enter_context(open(folder / LOCK, "ab", buffering=0))  # noqa: SIM115  the stack closes it
+    if not _acquire(file.fileno()):
+        raise held(folder, read_holder(folder / LOCK) or Holder())
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    claim = Claim(folder=folder, holder=this_process(now, lock_owner(folder) if owner is None else owner))
+    stack.callback(claim.end)
+    claim.begin()
+    with suppress(OSError):  # a full disk: the lock holds without a name
+        file.truncate(0)
+        file.write(dumps(dump(claim.holder)).encode())
+    return claim
 
 
 @contextmanager

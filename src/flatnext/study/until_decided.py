@@ -83,5 +83,7 @@ def _is_held(folder: Path) -> bool:
             return False
     except HeldError:
         return not RunFolder(folder).finished()
-    except FileNotFoundError:  # the run failed before its first step, and its folder has gone
-        return False
+    except InputError:
+        if folder.exists():
+            raise
+        return False  # the run failed before its first step
