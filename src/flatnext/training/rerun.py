@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from flatnext.progress import Display
 from flatnext.runs.artifact import require_run
 from flatnext.runs.folder import ANOTHER, OVERWRITE, RunFolder
 from flatnext.runs.reading import read_run
-from flatnext.runs.records import RunRecord, UnfinishedRun
+from flatnext.runs.records import RunRecord, Session, UnfinishedRun
 from flatnext.training.bits import (
     Difference,
     compare_tensors,
@@ -103,7 +104,7 @@ def rerun(
     run_session(config, folder, options, Trainer.fit, RunFolder.result)
     again = read_run(folder, folder.name)
     assert isinstance(again, RunRecord)
-    return compared(first, record, folder, again)
+    return compared(first, record, folder, again, sessions)
 
 
 def known_data(folder: Path, record: RunRecord) -> KnownData | None:
@@ -113,19 +114,15 @@ def known_data(folder: Path, record: RunRecord) -> KnownData | None:
     return KnownData(words=words, settings=record.config.data, fingerprint=data) if data else None
 
 
-def compared(first: Path, record: RunRecord, folder: Path, again: RunRecord) -> Rerun:
-    """Return how the run in `folder` compares with the first."""
+def compared(first: Path, record: RunRecord, folder: Path, again: RunRecord, sessions: Sequence[Session]) -> Rerun:
+    """Return how the run in `folder` compares with the first, whose steps `sessions` took."""
     ours, theirs = (read_weights(path / "last.safetensors")[0] for path in (folder, first))
     pairs = zip(again.epochs, record.epochs, strict=True)
     was, now = vars(record.environment), vars(again.environment)
-    sessions = sessions_of(record.environment.sessions, 0, record.epochs[-1].step)
     return Rerun(
         folder=folder,
         weights=compare_tensors(ours, theirs),
         epochs=tuple(old.epoch for new, old in pairs if differing_metrics(new, old)),
         accuracies=(record.result.last.test.accuracy, again.result.last.test.accuracy),
-        circumstances=(
-            *differing_circumstances(now, was, CIRCUMSTANCES),
-            *mixed_sessions(sessions),
-        ),
+        circumstances=(*differing_circumstances(now, was, CIRCUMSTANCES), *mixed_sessions(sessions)),
     )
