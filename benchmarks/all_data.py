@@ -3,8 +3,8 @@
     chrt --idle 0 nice -19 python benchmarks/all_data.py runs/all-data --data-dir .data
 
 Makes what is missing and ends when all is done; stopped by a signal and started again it goes on where it was. One run
-is made at a time, with two threads. The protocol was fixed before any run. All runs have one `--precision`: bf16 where the
-machine is fast in it (AVX-512 BF16), as the SGD run that ships has.
+is made at a time, with two threads. The protocol was fixed before any run. All runs have one `--precision`: bf16
+where the machine is fast in it (AVX-512 BF16), as the SGD run that ships has.
 
 1. Trials, with seed 100: `cpu` cut short to 8 epochs of 15,000 images at 16 x 16 pixels and rate 0.2; that with the
    highest accuracy on 5,000 validation images, last epoch, is chosen. The radius of AMP and of momentum AMP, four
