@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_study import write_run, write_study
@@ -61,6 +62,13 @@ def test_by_default_methods_are_compared_with_plain_sgd_of_the_same_epochs_and_o
     assert labels(with_runs(tmp_path, configs)) == ["amp − sgd", "amp − sgd-2x", "momentum-amp − sgd"]
 
 
+def compared(study: Study) -> dict[str, list[Any]]:
+    """Return what answers each claim about amp and sgd."""
+    found = [answer for answer in answers(study) if answer.contrast.label == "amp − sgd"]
+    epochs = {answer.claim.text: [answer.epochs] for answer in found if answer.epochs is not None}
+    return {answer.claim.text: [tested.comparison for tested in answer.tested] for answer in found} | epochs
+
+
 @pytest.mark.parametrize("contrasts", [[["amp", "rmp"], ["amp", "sgd"], ["amp", "sam"]], []])
 def test_what_is_planned_and_not_finished_counts_in_the_family(tmp_path: Path, contrasts: list[list[str]]) -> None:
     names = ["sgd", "amp", "rmp", "sam"]
@@ -71,13 +79,15 @@ def test_what_is_planned_and_not_finished_counts_in_the_family(tmp_path: Path, c
     assert (contrast.label, contrast.comparison.family) == ("amp − sgd", 3)
     assert contrast.comparison.p_adjusted == pytest.approx(3 * contrast.comparison.p)
     assert "Holm's procedure for 3 comparisons" in contrast.sentence
-    families = {answer.claim.text: [t.comparison.family for t in answer.tested] for answer in answers(study)}
-    assert families["higher test accuracy"] == [3]
-    assert families["better calibrated"] == [6, 6]
+    before = compared(study)
+    assert [comparison.family for comparison in before["higher test accuracy"]] == [3]
+    assert [comparison.family for comparison in before["better calibrated"]] == [6, 6]
     for name in names[2:]:
         write_run(folder / name / "seed-0", recipe(name), epochs=2)
-    comparisons = [contrast.comparison for contrast in read_study([folder]).contrasts]
+    study = read_study([folder])
+    comparisons = [contrast.comparison for contrast in study.contrasts]
     assert [c.family for c in comparisons if c.p is not None] == [3]  # the others have one seed
+    assert compared(study) == before  # also where a contrast is no claim, as that of amp with rmp
 
 
 def test_no_verdict_goes_when_the_rest_of_a_study_comes(tmp_path: Path) -> None:

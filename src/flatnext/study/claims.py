@@ -130,15 +130,16 @@ def can_answer(study: Study) -> bool:
 def answers(study: Study) -> tuple[Answer, ...]:
     """Return the answer to each claim for each contrast of a method with plain SGD.
 
-    p and interval are corrected by Holm's procedure for all comparisons that answer one claim: its measures, times the
-    contrasts, also those that are not finished. The claims are separate questions: nothing is corrected for their
-    number.
+    p and interval are corrected by Holm's procedure for all comparisons that answer one claim: its measures, times all
+    contrasts of the study. Those that are not finished count, and those with a baseline other than plain SGD, which are
+    no claim: else the correction would change when such a baseline has finished a run. The claims are separate
+    questions: nothing is corrected for their number.
     """
-    contrasts = _contrasts(study)
+    contrasts, counted = _contrasts(study), len(study.contrasts) + study.missing
     by_claim = (
-        [_each_epoch(study, contrast, len(contrasts) + study.missing) for contrast in contrasts]
+        [_each_epoch(study, contrast, counted) for contrast in contrasts]
         if claim is EACH_EPOCH
-        else _answers(study, BALANCED if claim is ACCURACY and study.uneven else claim, contrasts)
+        else _answers(study, BALANCED if claim is ACCURACY and study.uneven else claim, contrasts, counted)
         for claim in CLAIMS
     )
     return tuple(answer for answers in by_claim for answer in answers)
@@ -170,7 +171,7 @@ def _contrasts(study: Study) -> list[Contrast]:
     return [c for c in study.contrasts if is_plain(c.baseline) and not is_plain(c.group)]
 
 
-def _answers(study: Study, claim: Claim, contrasts: Sequence[Contrast]) -> list[Answer]:
+def _answers(study: Study, claim: Claim, contrasts: Sequence[Contrast], counted: int) -> list[Answer]:
     deciding = [_deciding(study, claim, contrast) for contrast in contrasts]
     pairs = [
         (number, quantity, comparison)
@@ -179,12 +180,12 @@ def _answers(study: Study, claim: Claim, contrasts: Sequence[Contrast]) -> list[
         if (comparison := quantity.compare(*contrast.recipes)) is not None
     ]
     tested: list[list[Tested]] = [[] for _ in contrasts]
-    # What cannot be compared counts too, and a contrast that is missing as much as the largest of those there are.
+    # What cannot be compared counts too, and a contrast that is no claim as much as the largest of those that are.
     most = max(map(len, deciding), default=0)
-    missing = sum(map(len, deciding)) - len(pairs) + study.missing * most
+    missing = sum(map(len, deciding)) - len(pairs) + (counted - len(contrasts)) * most
     corrected = adjust([comparison for *_, comparison in pairs], missing)
     for (number, quantity, _), comparison in zip(pairs, corrected, strict=True):
-        # The headline is corrected for all contrasts, also those that are no claim: it must be the same here.
+        # The headline is corrected beside all contrasts, also those that are no claim: it must be the same here.
         headline = contrasts[number].comparison if claim in HEADLINES else None
         supports = claim.expects or quantity.measure.better
         assert supports is not None
