@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import numpy as np
@@ -13,23 +12,15 @@ from predictors import predictor_of
 from torch import nn
 
 from flatnext.errors import InputError
-from flatnext.evaluation.attacks import (
-    APGD,
-    PGD,
-    PRESETS,
-    AttackedModel,
-    Ball,
-    Draws,
-    Noise,
-    Square,
-    attacks_of,
-    autoattack,
-    fgsm,
-    frozen,
-    robustness,
-    sanity_checks,
-)
-from flatnext.evaluation.attacks.losses import dlr, log_odds, margin_loss, targeted_dlr
+from flatnext.evaluation.attacks import robustness, sanity_checks
+from flatnext.evaluation.attacks.apgd import APGD
+from flatnext.evaluation.attacks.attacked_model import AttackedModel, frozen
+from flatnext.evaluation.attacks.ball import Ball
+from flatnext.evaluation.attacks.gradient import PGD, Noise, fgsm
+from flatnext.evaluation.attacks.losses import log_odds, margin_loss, targeted_dlr
+from flatnext.evaluation.attacks.robustness import PRESETS, autoattack
+from flatnext.evaluation.attacks.search import Draws
+from flatnext.evaluation.attacks.square import Square
 from flatnext.schema import dump
 
 
@@ -48,8 +39,8 @@ def attack(model, images, labels, attacks, *, precision="fp32", **options):
         (2, [fgsm()]),  # with two classes the gradient's direction is the same everywhere: one step is exact
         (2, [PGD(steps=30)]),
         (2, [APGD(steps=30)]),
-        (6, [APGD(steps=40, loss="dlr-targeted", targets=5)]),
-        (6, [APGD(steps=20), APGD(steps=40, loss="dlr-targeted")]),
+        (6, [APGD(steps=40, targets=5)]),
+        (6, [APGD(steps=20), APGD(steps=40, targets=9)]),
     ],
     ids=["fgsm", "pgd", "apgd-ce", "apgd-t", "both"],
 )
@@ -98,16 +89,14 @@ def test_square_and_noise_stay_below_the_exact_answer_and_square_comes_near(norm
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_zero_budget_is_the_clean_accuracy(name, norm):
     model, _, _, images, labels = linear(5)
-    attacks = autoattack(steps=5, targets=2, queries=5) if name == "autoattack" else attacks_of(name)
+    attacks = autoattack(steps=5, targets=2, queries=5) if name == "autoattack" else PRESETS[name]()
     found = attack(model, images, labels, attacks, precision="fp64", norm=norm, budget=0)
     assert found.result.robust_accuracy == found.result.clean_accuracy == 54 / 60
     assert torch.equal(found.images, images)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize(
-    "attacks", [[Noise()], [fgsm()], [PGD(restarts=2)], autoattack(steps=10, targets=2, queries=30)]
-)
+@pytest.mark.parametrize("attacks", [[Noise()], [fgsm()], [PGD()], autoattack(steps=10, targets=2, queries=30)])
 def test_found_images_fool_and_lie_in_the_ball(norm, attacks):
     model, images, labels = tiny_net()
     budget = 8.0 if norm == "linf" else 60.0
@@ -245,20 +234,17 @@ def test_losses_by_hand():
     logits = torch.tensor([[3.0, 1.0, 0.5, -1.0, -2.0], [0.0, 2.0, 5.0, 1.0, 1.0]]).double()
     labels = torch.tensor([0, 1])
     torch.testing.assert_close(margin_loss(logits, labels), torch.tensor([-2.0, 3.0]).double())
-    torch.testing.assert_close(dlr(logits, labels), torch.tensor([-2 / 2.5, 3 / 4]).double())
     wanted = torch.tensor([-4 / (3 - (0.5 - 1) / 2), -2 / 4]).double()
     torch.testing.assert_close(targeted_dlr(logits, labels, torch.tensor([3, 0])), wanted)
-    torch.testing.assert_close(dlr(10 * logits + 3, labels), dlr(logits, labels))
+    torch.testing.assert_close(targeted_dlr(10 * logits + 3, labels, torch.tensor([3, 0])), wanted)
 
 
 def test_autoattack_has_the_settings_of_the_authors_standard_version():
-    first, second, third, last = map(dump, attacks_of("autoattack"))
-    assert first == {"steps": 100, "restarts": 1, "loss": "ce", "targets": None, "name": "apgd-ce"}
-    assert second == {"steps": 100, "restarts": 1, "loss": "dlr-targeted", "targets": 9, "name": "apgd-dlr-targeted"}
-    constants = {"alpha_max": 0.1, "eta": 1.05, "beta": 0.9}
-    assert third == {"steps": 100, "restarts": 1, "targets": 9, **constants, "name": "fab-targeted"}
-    assert last == {"queries": 5000, "share": 0.8, "rescale": False, "name": "square"}
-    assert np.sum([part.passes() for part in attacks_of("autoattack")], axis=0).tolist() == [7813, 1910]
+    first, second, third, last = map(dump, autoattack())
+    assert first == {"steps": 100, "targets": None, "name": "apgd-ce"}
+    assert second == {"steps": 100, "targets": 9, "name": "apgd-dlr-targeted"}
+    assert third == {"steps": 100, "targets": 9, "name": "fab-targeted"}
+    assert last == {"queries": 5000, "rescale": False, "name": "square"}
 
 
 def test_the_windows_of_square_shrink_by_queries_or_by_their_share():
@@ -290,8 +276,7 @@ def test_only_what_is_still_right_is_attacked_and_passes_are_counted():
     assert found.result.clean_accuracy == 36 / 40
     assert found.result.robust_accuracy == left[-1] / 40
     assert sum(calls) == 40 + sum(part.forward for part in found.result.parts)
-    for part, own in zip(found.result.parts, attacks, strict=True):
-        forward, backward = own.passes()
+    for part, (forward, backward) in zip(found.result.parts, ((3, 0), (2, 1), (6, 5), (10, 0)), strict=True):
         left_over = part.attacked - part.fooled
         assert left_over * forward <= part.forward <= part.attacked * forward
         assert left_over * backward <= part.backward <= part.attacked * backward
@@ -299,20 +284,19 @@ def test_only_what_is_still_right_is_attacked_and_passes_are_counted():
     assert progress == sorted(progress)
     content = json.loads(json.dumps(dump(found.result)))
     assert content["attack"] == "noise+fgsm+pgd+square"
-    assert content["parts"][2]["settings"] == {
-        **{"steps": 5, "restarts": 1, "step_size": 0.25, "random_start": True, "name": "pgd"}
-    }
+    assert content["parts"][2]["settings"] == {**{"steps": 5, "step_size": 0.25, "random_start": True, "name": "pgd"}}
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_passes_are_the_most_an_image_can_cost(norm):
     model, images, labels = tiny_net()
-    for own in (Noise(), fgsm(), PGD(steps=3, restarts=2), APGD(steps=4, loss="dlr"), *autoattack(steps=3, queries=7)):
-        found = attack(model, images, labels, [own], norm=norm, budget=0.0)
-        part = found.result.parts[0]
-        if "targeted" in own.name:
-            own = dataclasses.replace(own, targets=4)  # five classes have four others
-        assert (part.forward, part.backward) == tuple(40 * passes for passes in own.passes())
+    costs = {Noise(): (10, 0), fgsm(): (2, 1), PGD(steps=3): (4, 3)}
+    # Five classes have four others. With the authors' settings: 101 + 910 + 1,801 + 5,001 = 7,813 and 101 + 909 + 900.
+    targeted = autoattack(steps=3, targets=4, queries=7)
+    costs |= dict(zip(targeted, ((4, 4), (4 * 4 + 1, 4 * 4), (2 * 4 * 3 + 1, 4 * 3), (8, 0)), strict=True))
+    for own, wanted in costs.items():
+        part = attack(model, images, labels, [own], norm=norm, budget=0.0).result.parts[0]
+        assert (part.forward, part.backward) == tuple(40 * passes for passes in wanted)
 
 
 def test_the_model_is_left_as_it_was():
@@ -336,7 +320,7 @@ def test_the_model_is_left_as_it_was():
 def test_an_image_draws_the_same_whatever_the_batch():
     model, images, labels = tiny_net()
     model.double()
-    for attacks in ([Noise()], [PGD(steps=3, restarts=2)], autoattack(steps=4, targets=2, queries=80)):
+    for attacks in ([Noise()], [PGD(steps=3)], autoattack(steps=4, targets=2, queries=80)):
         one, other, third = (
             attack(model, images, labels, attacks, precision="fp64", budget=3.0, batch_size=size, seed=seed)
             for size, seed in ((7, 0), (40, 0), (40, 1))
@@ -462,14 +446,9 @@ def test_masked_gradients_are_noticed():
         (lambda: Ball("linf", float("nan")), "budget is nan"),
         (lambda: PGD(steps=0), "steps is 0"),
         (lambda: PGD(step_size=0), "step_size is 0"),
-        (lambda: PGD(restarts=2, random_start=False), "restarts without random_start"),
         (lambda: Noise(trials=0), "trials is 0"),
         (lambda: Square(queries=0), "queries is 0"),
-        (lambda: Square(share=0), "share is 0"),
-        (lambda: APGD(loss="cw"), "loss is 'cw'"),
-        (lambda: APGD(targets=3), "targets has no effect with loss ce"),
-        (lambda: APGD(loss="dlr-targeted", targets=0), "targets is 0"),
-        (lambda: attacks_of("cw"), "attack is 'cw': choose noise, .*, autoattack$"),
+        (lambda: APGD(targets=0), "targets is 0"),
     ],
 )
 def test_bad_settings(make, message):
@@ -486,6 +465,7 @@ def test_bad_settings(make, message):
         ({"labels": torch.zeros(3, dtype=torch.int64)}, "labels are torch.int64"),
         ({"labels": torch.full((2,), 5)}, "the model has 5 classes: give labels from 0 to 4"),
         ({"attacks": []}, "attacks is empty"),
+        ({"attacks": "cw"}, "attacks is 'cw': choose fgsm, pgd, autoattack$"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"precision": "fp64"}, "for precision fp64 make them torch.float64"),
         ({"precision": "auto"}, "precision is 'auto'"),
@@ -498,8 +478,7 @@ def test_bad_input(changes, message):
         attack(model, **arguments)
 
 
-@pytest.mark.parametrize(("loss", "classes", "needed"), [("dlr", 2, 3), ("dlr-targeted", 3, 4)])
-def test_too_few_classes_for_the_loss(loss, classes, needed):
-    model, _, _, images, labels = linear(classes)
-    with pytest.raises(InputError, match=f"needs {needed} classes and the model has {classes}: choose ce"):
-        attack(model, images, labels, [APGD(steps=2, loss=loss)], precision="fp64")
+def test_too_few_classes_for_targets():
+    model, _, _, images, labels = linear(3)
+    with pytest.raises(InputError, match="needs 4 classes and the model has 3: choose attack pgd"):
+        attack(model, images, labels, [APGD(steps=2, targets=2)], precision="fp64")

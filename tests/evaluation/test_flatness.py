@@ -332,49 +332,6 @@ def test_curve_and_surface_of_a_network_are_those_of_a_network_with_these_weight
 # Sharpness
 
 
-def largest_in_ball(hessian, slope, radius):
-    """Return the largest rise of slope'd + d'Hd / 2 in a ball, at d = (mu - H)^-1 slope where |d| = radius."""
-    values, q = np.linalg.eigh(np.asarray(hessian))
-    g = q.T @ np.asarray(slope)
-    low, high = values[-1], values[-1] + np.linalg.norm(g) / radius
-    for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if np.linalg.norm(g / (middle - values)) > radius else (low, middle)
-    d = g / (high - values)
-    assert np.linalg.norm(d) == pytest.approx(radius)
-    return g @ d + (values * d**2).sum() / 2
-
-
-@pytest.mark.parametrize("radius", [0.01, 0.3, 2.0])
-def test_ascent_finds_the_largest_loss_in_a_ball_of_a_quadratic(radius):
-    hessian, slope, weights = hilly()
-    objective = bowl(hessian, slope, weights)
-    wanted = largest_in_ball(hessian, hessian @ weights + slope, radius)
-    (found,) = flatness.ascent_sharpness(objective, [radius], steps=200)
-    assert found.increase == pytest.approx(wanted, rel=1e-6)
-    assert found.distance == pytest.approx(radius)
-    (few,) = flatness.ascent_sharpness(objective, [radius], steps=2)
-    assert 0 < few.increase <= wanted
-
-
-def test_ascent_from_a_minimum_needs_a_random_start():
-    hessian, _ = with_eigenvalues(np.arange(1.0, SIZE + 1))
-    objective = bowl(hessian)
-    assert flatness.ascent_sharpness(objective, [0.2])[0].increase == 0
-    (found,) = flatness.ascent_sharpness(objective, [0.2], steps=300, seed=1)
-    assert found.increase == pytest.approx(SIZE * 0.2**2 / 2, rel=1e-6)  # the largest eigenvalue times radius^2 / 2
-
-
-def test_ascent_in_a_ball_for_each_tensor():
-    first, second = ROWS * COLUMNS, SIZE - ROWS * COLUMNS
-    blocks = [with_eigenvalues(np.linspace(1, 4, n), seed=n)[0] for n in (first, second)]
-    slope = normal(SIZE, seed=3)
-    wanted = sum(largest_in_ball(b, g, 0.3) for b, g in zip(blocks, slope.split([first, second]), strict=True))
-    (found,) = flatness.ascent_sharpness(bowl(torch.block_diag(*blocks), slope), [0.3], steps=300, ball="tensor")
-    assert found.increase == pytest.approx(wanted, rel=1e-6)
-    assert found.distance == pytest.approx(0.3 * math.sqrt(2))
-
-
 def test_sam_and_amp_on_a_quadratic_by_hand():
     hessian, slope, weights = hilly()
     objective = bowl(hessian, slope, weights)
@@ -443,7 +400,6 @@ MEASURES = {
     "amp": (lambda o, p: flatness.amp_sharpness(o, [0.1, 0.5], inner_iter=2, progress=p), 2),
     "sam": (lambda o, p: flatness.sam_sharpness(o, progress=p), 1),
     "asam": (lambda o, p: flatness.asam_sharpness(o, progress=p), 1),
-    "ascent": (lambda o, p: flatness.ascent_sharpness(o, [0.1], steps=2, seed=1, progress=p), 1),
     "eigenvalues": (lambda o, p: flatness.hessian_eigenvalues(o, steps=3, tolerance=0, progress=p), 3),
     "trace": (lambda o, p: flatness.hessian_trace(o, probes=6, progress=p), 6),
 }
@@ -544,9 +500,6 @@ def test_deep_copies_are_independent():
         (lambda o: flatness.amp_sharpness(o, [0.1], inner_lr=-1), "inner_lr is -1"),
         (lambda o: flatness.amp_sharpness(o, [0.1], ball="all"), "ball is 'all'"),
         (lambda o: flatness.asam_sharpness(o, [0.1], eta=-1), "eta is -1"),
-        (lambda o: flatness.ascent_sharpness(o, [0.1], ball="all"), "ball is 'all'"),
-        (lambda o: flatness.ascent_sharpness(o, [0.1], steps=0), "steps is 0"),
-        (lambda o: flatness.ascent_sharpness(o, [0.1], step_size=math.inf), "step_size is inf"),
         (lambda o: flatness.hessian_eigenvalues(o, 0), "number is 0"),
         (lambda o: flatness.hessian_eigenvalues(o, 3, steps=2), "steps is 2"),
         (lambda o: flatness.hessian_eigenvalues(o, 10**6, steps=10**6), "number is 1000000"),

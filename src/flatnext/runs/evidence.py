@@ -165,7 +165,7 @@ class Surface:
 class Sharpness:
     """The largest loss that `steps` of an ascent met in a ball of `radius` around the weights, on `count` images.
 
-    `kind` is the ascent: amp, sam, asam or gradient ascent. `ball` is tensor (a ball for each parameter tensor), global
+    `kind` is the ascent: amp, sam or asam. `ball` is tensor (a ball for each parameter tensor), global
     or adaptive. `loss` is that at the weights, `worst` the largest, met at a `distance` (L2 norm over all weights) from
     them, and `increase` their difference, never negative.
     """

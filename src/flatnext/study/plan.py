@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flatnext.config import METHODS, Config, Sgd, with_model
 from flatnext.errors import InputError
@@ -16,8 +16,10 @@ from flatnext.runs.reading import STUDY
 from flatnext.runs.records import StudyPlan
 from flatnext.schema import dump
 from flatnext.study.contrasts import default_pairs
-from flatnext.study.division import Division
 from flatnext.study.groups import Group
+
+if TYPE_CHECKING:  # it imports torch, and a report reads plans without
+    from flatnext.study.division import Division
 
 
 @dataclass(frozen=True)

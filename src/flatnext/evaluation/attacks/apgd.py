@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,86 +11,58 @@ from torch import Tensor
 from flatnext.errors import InputError
 from flatnext.evaluation.attacks.attacked_model import AttackedModel
 from flatnext.evaluation.attacks.ball import Ball
-from flatnext.evaluation.attacks.losses import dlr, likeliest, log_odds, targeted_dlr
+from flatnext.evaluation.attacks.losses import likeliest, log_odds, targeted_dlr
 from flatnext.evaluation.attacks.search import Attack, Draws, Outcome, Search, at_least_one
 
 MOMENTUM_WEIGHT = 0.75
 RISES_WANTED = 0.75
-TARGETS = 9
 
 
 @dataclass(frozen=True, kw_only=True)
 class APGD(Attack):
-    """Auto-PGD on cross-entropy (`ce`), the difference of logits ratio (`dlr`), or the latter for target classes.
+    """Auto-PGD on the cross-entropy, or with `targets` on the targeted difference of logits ratio (DLR).
 
-    `dlr-targeted` runs once for each of the `targets` classes (None: 9) that are likeliest on the clean image after
-    the label. With T runs (targets, or 1) an image costs at most `restarts` x T x (`steps` + 1) passes forward and
-    backward, with targets one more forward. Where the authors' code differs from the text, it is followed: the share
-    of rising steps must exceed 0.75, and a point that is put back counts with the loss from before. One thing is not
-    followed: they compare the loss of the first step with 0, this code with the loss at the start. `ce` climbs the log
+    With targets it runs once for each of so many classes, those that are likeliest on the clean image after the label.
+    With T runs (targets, or 1) an image costs at most T x (`steps` + 1) passes forward and backward, with targets one
+    more forward. Where the authors' code differs from the text, it is followed: the share of rising steps must exceed
+    0.75, and a point that is put back counts with the loss from before. One thing is not followed: they compare the
+    loss of the first step with 0, this code with the loss at the start. In place of the cross-entropy it climbs the log
     odds, which rise with it.
     """
 
     steps: int = 100
-    restarts: int = 1
-    loss: Literal["ce", "dlr", "dlr-targeted"] = "ce"
     targets: int | None = None
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if self.loss not in ("ce", "dlr", "dlr-targeted"):
-            raise InputError(f"loss is {self.loss!r}: choose ce, dlr or dlr-targeted")
-        if self.targets is not None and self.loss != "dlr-targeted":
-            raise InputError(f"targets has no effect with loss {self.loss}: leave it out, or choose dlr-targeted")
-        if self.targets is None and self.loss == "dlr-targeted":
-            object.__setattr__(self, "targets", TARGETS)
-        object.__setattr__(self, "name", f"apgd-{self.loss}")
-        at_least_one(steps=self.steps, restarts=self.restarts, targets=self._runs)
-
-    @property
-    def _runs(self) -> int:
-        """Return the number of target classes, or 1."""
-        return 1 if self.targets is None else self.targets
-
-    def passes(self) -> tuple[int, int]:
-        """Return how often at most an image goes forward and backward."""
-        both = self.restarts * self._runs * (self.steps + 1)
-        return both + (self.loss == "dlr-targeted"), both
+        object.__setattr__(self, "name", "apgd-ce" if self.targets is None else "apgd-dlr-targeted")
+        at_least_one(steps=self.steps, targets=1 if self.targets is None else self.targets)
 
     def __call__(self, model: AttackedModel, images: Tensor, labels: Tensor, ball: Ball, draws: Draws) -> Outcome:
-        """Attack; see `Attack`. Raises `InputError` if there are too few classes for the loss."""
+        """Attack; see `Attack`. Raises `InputError` if there are too few classes for targets."""
         search = Search(images, labels)
-        goals = self._goals(model, images, labels)
-        for _ in range(self.restarts):
-            for goal in goals.unbind(1):
-                index = search.remaining
-                if len(index) == 0:
-                    return search.outcome()
-                if self.loss == "dlr-targeted":
-                    search.loss.fill_(-torch.inf)  # losses for several targets do not compare
-                start = ball.border(images[index], draws.point(index, images))
-                self._climb(model, search, index, goal[index], start, ball)
+        for goal in self._goals(model, images, labels).unbind(1):
+            index = search.remaining
+            if len(index) == 0:
+                break
+            search.loss.fill_(-torch.inf)  # losses for several targets do not compare
+            start = ball.border(images[index], draws.point(index, images))
+            self._climb(model, search, index, goal[index], start, ball)
         return search.outcome()
 
     def _goals(self, model: AttackedModel, images: Tensor, labels: Tensor) -> Tensor:
         """Return the target classes (B x T) of the runs, likeliest first; without targets, the label as a filler."""
-        if self.loss != "dlr-targeted":
+        if self.targets is None:
             return labels[:, None]
         logits = model.predict(images)
         if logits.shape[1] < 4:
             count = logits.shape[1]
-            raise InputError(f"loss dlr-targeted needs 4 classes and the model has {count}: choose ce, or attack pgd")
-        return likeliest(logits, labels, self._runs)
+            raise InputError(f"targeted DLR needs 4 classes and the model has {count}: choose attack pgd")
+        return likeliest(logits, labels, self.targets)
 
     def _losses(self, logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
-        if self.loss == "ce":
-            return log_odds(logits, labels)
-        if self.loss == "dlr-targeted":
-            return targeted_dlr(logits, labels, goals)
-        if logits.shape[1] < 3:
-            raise InputError(f"loss dlr needs 3 classes and the model has {logits.shape[1]}: choose ce")
-        return dlr(logits, labels)
+        return log_odds(logits, labels) if self.targets is None else targeted_dlr(logits, labels, goals)
 
     def _climb(
         self, model: AttackedModel, search: Search, index: Tensor, goals: Tensor, start: Tensor, ball: Ball

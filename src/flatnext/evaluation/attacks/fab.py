@@ -8,7 +8,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from flatnext.errors import InputError
 from flatnext.evaluation.attacks.attacked_model import AttackedModel
 from flatnext.evaluation.attacks.ball import Ball, Norm
 from flatnext.evaluation.attacks.losses import lead, likeliest, margin_loss
@@ -16,63 +15,46 @@ from flatnext.evaluation.attacks.search import Attack, Draws, Outcome, Search, a
 
 SMALLEST = 1e-8  # a change's size, where two of them are compared
 NEGLIGIBLE = 1e-12  # a gradient's entry beside its largest
+ALPHA_MAX, ETA, BETA = 0.1, 1.05, 0.9  # as in AutoAttack
 
 
 @dataclass(frozen=True, kw_only=True)
 class FAB(Attack):
     """Look for the least change of an image that makes it misclassified, in the targeted form (arXiv 2003.01690).
 
-    A run aims at one of the `targets` classes that are likeliest on the clean image after the label. Each step takes
-    the boundary to that class for the plane that it is near the point, projects the point and the image onto the plane
-    within [0, 1], goes `eta` times as far, and mixes the two, the image's by at most `alpha_max`. A misclassified point
-    is pulled back to `beta` of its distance. Only points in the ball count, so an image is done with at the first
-    misclassified one there. The first run starts at the image, further `restarts` on a ball of half the radius. With T
-    targets an image costs at most 2 x `restarts` x T x `steps` + 1 passes forward, `restarts` x T x `steps` backward.
+    A run aims at one of the `targets` classes that are likeliest on the clean image after the label, and starts at the
+    image. Each step takes the boundary to that class for the plane that it is near the point, projects the point and
+    the image onto the plane within [0, 1], goes 1.05 times as far, and mixes the two, the image's by at most 0.1. A
+    misclassified point is pulled back to 0.9 of its distance. Only points in the ball count, so an image is done with
+    at the first misclassified one there. With T targets an image costs at most 2 x T x `steps` + 1 passes forward, T x
+    `steps` backward.
 
     As in AutoAttack's code, and unlike in the paper, there is no search along the line at the end. Unlike in the code,
     a plane's place is worked out from differences of points, not from sums over all pixels, which round more.
     """
 
     steps: int = 100
-    restarts: int = 1
     targets: int = 9
-    alpha_max: float = 0.1
-    eta: float = 1.05
-    beta: float = 0.9
     name: str = "fab-targeted"
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        at_least_one(steps=self.steps, restarts=self.restarts, targets=self.targets)
-        if not 0 <= self.alpha_max <= 1:
-            raise InputError(f"alpha_max is {self.alpha_max}: give a share from 0 to 1, such as 0.1")
-        if not self.eta >= 1:
-            raise InputError(f"eta is {self.eta}: give at least 1, such as 1.05, to get across the boundary")
-        if not 0 < self.beta < 1:
-            raise InputError(f"beta is {self.beta}: give a share between 0 and 1, such as 0.9")
-
-    def passes(self) -> tuple[int, int]:
-        """Return how often at most an image goes forward and backward."""
-        steps = self.restarts * self.targets * self.steps
-        return 2 * steps + 1, steps
+        at_least_one(steps=self.steps, targets=self.targets)
 
     def __call__(self, model: AttackedModel, images: Tensor, labels: Tensor, ball: Ball, draws: Draws) -> Outcome:
         """Attack; see `Attack`."""
         search = Search(images, labels)
         goals = likeliest(model.predict(images), labels, self.targets)
-        for restart in range(self.restarts):
-            for goal in goals.unbind(1):
-                index = search.remaining
-                if len(index) == 0:
-                    return search.outcome()
-                start = images[index]
-                if restart:
-                    start = Ball(ball.norm, ball.budget / 2).border(start, draws.point(index, images))
-                self._walk(model, search, index, goal[index], start, ball)
+        for goal in goals.unbind(1):
+            index = search.remaining
+            if len(index) == 0:
+                break
+            self._walk(model, search, index, goal[index], ball)
         return search.outcome()
 
-    def _walk(self, model: AttackedModel, search: Search, index: Tensor, goals: Tensor, x: Tensor, ball: Ball) -> None:
-        """Run once from `x`."""
+    def _walk(self, model: AttackedModel, search: Search, index: Tensor, goals: Tensor, ball: Ball) -> None:
+        """Run once from the images."""
+        x = search.clean[index]
         for _ in range(self.steps):
             clean, labels = search.clean[index], search.labels[index]
             _, leads, gradient = model.gradient(x, partial(lead, labels=labels, goals=goals))
@@ -82,7 +64,7 @@ class FAB(Attack):
             losses = margin_loss(logits, labels)
             remain[inside] = search.record(index[inside], x[inside], logits[inside], losses[inside])
             wrong = (logits.argmax(dim=1) != labels).reshape(-1, 1, 1, 1)
-            x = torch.where(wrong, clean + self.beta * (x - clean), x)
+            x = torch.where(wrong, clean + BETA * (x - clean), x)
             index, goals, x = index[remain], goals[remain], x[remain]
             if len(index) == 0:
                 return
@@ -94,8 +76,8 @@ class FAB(Attack):
         onto = to_plane(x, gradient, -leads, norm)
         from_clean = to_plane(clean, gradient, (gradient * (x - clean)).sum(dim=(1, 2, 3)) - leads, norm)
         near, far = (Ball.size(change, norm).clamp_min(SMALLEST) for change in (onto, from_clean))
-        share = (near / (near + far)).clamp(max=self.alpha_max)
-        return ((1 - share) * (x + self.eta * onto) + share * (clean + self.eta * from_clean)).clamp(0, 1)
+        share = (near / (near + far)).clamp(max=ALPHA_MAX)
+        return ((1 - share) * (x + ETA * onto) + share * (clean + ETA * from_clean)).clamp(0, 1)
 
 
 def to_plane(images: Tensor, normal: Tensor, gap: Tensor, norm: Norm) -> Tensor:

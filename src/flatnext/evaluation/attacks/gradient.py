@@ -28,10 +28,6 @@ class Noise(Attack):
         """Check the settings."""
         at_least_one(trials=self.trials)
 
-    def passes(self) -> tuple[int, int]:
-        """Return how often at most an image goes forward and backward."""
-        return self.trials, 0
-
     def __call__(self, model: AttackedModel, images: Tensor, labels: Tensor, ball: Ball, draws: Draws) -> Outcome:
         """Attack; see `Attack`."""
         search = Search(images, labels)
@@ -49,50 +45,35 @@ class Noise(Attack):
 class PGD(Attack):
     """Projected ascent of the cross-entropy in steps of `step_size` radii, from a random point of the ball.
 
-    At most `restarts` x (`steps` + 1) forward and `restarts` x `steps` backward passes. Every point on the way counts,
-    not the last alone.
+    At most `steps` + 1 forward and `steps` backward passes. Every point on the way counts, not the last alone.
     """
 
     steps: int = 20
-    restarts: int = 1
     step_size: float = 0.25
     random_start: bool = True
     name: str = "pgd"
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        at_least_one(steps=self.steps, restarts=self.restarts)
+        at_least_one(steps=self.steps)
         if not self.step_size > 0:
             raise InputError(f"step_size is {self.step_size}: give a positive number of radii, such as 0.25")
-        if self.restarts > 1 and not self.random_start:
-            raise InputError("restarts without random_start would all be the same: give restarts 1")
-
-    def passes(self) -> tuple[int, int]:
-        """Return how often at most an image goes forward and backward."""
-        return self.restarts * (self.steps + 1), self.restarts * self.steps
 
     def __call__(self, model: AttackedModel, images: Tensor, labels: Tensor, ball: Ball, draws: Draws) -> Outcome:
         """Attack; see `Attack`."""
         search = Search(images, labels)
-        for _ in range(self.restarts):
-            index = search.remaining
-            if len(index) == 0:
-                break
-            start = ball.inside(images[index], draws.point(index, images)) if self.random_start else images[index]
-            self._climb(model, search, index, start, ball)
-        return search.outcome()
-
-    def _climb(self, model: AttackedModel, search: Search, index: Tensor, x: Tensor, ball: Ball) -> None:
+        index = search.remaining
+        x = ball.inside(images, draws.point(index, images)) if self.random_start else images
         for _ in range(self.steps):
-            labels = search.labels[index]
-            logits, losses, gradient = model.gradient(x, partial(log_odds, labels=labels))
+            logits, losses, gradient = model.gradient(x, partial(log_odds, labels=labels[index]))
             remain = search.record(index, x, logits, losses)
             index, x, gradient = index[remain], x[remain], gradient[remain]
             if len(index) == 0:
-                return
-            x = ball.step(search.clean[index], x, gradient, self.step_size * ball.radius)
+                return search.outcome()
+            x = ball.step(images[index], x, gradient, self.step_size * ball.radius)
         logits = model.predict(x)
-        search.record(index, x, logits, log_odds(logits, search.labels[index]))
+        search.record(index, x, logits, log_odds(logits, labels[index]))
+        return search.outcome()
 
 
 def fgsm() -> PGD:

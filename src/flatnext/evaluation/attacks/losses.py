@@ -26,17 +26,12 @@ def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return _others(logits, labels).amax(dim=1) - _of(logits, labels)
 
 
-def dlr(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the difference of logits ratio (arXiv 2003.01690): the margin over the gap of first and third logit.
-
-    It does not change when the logits are shifted or scaled. It needs 3 classes.
-    """
-    ordered = logits.sort(dim=1, descending=True).values
-    return margin_loss(logits, labels) / (ordered[:, 0] - ordered[:, 2] + TINY)
-
-
 def targeted_dlr(logits: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
-    """Return the same for the class `goals` (B) in the place of the best other one. It needs 4 classes."""
+    """Return the difference of logits ratio for the classes `goals` (B; arXiv 2003.01690).
+
+    It is their lead over the gap between the first logit and the mean of the third and fourth, and does not change when
+    the logits are shifted or scaled. It needs 4 classes.
+    """
     ordered = logits.sort(dim=1, descending=True).values
     gap = ordered[:, 0] - (ordered[:, 2] + ordered[:, 3]) / 2
     return lead(logits, labels, goals) / (gap + TINY)

@@ -3,21 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from flatnext.errors import InputError
+from flatnext.evaluation.attacks.apgd import APGD
 from flatnext.evaluation.attacks.attacked_model import AttackedModel, frozen
 from flatnext.evaluation.attacks.ball import Ball, Norm
-from flatnext.evaluation.attacks.presets import attacks_of
+from flatnext.evaluation.attacks.fab import FAB
+from flatnext.evaluation.attacks.gradient import PGD, fgsm
 from flatnext.evaluation.attacks.search import Attack, Draws
+from flatnext.evaluation.attacks.square import Square
 from flatnext.evaluation.predictor import Predictor
 from flatnext.progress import Progress, silent
 from flatnext.runs.evidence import AttackPart, AttackResult
 from flatnext.schema import dump
+
+
+def autoattack(*, steps: int = 100, targets: int = 9, queries: int = 5000) -> tuple[Attack, ...]:
+    """Return AutoAttack (arXiv 2003.01690): Auto-PGD on cross-entropy and on targeted DLR, targeted FAB, and Square.
+
+    With the defaults these are the attacks, the order and the settings of the authors' version `standard`; with others
+    a figure is no AutoAttack figure. Each attack gets the images that those before have not fooled. What differs from
+    the authors' code is in the docstrings of the attacks: each image has its own random numbers, and is not attacked
+    any further once it is misclassified, so that its outcome does not depend on the batch. Their warnings of random or
+    masked models are not here: see `sanity_checks`. An image that withstands all costs 7,813 passes forward and 1,910
+    backward, of which Square's are 5,001. It needs 4 classes.
+    """
+    return (
+        APGD(steps=steps),
+        APGD(steps=steps, targets=targets),
+        FAB(steps=steps, targets=targets),
+        Square(queries=queries, rescale=False),
+    )
+
+
+PRESETS: dict[str, Callable[[], tuple[Attack, ...]]] = {
+    "fgsm": lambda: (fgsm(),),
+    "pgd": lambda: (PGD(),),
+    "autoattack": autoattack,
+}
+"""Attacks by name."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,8 +80,8 @@ def robustness(
 
     Each attack works on the images that are still classified correctly, and is done with an image as soon as it is
     misclassified. With n images, a clean accuracy a, and robust accuracy r at the end, the cost lies between
-    n + n r P and n + n a P passes, P being the sum of the attacks' `passes()`; a backward pass computes the gradient
-    of the images alone and costs about as much as a forward one.
+    n + n r P and n + n a P passes, P being what the attacks cost an image together, which each says of itself; a
+    backward pass computes the gradient of the images alone and costs about as much as a forward one.
 
     Args:
         predictor: its model is held in evaluation mode and left as it was. In bf16 gradients are less exact, and
@@ -69,7 +98,7 @@ def robustness(
     Raises:
         InputError: a setting or tensor does not fit.
     """
-    ball, sequence = Ball(norm, budget), attacks_of(attacks) if isinstance(attacks, str) else tuple(attacks)
+    ball, sequence = Ball(norm, budget), _attacks_of(attacks) if isinstance(attacks, str) else tuple(attacks)
     if not sequence:
         raise InputError("attacks is empty: give at least one")
     if batch_size < 1:
@@ -96,6 +125,13 @@ def robustness(
         parts=tuple(parts),
     )
     return Robustness(result=result, correct=correct.cpu(), robust=robust.cpu(), images=run.images.cpu())
+
+
+def _attacks_of(name: str) -> Sequence[Attack]:
+    """Return the attacks of a name in `PRESETS`. Raises `InputError` for another."""
+    if name not in PRESETS:
+        raise InputError(f"attacks is {name!r}: choose {', '.join(PRESETS)}")
+    return PRESETS[name]()
 
 
 class _Run:

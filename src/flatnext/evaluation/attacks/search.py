@@ -37,10 +37,6 @@ class Attack(ABC):
     """The attack's name, such as `pgd`."""
 
     @abstractmethod
-    def passes(self) -> tuple[int, int]:
-        """Return how often at most an image goes forward and backward through the model."""
-
-    @abstractmethod
     def __call__(self, model: AttackedModel, images: Tensor, labels: Tensor, ball: Ball, draws: Draws) -> Outcome:
         """Attack `images` (B x 3 x H x W) whose true classes are `labels` (B)."""
 

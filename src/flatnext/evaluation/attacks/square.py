@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flatnext.errors import InputError
 from flatnext.evaluation.attacks.attacked_model import AttackedModel
 from flatnext.evaluation.attacks.ball import Ball, lengths
 from flatnext.evaluation.attacks.losses import margin_loss
@@ -17,31 +16,25 @@ from flatnext.evaluation.attacks.search import Attack, Draws, Outcome, Search, a
 CHUNK = 64  # queries whose random numbers are drawn at a time
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries of 10,000 after which the share of the image that a square covers is halved."""
+SHARE = 0.8  # that the first windows cover, as in AutoAttack
 
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Attack):
     """Change one square window at a time, and keep what lowers the margin. At most `queries` + 1 forward passes.
 
-    `share` is the part of the image that the first windows cover; it shrinks as in the paper, whose schedule is for
-    10,000 queries: `rescale` scales it to `queries` (AutoAttack does not). Unlike in the authors' code each image has
-    windows of its own, which also reach the last row and column.
+    The windows shrink as in the paper, whose schedule is for 10,000 queries: `rescale` scales it to `queries`
+    (AutoAttack does not). Unlike in the authors' code each image has windows of its own, which also reach the last row
+    and column.
     """
 
     queries: int = 5000
-    share: float = 0.8
     rescale: bool = True
     name: str = "square"
 
     def __post_init__(self) -> None:
         """Check the settings."""
         at_least_one(queries=self.queries)
-        if not 0 < self.share <= 1:
-            raise InputError(f"share is {self.share}: give a part of the image above 0, at most 1")
-
-    def passes(self) -> tuple[int, int]:
-        """Return how often at most an image goes forward and backward."""
-        return self.queries + 1, 0
 
     def __call__(self, model: AttackedModel, images: Tensor, labels: Tensor, ball: Ball, draws: Draws) -> Outcome:
         """Attack; see `Attack`."""
@@ -65,7 +58,7 @@ class Square(Attack):
         """Return the side of a window in pixels; for L2 odd and at least 3, where the image is as large."""
         height, width = images.shape[2:]
         query = int(query / self.queries * 10_000) if self.rescale else query
-        share = self.share / 2 ** sum(query > limit for limit in HALVINGS)
+        share = SHARE / 2 ** sum(query > limit for limit in HALVINGS)
         side = max(round(math.sqrt(share * height * width)), 3 if odd else 1)
         side += odd and side % 2 == 0
         largest = min(height, width)

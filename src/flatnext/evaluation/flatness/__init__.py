@@ -10,7 +10,6 @@ from flatnext.evaluation.flatness.objective import Objective
 from flatnext.evaluation.flatness.sharpness import (
     amp_sharpness,
     asam_sharpness,
-    ascent_sharpness,
     sam_sharpness,
 )
 
@@ -18,7 +17,6 @@ __all__ = [
     "Objective",
     "amp_sharpness",
     "asam_sharpness",
-    "ascent_sharpness",
     "gradient_curve",
     "hessian_eigenvalues",
     "hessian_trace",
