@@ -107,6 +107,10 @@ def test_starts_without_torch(arguments):
     assert not loaded & {"torch", "numpy", "scipy", "sklearn", "matplotlib"}
 
 
+def test_a_report_is_made_without_torch():
+    assert "torch" not in loaded_by("-c", "import flatnext.report.write, flatnext.study.reading, flatnext.study.plan")
+
+
 def method_words(source):
     """Return the identifiers and string literals that name a method, but for torch's own `optim.SGD`."""
     tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))

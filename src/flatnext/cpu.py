@@ -1,9 +1,11 @@
-"""The cores of this machine, and how threads wait on them. Without torch, before whose import it must come."""
+"""The processor of this machine, and how threads wait on it. Without torch, before whose import it must come."""
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 VARIABLES = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "1000"}
 """The first is for any runtime. The second lets GNU's, which torch's Linux builds have, be awake for microseconds."""
@@ -15,6 +17,15 @@ DECISIONS = (*VARIABLES, "KMP_BLOCKTIME")
 def cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@functools.cache
+def processor_facts() -> str:
+    """Return what Linux says of the processor, in `/proc/cpuinfo`; empty elsewhere."""
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
 
 
 def let_threads_sleep() -> None:

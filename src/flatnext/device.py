@@ -9,11 +9,11 @@ import math
 import platform
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import nn
 
+from flatnext.cpu import processor_facts
 from flatnext.errors import InputError
 from flatnext.runs.records import Machine
 
@@ -56,11 +56,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 def cpu_has_bf16() -> bool:
     """Return whether this CPU multiplies bf16 in hardware (AVX-512 BF16 or AMX), as Linux reports it."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return "avx512_bf16" in processor_facts() or "amx_bf16" in processor_facts()
 
 
 @functools.cache
@@ -137,10 +133,7 @@ def device_name(device: torch.device) -> str:
     """Return the name of the chip, such as `NVIDIA H200` or `AMD EPYC`."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
+    lines = processor_facts().splitlines()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 

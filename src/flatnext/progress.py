@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flatnext.durations import duration
+from flatnext.words import duration
 
 Progress = Callable[[float, float], object]
 """Called with how much is done and how much there is, in any unit: images, points, steps or probes."""

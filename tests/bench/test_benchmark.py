@@ -101,7 +101,7 @@ BAD = [
     (["--rounds", "0"], "rounds is 0"),
     (["--steps", "0"], "steps is 0"),
     (["--batch-size", "1"], "batch_size is 1"),
-    (["--rounds", "3"], "interval 4"),
+    (["--rounds", "3"], "perturb_every 4"),
     (["--rounds", "3", "--methods", "amp-every-4"], "whole period only in 4 rounds"),
     (["--parts", "everything"], "everything"),
     (["--parts", "memory", "memory"], "name each once"),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loaders import NORMALIZATION, augment_slowly, collect, make_loader, make_split
 
-from flatnext.data import Split
+from flatnext.data import Loader, Split
 from flatnext.data.images import resize_images
 from flatnext.errors import InputError
 from flatnext.seeds import mix
@@ -223,3 +223,9 @@ def test_the_numbers_of_an_epoch_are_those_of_earlier_versions():
         "kinds": "0eba10db",
     }
     assert draws.mixtures[0].share == pytest.approx(0.07229324697312343)
+
+
+def test_a_normalization_of_other_channels_is_refused():
+    split = Split(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(InputError, match=r"for 3 channels and the images have 1: give normalization.for_channels\(1\)"):
+        Loader(split, normalization=NORMALIZATION, batch_size=2, seed=0)

@@ -50,6 +50,23 @@ def test_largest_remainders_decide():
     assert torch.bincount(labels[chosen]).tolist() == [2, 1, 1]
 
 
+@pytest.mark.parametrize("part", ["validation", "calibration"])
+def test_no_class_is_held_out_whole_as_long_as_others_have_an_image_to_give(part):
+    dataset = make_dataset([0, 1, *[2] * 8])
+    for count, left in ((5, [1, 1, 3]), (7, [1, 1, 1])):
+        made = partition(dataset, config.Data(**{"validation": 0, part: count}))
+        assert torch.bincount(made.train.labels).tolist() == left
+        assert len(made.train) + count == 10
+        assert made.notes == ()
+
+
+def test_a_class_that_is_left_without_an_image_to_train_on_is_said():
+    dataset = make_dataset([0, 1, *[2] * 8])
+    for data, lost in (({"validation": 8}, "1 class: class 1"), ({"train_images": 2}, "2 classes: class 0, class 1")):
+        made = partition(dataset, config.Data(**{"validation": 0, **data}))
+        assert made.notes == (f"no image to train on is left of {lost}",)
+
+
 @settings(max_examples=30, deadline=None)
 @given(labels=st.lists(st.integers(0, 3), min_size=6, max_size=60), data=st.data())
 def test_validation_does_not_depend_on_train_images(labels, data):

@@ -6,11 +6,9 @@ import dataclasses
 import json
 import re
 
-import numpy as np
 import pytest
 from calibration_oracle import oracle
 from packed import NAME, example, figures
-from scipy.stats import norm
 
 import flatnext
 from flatnext import models
@@ -96,9 +94,3 @@ def test_texts_of_users_are_shown_as_they_are(packed, run):
     assert len(classes) == len(origin.classes)
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 4 for row in classes)
     assert r'from_pretrained("we\"ird\\path")' in card
-
-
-def test_the_interval_is_wilsons():
-    z, n, p = norm.ppf(0.975), 10_000, 0.931
-    centre, half = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    assert card_module.interval(9310, n) == pytest.approx(tuple((centre + s * half) / (1 + z**2 / n) for s in (-1, 1)))

@@ -97,7 +97,7 @@ def test_sentences_say_when_it_may_be_chance():
     text = sentences(comparison(100, **values, old_confidence=labels / 1.0, new_confidence=labels / 1.0))
     assert "0.00 points" in text[1]
     assert "may be chance" in text[1]
-    assert "1 image went wrong and 1 image became right (McNemar's exact test: p = 1.0000)" in text[1]
+    assert "1 image went wrong and 1 image became right (McNemar's exact test: p = 1.000)" in text[1]
 
 
 def test_images_that_changed_are_ranked_by_confidence():

@@ -436,6 +436,18 @@ def test_a_model_that_was_not_seen_running_is_said_once(name):
         assert not hidden or "give buffers=model, or buffers=() if there are none" in str(caught[0].message)
 
 
+def test_a_part_of_a_model_that_was_not_seen_running_is_said():
+    torch.compiler.reset()
+    backbone, head, batch = bn_network(), nn.Linear(3, 3), image_batches(1)[0]
+    backbone.compile(backend="eager")
+    for told in ({}, {"buffers": nn.Sequential(backbone, head)}):
+        optimizer = AMP([*backbone.parameters(), *head.parameters()], lr=0.1, epsilon=0.5, **told)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default", FallbackWarning)
+            optimizer.step(lambda: F.cross_entropy(head(backbone(batch[0])), batch[1]).backward())
+        assert [w.category for w in caught] == [FallbackWarning] * (not told)
+
+
 def test_without_buffers_a_model_may_be_moved():
     model, batch = bn_network(), image_batches(1, "fp64")[0]
     optimizer = AMP(model.parameters(), lr=0.1, epsilon=0.5, buffers=())
@@ -686,6 +698,50 @@ def test_a_closure_may_return_anything(pick):
         assert not isinstance(a, torch.Tensor) or not a.requires_grad
 
 
+def test_an_object_that_each_call_fills_anew_is_returned_as_the_first_filled_it():
+    model, batch, found, seen = bn_network(), image_batches(1)[0], {}, []
+
+    def closure():
+        found["loss"] = F.cross_entropy(model(batch[0]), batch[1])
+        found["loss"].backward()
+        seen.append(found["loss"].item())
+        return found
+
+    result = AMP(model.parameters(), lr=0.1, epsilon=0.5).step(closure)
+    assert result["loss"].item() == seen[0] != seen[1]
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_an_optimizer_that_maximizes_is_refused(later):
+    model, batches = bn_network(), image_batches(1)
+    optimizer = AMP(model.parameters(), lr=0.1, epsilon=0.5, maximize=not later)
+    optimizer.param_groups[0]["maximize"] = True
+    before = bits(state_of(model, optimizer))
+    with pytest.raises(InputError, match=r"maximize=True.*minimise minus the objective"):
+        train(model, optimizer, batches)
+    assert same_bits(before, state_of(model, optimizer))
+
+
+def test_a_setting_that_the_base_has_too_is_refused():
+    parameters = list(bn_network().parameters())
+    with pytest.raises(InputError, match=r"Adadelta has a setting rho of its own: use the rule flatnext.sam beside it"):
+        methods.SAM(parameters, lr=0.1, base_optimizer=torch.optim.Adadelta)
+    AMP(parameters, lr=0.1, epsilon=0.5, base_optimizer=torch.optim.Adadelta)
+    with pytest.raises(InputError, match="base_optimizer is SAM: give an ordinary one"):
+        AMP(parameters, lr=0.1, epsilon=0.5, base_optimizer=methods.SAM)
+
+
+def test_a_subclass_may_have_a_constructor_of_its_own():
+    class OfModel(AMP):
+        def __init__(self, model, epsilon=0.5):
+            super().__init__(model.parameters(), lr=0.1, epsilon=epsilon)
+
+    ours, theirs, batches = bn_network(), bn_network(), image_batches(2)
+    train(ours, OfModel(ours), batches)
+    train(theirs, AMP(theirs.parameters(), lr=0.1, epsilon=0.5), batches)
+    assert same_bits(ours.parameters(), theirs.parameters())
+
+
 def test_the_gradient_is_that_at_the_perturbed_weights_and_stays():
     model, batch, calls = bn_network("fp64"), image_batches(1, "fp64")[0], []
     optimizer = AMP(model.parameters(), lr=0.1, epsilon=0.5)
@@ -707,7 +763,7 @@ def test_gradients_that_were_accumulated_before_a_step_are_refused(set_to_none):
         closure_of(model, optimizer, batches[0])()
         before = bits(state_of(model, optimizer))
         for _ in range(2):
-            with pytest.raises(InputError, match=r"accumulated before step.*run all micro-batches") as caught:
+            with pytest.raises(InputError, match=r"accumulated or changed before step.*run all micro") as caught:
                 train(model, optimizer, batches[1:])
         assert "\n" not in str(caught.value)
         assert same_bits(before, state_of(model, optimizer))

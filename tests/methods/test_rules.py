@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import flatnext
-from flatnext import methods
-from flatnext.errors import InputError
+from flatnext import config, methods
+from flatnext.errors import FallbackWarning, InputError
 
 
 def rules(optimizer):
@@ -272,9 +272,10 @@ def test_gradients_that_are_written_unseen_perturb_as_ever():
     torch.testing.assert_close(seen[1], torch.tensor([0.3, 0.4]))
 
 
+@pytest.mark.parametrize("set_to_none", [True, False])
 @pytest.mark.parametrize("inner_iter", [1, 3])
 @pytest.mark.parametrize("name", ["amp", "rmp", "sam", "asam"])
-def test_a_closure_that_forgets_to_zero_gives_the_gradient_of_the_last_pass(name, inner_iter):
+def test_a_closure_that_forgets_to_zero_gives_the_gradient_of_the_last_pass(name, inner_iter, set_to_none):
     (images, labels), found = image_batches(1)[0], []
     for inside in (True, False):
         model = bn_network()
@@ -286,7 +287,7 @@ def test_a_closure_that_forgets_to_zero_gives_the_gradient_of_the_last_pass(name
             F.cross_entropy(model(images), labels).backward()
 
         for _ in range(2):
-            model.zero_grad()
+            model.zero_grad(set_to_none)
             rule(closure, model.parameters(), model.buffers())
         found.append([p.grad for p in model.parameters()])
     assert same_bits(*found)
@@ -354,6 +355,72 @@ def test_momentum_amp_steps_along_the_momentum_of_any_optimizer(name):
         torch.testing.assert_close(seen[-1] - before, wanted.expand_as(before), rtol=1e-3, atol=1e-6)
         optimizer.step()
     assert float((seen[-1] - before).norm()) > 1e-4
+
+
+def of_embedding(**options):
+    """Return the weight of an embedding after three steps of SGD with momentum and momentum AMP."""
+    layer = nn.Embedding(6, 3, **options)
+    with torch.no_grad():
+        layer.weight.copy_(torch.arange(18.0).view(6, 3).sin())
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+
+    def closure():
+        optimizer.zero_grad()
+        layer(torch.tensor([1, 4, 4])).square().sum().backward()
+
+    for _ in range(3):
+        methods.momentum_amp(closure, layer.parameters(), [], optimizer=optimizer, epsilon=0.5)
+        optimizer.step()
+    return layer.weight.detach()
+
+
+def test_momentum_amp_takes_a_sparse_momentum():
+    torch.testing.assert_close(of_embedding(sparse=True), of_embedding())
+
+
+def test_momentum_amp_says_where_there_is_no_momentum():
+    layer = nn.Linear(5, 4)
+    optimizer = torch.optim.Adagrad(layer.parameters(), lr=0.01)
+
+    def closure():
+        optimizer.zero_grad()
+        layer(torch.ones(2, 5)).sum().backward()
+
+    with pytest.warns(FallbackWarning, match="Adagrad keeps no momentum"):
+        methods.momentum_amp(closure, layer.parameters(), [], optimizer=optimizer, epsilon=0.5)
+
+
+def test_momentum_amp_refuses_an_optimizer_that_maximizes():
+    layer = nn.Linear(5, 4)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.01, momentum=0.9, maximize=True)
+    with pytest.raises(InputError, match="maximize=True"):
+        methods.momentum_amp(lambda: None, layer.parameters(), [], optimizer=optimizer, epsilon=0.5)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_images_out_of_their_range_stay_in_the_ball(norm):
+    """With `low` and `high` of [0, 1] and images that were normalised, for which these are not the limits."""
+    images = 2 * torch.randn(4, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    clean, seen = images.clone(), []
+
+    def closure():
+        seen.append(images.detach().clone())
+        (images * torch.arange(9.0).view(3, 3).cos()).sum().backward()
+
+    low, high = torch.zeros(()), torch.ones(())
+    methods.adversarial(closure, [images], [], epsilon=0.1, inner_iter=2, norm=norm, low=low, high=high)
+    moved = seen[-1] - clean
+    size = moved.abs().amax() if norm == "linf" else moved.flatten(1).norm(dim=1).amax()
+    assert 0.01 < float(size) <= 0.1 * (1 + 1e-5)
+    within = (clean > 0) & (clean < 1)
+    assert ((seen[-1] >= 0) & (seen[-1] <= 1))[within].all()
+
+
+def test_a_method_for_images_needs_their_normalization():
+    model = bn_network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(InputError, match="adversarial needs the normalization of the images"):
+        methods.bind(config.METHODS["adversarial"](), model, optimizer, total_steps=10)
 
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW", "Muon"])

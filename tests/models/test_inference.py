@@ -287,6 +287,50 @@ def test_mistakes_are_named(monkeypatch):
         for_inference(model, "int8", calibration=images)
 
 
+class Doubled(nn.Linear):
+    """A linear layer that does something else."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def with_bias(model):
+    model.conv1 = nn.Conv2d(3, 8, 1)
+    with torch.no_grad():
+        model.conv1.bias.fill_(0.5)
+
+
+CHANGES = {
+    "bias": with_bias,
+    "padding": lambda model: setattr(model.layer1[0].conv2, "padding_mode", "circular"),
+    "module": lambda model: model.layer2.append(nn.Tanh()),
+    "hook": lambda model: model.layer2[1].register_forward_hook(lambda module, given, y: y / 2),
+    "norm": lambda model: setattr(model.layer1[0], "bn1", nn.GroupNorm(2, 8)),
+    "no statistics": lambda model: setattr(model.layer1[0], "bn1", nn.BatchNorm2d(8, track_running_stats=False)),
+    "linear": lambda model: setattr(model, "linear", Doubled(32, 5)),
+    "forward": lambda model: setattr(model.layer1[1], "forward", torch.relu),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_network_that_was_changed_is_not_folded(name):
+    model, images = net()
+    CHANGES[name](model)
+    assert inference_copy(model.eval(), "fp32") is model
+    model(images)  # it does run
+    with pytest.raises(InputError, match=r"a network whose \S+ was changed: use the model itself"):
+        for_inference(model)
+
+
+def test_a_network_whose_layers_are_subclasses_is_folded():
+    class Convolution3x3(nn.Conv2d):
+        """As torch's, with a name of its own."""
+
+    model, images = net()
+    model.layer1[0].conv2.__class__ = Convolution3x3
+    assert error(inference_copy(model.eval(), "fp32")(images), plain_logits(model, images)) < 1e-5
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_gradients_by_the_images_are_the_models(name):
     model, images = net(name)

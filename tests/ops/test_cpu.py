@@ -551,6 +551,28 @@ def test_a_gradient_in_another_layout_is_taken() -> None:
     assert relative(x.grad, other.grad) < 1e-5  # type: ignore[arg-type]
 
 
+@compiled
+@pytest.mark.parametrize("narrow", [False, True])
+def test_saved_tensors_that_come_back_in_another_layout_give_the_same_gradients(
+    taken: list[str], every_shape: None, *, narrow: bool
+) -> None:
+    """As from `torch.autograd.graph.save_on_cpu(pin_memory=True)`, which keeps values, and no layout."""
+    images, labels = random_images(4, 3, 8, 8) - 5, torch.tensor([1, 2, 3, 4])
+
+    def gradients() -> list[Tensor]:
+        model = make_model()
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            F.cross_entropy(model(images), labels).backward()
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
+    plain = gradients()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t.detach().contiguous(), lambda t: t):
+        found = gradients()
+    assert taken.count("_BatchNorm") == 26
+    for ours, theirs in zip(found, plain, strict=True):
+        assert torch.equal(ours, theirs)
+
+
 @pytest.mark.skipif(
     shutil.which("g++") is None or platform.system() != "Linux" or platform.machine() != "x86_64",
     reason="no g++, or not a machine that the kernels are for",

@@ -16,8 +16,8 @@ from flatnext import ops
 from flatnext.errors import InputError
 from flatnext.ops import grouped_convolution
 from flatnext.ops.cuda import grouped
-from flatnext.ops.cuda.merge import MergeGroups
 from flatnext.ops.layers import has_common_form
+from flatnext.ops.merge import MergeGroups
 
 WIDTHS = [128, 256, 512]
 GROUPS = 32

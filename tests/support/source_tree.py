@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "flatnext"
 # What all others stand on.
 FIRST = (
-    *("errors", "schema", "files", "durations", "words", "versions", "interruption", "progress", "launch", "cpu"),
+    *("errors", "schema", "files", "words", "versions", "interruption", "progress", "launch", "cpu"),
     "pictures",
     "listing",
 )

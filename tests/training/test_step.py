@@ -129,3 +129,22 @@ def test_a_loop_of_ones_own_is_told_what_its_closure_has_to_do(settings, names):
 def test_a_share_that_is_none(share):
     with pytest.raises(InputError, match="ascent_share"):
         config.Amp(ascent_share=share)
+
+
+def test_frozen_statistics_are_not_averaged_over_processes():
+    """The mean of equal numbers of several processes may be another number."""
+
+    class Three:
+        count, rank = 3, 0
+
+        def sum(self, tensors):
+            list(tensors)
+
+        def average(self, tensors):
+            self.averaged = list(tensors)
+
+    model, processes, (images, labels) = network(), Three(), batch()
+    model.insert(2, nn.BatchNorm1d(8).double())
+    model[2].eval()
+    step(model, config.Sgd(), processes=processes)(images, labels, 0, len(labels))
+    assert [id(tensor) for tensor in processes.averaged] == [id(model[3].running_mean), id(model[3].running_var)]

@@ -63,10 +63,10 @@ def normalize(image: Tensor) -> Tensor:
 class Images(Dataset[tuple[Tensor, int]]):
     """Random images, stored as by torchvision's CIFAR-10 (N x H x W x 3 bytes); each becomes a PIL image when read."""
 
-    def __init__(self, size: int, classes: int = 10) -> None:
+    def __init__(self, size: int) -> None:
         generator = np.random.default_rng(0)
         self.pixels = generator.integers(0, 256, (STORED, size, size, 3), dtype=np.uint8)
-        self.labels = generator.integers(0, classes, STORED).tolist()
+        self.labels = generator.integers(0, 10, STORED).tolist()
 
     def __len__(self) -> int:
         return EPOCH

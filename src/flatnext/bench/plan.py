@@ -89,7 +89,7 @@ def group_rounds(interval: int, steps: int, rounds: int) -> int:
     group = interval // math.gcd(interval, steps)
     if rounds < group:
         raise InputError(
-            f"rounds is {rounds}: a method with interval {interval} has a whole period only in {group} rounds of "
+            f"rounds is {rounds}: a method with perturb_every {interval} has a whole period only in {group} rounds of "
             f"{steps} steps: raise --rounds or --steps, or leave it out of --methods"
         )
     return group

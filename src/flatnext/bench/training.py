@@ -62,7 +62,7 @@ def take_turns(setup: Setup, configs: dict[str, Config]) -> dict[str, list[float
 
 
 def interval(config: Config) -> int:
-    """Return the interval, in steps, at which the config's method perturbs."""
+    """Return every how many steps the config's method perturbs."""
     return getattr(config.method, "perturb_every", 1)
 
 

@@ -8,7 +8,8 @@ from flatnext.cli.evaluate import TRAINING_ONLY, add_weights_arguments, override
 from flatnext.cli.flags import add_flags_of, add_place_flags, add_setting_flags, data_dir, given, path
 from flatnext.cli.report import write
 from flatnext.errors import InputError
-from flatnext.evidence.plan import NAMES, EvidencePlan
+from flatnext.evidence.plan import EvidencePlan
+from flatnext.runs.evidence import MEASUREMENTS
 
 HELP = "measure calibration, errors, flatness, corruptions and attacks of trained weights"
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         metavar="NAME",
-        help=f"{', '.join(NAMES)} (default: all of them)",
+        help=f"{', '.join(MEASUREMENTS)} (default: all of them)",
     )
     parser.add_argument("--output", type=path, metavar="FILE", help="file of the results (default RUN/evidence.json)")
     parser.add_argument(

@@ -131,7 +131,6 @@ def run(options: argparse.Namespace) -> int:
 
     from flatnext.progress import ConsoleDisplay
     from flatnext.runs.folder import RunFolder
-    from flatnext.runs.reading import ENVIRONMENT, read_environment
     from flatnext.training import train
 
     before = RunFolder(output).result() if options.resume and RunFolder(output).finished() else None
@@ -159,7 +158,7 @@ def run(options: argparse.Namespace) -> int:
         for name, checkpoint in (("last", result.last), ("best", result.best)):
             if checkpoint is not None:
                 print(_format_scores(name, checkpoint))
-        classes = read_environment(output / ENVIRONMENT).classes
+        classes = RunFolder(output).environment().classes
         if text := _format_f1(result.last, classes):
             print(text)
         print(output)

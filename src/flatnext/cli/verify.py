@@ -46,9 +46,9 @@ def run(options: argparse.Namespace) -> int:
 
 def format_verified(result: Verified) -> str:
     """Return what was replayed and how it compares, in lines."""
-    from flatnext.durations import duration
     from flatnext.training.bits import different
     from flatnext.training.verify import KEEP
+    from flatnext.words import duration
 
     span, (first, last) = result.span, result.steps
     what = f"epoch {span.epoch}" if span.epoch else "between two checkpoints"

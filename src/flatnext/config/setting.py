@@ -101,7 +101,7 @@ def show(value: Any, between: str = ",", *, exact: bool = False) -> str:
         short = f"{value:.4g}"
         return repr(value) if exact and float(short) != value else short
     if isinstance(value, (tuple, list)):
-        return between.join(show(item, exact=exact) for item in value)
+        return between.join(show(item, between, exact=exact) for item in value)
     return "none" if value is None else str(value)
 
 

@@ -71,6 +71,11 @@ class Loader:
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
+        if len(normalization.mean) != (channels := split.images.shape[1]):
+            raise InputError(
+                f"normalization is for {len(normalization.mean)} channels and the images have {channels}: "
+                f"give normalization.for_channels({channels})"
+            )
         self.settings = settings or NO_AUGMENTATION
         self.normalization, self.batch_size, self.seed, self.dtype = normalization, batch_size, seed, dtype
         self.rank, self.ranks = rank, ranks

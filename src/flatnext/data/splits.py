@@ -11,7 +11,7 @@ from torch import Tensor
 from flatnext import config
 from flatnext.data.dataset import Dataset, Partition, Split
 from flatnext.errors import InputError
-from flatnext.words import counted
+from flatnext.words import counted, shortened
 
 SHARE = 1 / 10
 """Of the training images, held out for validation by default."""
@@ -42,7 +42,11 @@ def partition(dataset: Dataset, settings: config.Data, *, overwrite: bool = Fals
     train, calibration = _for_calibration(dataset, train, settings, generator, overwrite)
     if settings.train_images is not None:
         train = _keep(dataset, train, settings, generator)
-    return Partition(**{**vars(dataset), "train": train, "validation": validation, "calibration": calibration})
+    lost = dataset.train.labels.unique()[~torch.isin(dataset.train.labels.unique(), train.labels)]
+    names = shortened(dataset.classes[label] for label in lost.tolist())
+    notes = (f"no image to train on is left of {counted(len(lost), 'class')}: {names}",) if len(lost) else ()
+    parts = {"train": train, "validation": validation, "calibration": calibration, "notes": (*dataset.notes, *notes)}
+    return Partition(**{**vars(dataset), **parts})
 
 
 def _hold_out(
@@ -65,7 +69,8 @@ def _hold_out(
         most = f"give at most {len(train) - 1}" if len(train) > 1 else "give 0, or more images"
         images = counted(len(train), "training image")
         raise InputError(f"validation is {count}: {dataset.name} has {images}, so {most}")
-    return divide(train, *_draw(train.labels, count, _order(train, salt, generator)), overwrite=overwrite)
+    order = _order(train, salt, generator)
+    return divide(train, *_draw(train.labels, count, order, leaves_one=True), overwrite=overwrite)
 
 
 def _for_calibration(
@@ -80,7 +85,7 @@ def _for_calibration(
         images = counted(len(train), "training image")
         raise InputError(f"calibration is {count}: {dataset.name} has {images} beside those for validation, so {most}")
     order = _order(train, f"calibration {settings.split_seed}", generator)
-    return divide(train, *_draw(train.labels, count, order), overwrite=overwrite)
+    return divide(train, *_draw(train.labels, count, order, leaves_one=True), overwrite=overwrite)
 
 
 def divide(split: Split, held_out: Tensor, rest: Tensor, *, overwrite: bool) -> tuple[Split, Split | None]:
@@ -141,11 +146,20 @@ def stratified(labels: Tensor, count: int, generator: torch.Generator) -> tuple[
     return _draw(labels, count, torch.randperm(len(labels), generator=generator))
 
 
-def _draw(labels: Tensor, count: int, order: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw as `stratified` says: of each class the first ones in `order`."""
+def _draw(labels: Tensor, count: int, order: Tensor, *, leaves_one: bool = False) -> tuple[Tensor, Tensor]:
+    """Draw as `stratified` says: of each class the first ones in `order`.
+
+    With `leaves_one` no class is drawn whole, as long as others have an image to give in its place.
+    """
     sizes = torch.bincount(labels)
     quota, remainder = (sizes * count) // len(labels), (sizes * count) % len(labels)
     quota[remainder.argsort(descending=True, stable=True)[: count - int(quota.sum())]] += 1
+    if leaves_one:
+        for label in ((quota == sizes) & (sizes > 0)).nonzero().flatten().tolist():
+            spare = sizes - quota
+            if int(spare.max()) > 1:
+                quota[label] -= 1
+                quota[int(spare.argmax())] += 1
     return _first(labels, quota.tolist(), order)
 
 

@@ -21,10 +21,9 @@ Answers = Iterator[tuple[str, Prediction]]
 """Files by name, with their answers."""
 
 
-def write_answers(answers: Answers, question: Question, format: str, file: TextIO | None = None) -> None:
-    """Write answers as `table`, `jsonl` or `csv` as they come, to a file (None: standard output)."""
-    file = file or sys.stdout
-    {"table": _table, "jsonl": _jsonl, "csv": _csv}[format](answers, question, file)
+def write_answers(answers: Answers, question: Question, format: str) -> None:
+    """Write answers as `table`, `jsonl` or `csv` to standard output, as they come."""
+    {"table": _table, "jsonl": _jsonl, "csv": _csv}[format](answers, question, sys.stdout)
 
 
 def _jsonl(answers: Answers, question: Question, file: TextIO) -> None:

@@ -14,19 +14,17 @@ from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from scipy.stats import binomtest
 
 from flatnext.config import Model
 from flatnext.deploy.data_notes import NOTES
 from flatnext.deploy.measure import MOST_CHANGE, PRECISION, Measured, near_chance
-from flatnext.durations import duration
 from flatnext.models import Origin
 from flatnext.models.catalog import Shipped
 from flatnext.progress import printable
 from flatnext.report.markdown import escape
 from flatnext.runs.records import RunRecord
-
-LEVEL = 0.95
+from flatnext.study.statistics import wilson
+from flatnext.words import duration
 
 
 def model_card(
@@ -52,7 +50,7 @@ def model_card(
             remark=near_chance(measured.scores),
             architecture=settings_of(origin.config.model),
             data=NOTES[record.config.data.dataset],
-            interval=interval(round(entry.accuracy * entry.count), entry.count),
+            interval=wilson(entry.accuracy, entry.count),
             most_change=MOST_CHANGE,
             precision=PRECISION,
             config=json.dumps(record.config.to_json(), indent=1),
@@ -99,9 +97,3 @@ def settings_of(model: Model) -> str:
     return "; ".join(
         f"{name} {', '.join(map(str, value)) if isinstance(value, tuple) else value}" for name, value in values.items()
     )
-
-
-def interval(correct: int, count: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval of a fraction: the uncertainty from the number of test images alone."""
-    limits = binomtest(correct, count).proportion_ci(LEVEL, method="wilson")
-    return float(limits.low), float(limits.high)

@@ -11,9 +11,9 @@ from flatnext.deploy.compare import Compared
 from flatnext.deploy.comparison import Changes, Comparison
 from flatnext.evaluation.metrics import png
 from flatnext.report.blocks import Block, Details, Gallery, Key, Picture, Report, Section, Table, Text
-from flatnext.report.numbers import certainty, probability
+from flatnext.report.numbers import certainty
 from flatnext.report.page import page
-from flatnext.study.statistics import ALPHA, points
+from flatnext.study.statistics import ALPHA, p_digits, p_text, points
 from flatnext.words import counted, listing
 
 SHOWN = 48
@@ -29,11 +29,11 @@ def sentences(comparison: Comparison) -> list[str]:
     low, high = (points(end, sign=True) for end in changes.interval)
     shown = "" if changes.p < ALPHA else ": it may be chance"
     lines = [
-        f"On {comparison.images} the accuracy is {_percent(changes.old_accuracy)} with {comparison.old_name} and "
-        f"{_percent(changes.new_accuracy)} with {comparison.new_name}.",
+        f"On {comparison.images} the accuracy is {points(changes.old_accuracy)} % with {comparison.old_name} and "
+        f"{points(changes.new_accuracy)} % with {comparison.new_name}.",
         f"The difference is {points(changes.difference, sign=True)} points (95 % interval {low} to {high}){shown}. "
         f"{counted(changes.lost, 'image')} went wrong and {counted(changes.gained, 'image')} became right "
-        f"(McNemar's exact test: p {_p(changes.p)}).",
+        f"(McNemar's exact test: p {p_text(changes.p)}).",
     ]
     worse = comparison.worse_classes()
     sure = [each for each in worse if each.p < ALPHA]
@@ -87,8 +87,18 @@ def comparison_page(compared: Compared) -> str:
     changes = comparison.changes
     first, second, *others = sentences(comparison)
     keys = (
-        Key(comparison.old_name, _percent(changes.old_accuracy), f"{counted(changes.old_correct, 'image')} right", 5),
-        Key(comparison.new_name, _percent(changes.new_accuracy), f"{counted(changes.new_correct, 'image')} right", 0),
+        Key(
+            comparison.old_name,
+            f"{points(changes.old_accuracy)} %",
+            f"{counted(changes.old_correct, 'image')} right",
+            5,
+        ),
+        Key(
+            comparison.new_name,
+            f"{points(changes.new_accuracy)} %",
+            f"{counted(changes.new_correct, 'image')} right",
+            0,
+        ),
     )
     galleries: tuple[tuple[str, str, np.ndarray, str], ...] = (
         ("went-wrong", "Went wrong", comparison.lost(), "right before, wrong now"),
@@ -118,12 +128,12 @@ def _classes(comparison: Comparison) -> Table:
         (
             each.name,
             f"{each.changes.count:,}",
-            _percent(each.changes.old_accuracy),
-            _percent(each.changes.new_accuracy),
+            f"{points(each.changes.old_accuracy)} %",
+            f"{points(each.changes.new_accuracy)} %",
             points(each.changes.difference, sign=True),
             f"{each.changes.lost:,}",
             f"{each.changes.gained:,}",
-            probability(each.p),
+            p_digits(each.p, 4),
         )
         for each in ranked
     )
@@ -166,12 +176,3 @@ def _picture(compared: Compared, index: int) -> Picture:
             name,
         ),
     )
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f} %"
-
-
-def _p(value: float) -> str:
-    text = probability(value)
-    return text if text.startswith("<") else f"= {text}"

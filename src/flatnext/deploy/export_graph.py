@@ -19,7 +19,7 @@ from flatnext.models.resnet import BasicBlock, PreActBlock
 from flatnext.models.resnext import Block
 from flatnext.models.selective_kernel import SelectiveKernel, SelectiveKernelBlock
 from flatnext.models.shortcut import PaddedShortcut
-from flatnext.ops.cuda.merge import MergeGroups
+from flatnext.ops.merge import MergeGroups
 from flatnext.pictures import PAD
 from flatnext.versions import import_extra, version_of
 

@@ -6,11 +6,10 @@ from flatnext.evaluation.metrics import is_correct, most_confident_errors, score
 from flatnext.evaluation.predictor import Predictor, load_predictor
 from flatnext.evaluation.saliency import explained_mistakes, grad_cam, overlay
 from flatnext.evaluation.temperature import calibration_with_scaling, fit_temperature
-from flatnext.evaluation.trained_model import TrainedModel, load_trained_model
+from flatnext.evaluation.trained_model import load_trained_model
 
 __all__ = [
     "Predictor",
-    "TrainedModel",
     "calibration",
     "calibration_with_scaling",
     "evaluate",

@@ -83,11 +83,11 @@ def overlay(image: Tensor, heat: Tensor) -> bytes:
 
 
 def explained_mistakes(
-    predictor: Predictor, logits: Tensor, split: Split, most: int = 12, *, layer: nn.Module | None = None
+    predictor: Predictor, logits: Tensor, split: Split, most: int = 12
 ) -> tuple[ExplainedMistake, ...]:
     """Return `most_confident_errors` with two `overlay`s: `cam` of the predicted class, `cam_label` of the true.
 
-    `logits` (N x classes) are the predictor's for `split`; the other arguments and errors are those of `grad_cam`.
+    `logits` (N x classes) are the predictor's for `split`; the errors are those of `grad_cam`.
     """
     mistakes = most_confident_errors(logits, split, most)
     if not mistakes:
@@ -95,7 +95,7 @@ def explained_mistakes(
     images = split.images[torch.tensor([mistake.index for mistake in mistakes], device=split.images.device)]
 
     def pictures(classes: list[int]) -> list[str]:
-        maps = grad_cam(predictor, images, torch.tensor(classes, device=images.device), layer=layer)
+        maps = grad_cam(predictor, images, torch.tensor(classes, device=images.device))
         return [base64.b64encode(overlay(*pair)).decode() for pair in zip(images, maps, strict=True)]
 
     predicted = pictures([mistake.predicted for mistake in mistakes])

@@ -14,18 +14,18 @@ from typing import Any
 from flatnext import models
 from flatnext.data import fingerprint_images, test_set_name
 from flatnext.device import machine
-from flatnext.durations import duration
 from flatnext.errors import InputError
 from flatnext.evaluation.trained_model import TrainedModel, load_trained_model
 from flatnext.evidence import measuring
-from flatnext.evidence.measuring import CHANGES, COMMON_SETTINGS, DIVISION, KINDS, Measure
+from flatnext.evidence.measuring import CHANGES, COMMON_SETTINGS, KINDS, Measure
 from flatnext.evidence.plan import EvidencePlan, in_order
 from flatnext.files import read_json, sha256, write_json
 from flatnext.progress import Display
-from flatnext.runs.evidence import Corruptions, Measurement, Provenance
+from flatnext.runs.evidence import DIVISION, Corruptions, Measurement, Provenance
 from flatnext.runs.folder import RunFolder, find_runs
 from flatnext.runs.lock import wait_for_lock
 from flatnext.schema import dump
+from flatnext.words import duration
 
 
 def gather(
@@ -51,7 +51,7 @@ def gather(
 
     Args:
         path: run folder, weights file, or name of shipped weights, as for `evaluate`.
-        names: of `plan.NAMES`, or `all`.
+        names: of `MEASUREMENTS`, or `all`.
         plan: on how many images, and with which settings (None: the defaults).
         output: the file (None: `evidence.json` in a run folder, where the study report looks for it; else
             NAME-evidence.json in the current folder).

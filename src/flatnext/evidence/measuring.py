@@ -25,12 +25,9 @@ from flatnext.evaluation.temperature import calibration_with_scaling
 from flatnext.evaluation.trained_model import TrainedModel
 from flatnext.evidence.plan import EvidencePlan
 from flatnext.progress import Progress, Weighted
-from flatnext.runs.evidence import Attacks, Calibration, Corruptions, Errors, Flatness, TestSets
+from flatnext.runs.evidence import DIVISION, Attacks, Calibration, Corruptions, Errors, Flatness, TestSets
 
 Measure = Callable[[TrainedModel, EvidencePlan, Progress], Any]
-
-DIVISION = ("validation", "split_seed", "train_images")
-"""The settings of the data that decide which images were trained on."""
 
 AMP_RADII = (0.01, 0.05, 0.5)  # epsilon: a ball for each tensor
 SAM_RADII = (0.05, 0.1, 0.2)  # rho

@@ -8,10 +8,7 @@ from typing import Literal
 
 from flatnext.config.setting import Settings, require, setting
 from flatnext.errors import InputError
-from flatnext.runs.evidence import PARTS
-
-NAMES = tuple(name for name in PARTS if name != "test_sets")
-"""The measurements that can be asked for by name; other test sets are given by their paths."""
+from flatnext.runs.evidence import MEASUREMENTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +52,6 @@ class EvidencePlan(Settings):
 def in_order(names: Sequence[str]) -> tuple[str, ...]:
     """Return the named measurements in their order; `all` stands for each. `InputError`: there is no such one."""
     for name in names:
-        if name not in (*NAMES, "all"):
-            raise InputError(f"measurement is {name!r}: choose all, {', '.join(NAMES)}")
-    return tuple(name for name in NAMES if name in names or "all" in names)
+        if name not in (*MEASUREMENTS, "all"):
+            raise InputError(f"measurement is {name!r}: choose all, {', '.join(MEASUREMENTS)}")
+    return tuple(name for name in MEASUREMENTS if name in names or "all" in names)

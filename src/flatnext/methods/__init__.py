@@ -19,6 +19,7 @@ from torch import nn
 
 from flatnext import config
 from flatnext.data import Normalization
+from flatnext.errors import InputError
 from flatnext.methods.adversarial import adversarial
 from flatnext.methods.amp import amp
 from flatnext.methods.bound_method import BoundMethod, keyword_arguments, norm_parameters
@@ -63,8 +64,6 @@ A rule's keyword-only arguments are settings by their names, and of these what i
 `unit`, `low` and `high`, which describe the pixels of normalised images.
 """
 
-UNCHANGED = Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-
 
 def bind(
     settings: config.Method,
@@ -73,9 +72,16 @@ def bind(
     *,
     total_steps: int,
     seed: int = 0,
-    normalization: Normalization = UNCHANGED,
+    normalization: Normalization | None = None,
 ) -> BoundMethod:
-    """Return a method at work on a model, which is on its device; for the arguments see `BoundMethod`."""
+    """Return a method at work on a model, which is on its device; for the arguments see `BoundMethod`.
+
+    `InputError`: a method that perturbs the images is not told how they were normalised.
+    """
+    if isinstance(settings, config.Perturbation) and settings.perturbs == "images" and normalization is None:
+        raise InputError(
+            f"{settings.name} needs the normalization of the images, such as flatnext.load_data(...).normalization"
+        )
     rule = RULES[settings.name]
     if isinstance(settings, config.Perturbation) and settings.perturbs == "weights":
         warn_of_rounding(model.parameters())

@@ -37,7 +37,7 @@ def adversarial(
 
     delta starts at 0 and is set `inner_iter` times to ``project(delta + inner_lr * epsilon * direction)``, direction
     being the sign of the inputs' gradient (linf) or the gradient of each image divided by its norm (l2); project clips
-    to the ball of radius epsilon around each image, and keeps the image between `low` and `high`.
+    to the ball of radius epsilon around each image, and keeps pixels between `low` and `high` where they are.
 
     Cost: 1 + inner_iter passes a step. For the contract see `flatnext.methods.Rule`; here it is the inputs that are
     perturbed and put back, and `closure` must run the model on these very tensors.
@@ -78,7 +78,9 @@ def adversarial(
                         assert x.grad is not None  # closure ran the model on it
                         delta[i] = _ascend(delta[i], x.grad, epsilon, inner_lr, norm, unit)
                         if low is not None and high is not None:
-                            delta[i] = (clean[i] + delta[i]).clamp(low, high) - clean[i]
+                            # A pixel that is out of range stays where it is: it must not leave the ball.
+                            least, most = torch.minimum(low, clean[i]), torch.maximum(high, clean[i])
+                            delta[i] = (clean[i] + delta[i]).clamp(least, most) - clean[i]
                         x.grad = None
                     move(images, delta, clean)
                     closure()

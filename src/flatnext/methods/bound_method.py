@@ -34,7 +34,7 @@ class BoundMethod:
         optimizer: the optimizer that takes the steps.
         total_steps: steps of the run, over which the radius schedule goes.
         seed: seed of the run, from which the noise of each step is drawn.
-        normalization: how the images were normalised.
+        normalization: how the images were normalised; None where the method does not perturb them.
         generator: source of the noise, on the model's device, if the rule draws noise.
         radius: a 0-dimensional tensor on the model's device, for a step that is recorded; else None.
     """
@@ -45,7 +45,7 @@ class BoundMethod:
     optimizer: torch.optim.Optimizer
     total_steps: int
     seed: int
-    normalization: Normalization
+    normalization: Normalization | None
     generator: torch.Generator | None = None
     radius: Tensor | None = None
 
@@ -75,6 +75,7 @@ class BoundMethod:
         if isinstance(self.settings, config.Perturbation):
             given[self.settings.radius] = self.radius_at(step) if self.radius is None else self.radius
         if "unit" in names:
+            assert self.normalization is not None
             given |= pixel_range(self.normalization, images)
         return {name: given[name] for name in names}
 
@@ -138,13 +139,14 @@ def keyword_arguments(rule: Callable[..., Any]) -> tuple[str, ...]:
 
 def pixel_range(normalization: Normalization, images: Tensor) -> dict[str, Tensor]:
     """Return what a pixel of 1 is in the units of normalised images, and their lowest and highest possible values."""
+    normalization = normalization.for_channels(images.shape[1])
     mean, std = (values.to(images.dtype).view(1, -1, 1, 1) for values in normalization.tensors(images.device))
     return {"unit": 1 / std, "low": (0 - mean) / std, "high": (1 - mean) / std}
 
 
 def radius_factor(schedule: str, step: int, total_steps: int) -> float:
     """Return the factor of the radius at a step: 1, or linearly from 0 to 1 (warmup) or from 1 to 0 (decay)."""
-    done = step / max(total_steps, 1)
+    done = min(step / max(total_steps, 1), 1.0)
     return {"constant": 1.0, "warmup": done, "decay": 1 - done}[schedule]
 
 

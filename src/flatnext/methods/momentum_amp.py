@@ -13,7 +13,19 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from flatnext.methods.perturbation import check, checked_pass, distinct, factors, move, norms, off, restored, scaled
+from flatnext.errors import warn_of_fallback
+from flatnext.methods.perturbation import (
+    check,
+    checked_pass,
+    distinct,
+    factors,
+    move,
+    norms,
+    off,
+    require_minimizing,
+    restored,
+    scaled,
+)
 from flatnext.methods.rule import explained
 
 T = TypeVar("T")
@@ -43,9 +55,16 @@ def momentum_amp(
     Cost: 1 pass a step. For the other arguments see `flatnext.methods.amp`.
     """
     check(epsilon=epsilon, inner_lr=inner_lr, ball=ball)
+    require_minimizing(optimizer)
     everything = distinct(parameters)
     pairs = [(p, _momentum(optimizer, p)) for p in everything if p.requires_grad]
     weights = [p for p, momentum in pairs if momentum is not None]
+    if not weights and any(optimizer.state.get(p) for p, _ in pairs):
+        warn_of_fallback(
+            f"{type(optimizer).__name__} keeps no momentum, so that momentum_amp is plain training: give an optimizer "
+            "with momentum, such as SGD or AdamW",
+            once=True,
+        )
     if not weights or off(epsilon, inner_lr):
         return checked_pass(closure, everything)[0]
     momenta = [momentum for _, momentum in pairs if momentum is not None]
@@ -58,4 +77,5 @@ def momentum_amp(
 
 def _momentum(optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor | None:
     state = optimizer.state.get(parameter, {})
-    return state.get("momentum_buffer", state.get("exp_avg"))
+    momentum = state.get("momentum_buffer", state.get("exp_avg"))
+    return momentum.to_dense() if isinstance(momentum, Tensor) and momentum.is_sparse else momentum

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flatnext.methods.amp import amp
-from flatnext.methods.perturbed_optimizer import PerturbedOptimizer
+from flatnext.methods.perturbed_optimizer import PerturbedOptimizer, in_either_order
 from flatnext.methods.sam import asam, sam
 
 
@@ -56,6 +56,7 @@ class AMP(PerturbedOptimizer):
     of_group = ("epsilon", "inner_lr")
     of_all = ("inner_iter",)
 
+    @in_either_order
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
@@ -113,6 +114,7 @@ class SAM(PerturbedOptimizer):
     name = "SAM"
     of_all = ("rho",)
 
+    @in_either_order
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
@@ -149,6 +151,7 @@ class ASAM(PerturbedOptimizer):
     name = "ASAM"
     of_all = ("rho", "eta")
 
+    @in_either_order
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],

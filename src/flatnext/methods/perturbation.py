@@ -59,7 +59,7 @@ def checked_pass(
     all count: torch does not see the writing of a closure that replays a CUDA graph. `InputError`: none has a gradient.
 
     A closure that forgets to zero would add each pass's gradient to the last. So what was made anew in this pass is
-    dropped before each further one; a gradient that stays in its memory is left there for the closure to zero.
+    dropped before each further one, and a gradient that stays in its memory is set to zero there.
     """
     before = Seen(parameters)
     result = closure()
@@ -67,14 +67,26 @@ def checked_pass(
         raise InputError("no parameter has a gradient after the closure: call loss.backward() in it")
     trained = [p for p in parameters if p.grad is not None and p.requires_grad]
     active = [p for p in trained if not before.untouched(p)] or trained
+    stays = [p for p in active if before.same(p)]
     anew = [p for p in active if not before.same(p)]
 
     def again() -> None:
         for p in anew:
             p.grad = None
+        for p in stays:
+            if p.grad is not None:
+                p.grad.detach().zero_()
         closure()
 
     return result, active, again
+
+
+def require_minimizing(optimizer: torch.optim.Optimizer) -> None:
+    """Raise `InputError` for an optimizer that goes up: a perturbation up the slope would then help it."""
+    if any(group.get("maximize") for group in optimizer.param_groups):
+        raise InputError(
+            "the optimizer has maximize=True, and a perturbation goes up too: minimise minus the objective"
+        )
 
 
 def warn_of_rounding(parameters: Iterable[Tensor]) -> None:

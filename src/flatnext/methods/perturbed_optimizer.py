@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._pytree import tree_map
 
 from flatnext.errors import InputError, warn_of_fallback
-from flatnext.methods.perturbation import Seen, check, gradients, warn_of_rounding
+from flatnext.methods.perturbation import Seen, check, gradients, require_minimizing, warn_of_rounding
 
 # Torch says that the hook may fire an extra time for a compiled module, which does no harm here.
 HOOK_WARNING = "Using `torch.compile"
@@ -38,12 +38,6 @@ class PerturbedOptimizer(torch.optim.Optimizer):
     of_all: ClassVar[tuple[str, ...]] = ()
     """Those that are one for all groups. They too are kept in each, where a state dict keeps them."""
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        """Let the class of the base optimizer come second as well, as other implementations have it."""
-        super().__init_subclass__(**options)
-        if "__init__" in vars(cls):
-            cls.__init__ = _in_either_order(cls.__init__)  # type: ignore[method-assign]
-
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
@@ -61,6 +55,15 @@ class PerturbedOptimizer(torch.optim.Optimizer):
                 group.setdefault(name, value)
             check(**{name: group[name] for name in settings})
         self.base_optimizer = base_optimizer(groups, **kwargs)
+        if isinstance(self.base_optimizer, PerturbedOptimizer):
+            raise InputError(
+                f"base_optimizer is {self.base_optimizer.name}: give an ordinary one, such as SGD or AdamW"
+            )
+        for name in settings.keys() & self.base_optimizer.defaults.keys():  # both would be kept under one name
+            raise InputError(
+                f"{type(self.base_optimizer).__name__} has a setting {name} of its own: use the rule "
+                f"flatnext.{self.name.lower()} beside it"
+            )
         self.base_optimizer.defaults |= {name: settings[name] for name in self.of_group}  # of groups that are added
         try:
             inspect.signature(self.base_optimizer.step).bind()
@@ -166,31 +169,33 @@ class PerturbedOptimizer(torch.optim.Optimizer):
                 f"{self.name} needs a closure that runs forward and backward: optimizer.step(closure); a GradScaler "
                 "gives none, and would scale the perturbation: use bf16, which needs no scaler"
             )
+        require_minimizing(self)
         made = [p for p in self._groups() if p.grad is not None and not self._left.untouched(p)]
         if any(bool(g.any()) for g in gradients(made)):  # zeros are those of zero_grad(set_to_none=False)
             raise InputError(
-                "gradients were accumulated before step(closure), which drops them: run all micro-batches in the "
-                "closure, or call zero_grad() before it if they are not meant for this step"
+                "gradients were accumulated or changed before step(closure), which drops them: run all micro-batches "
+                "in the closure, or call zero_grad() before it if they are not meant for this step"
             )
         given = torch.enable_grad()(closure)
         noted = self._noted()
-        first = True
+        first, unseen = True, False
 
         def zeroed() -> Any:
-            nonlocal first
+            nonlocal first, unseen
             self.zero_grad()
             if not first:
-                if self.buffers is None and not noted.seen:
+                if unseen:
                     warn_of_fallback(
-                        f"{self.name} saw no module run in the closure, perhaps as it is compiled: batch norm counts "
-                        "every pass: give buffers=model, or buffers=() if there are none",
+                        f"{self.name} did not see all modules run in the closure, perhaps as one is compiled: batch "
+                        "norm may count every pass: give buffers=model, or buffers=() if there are none",
                         once=True,
                     )
                 return given()
             first = False
             with noted.watching() if self.buffers is None else nullcontext():
-                result = given()
+                result = detached(given())  # now: the closure may write the next pass into the same object
             noted.read()
+            unseen = self.buffers is None and not noted.has_all(p for p in self._groups() if p.grad is not None)
             return result
 
         try:
@@ -199,7 +204,7 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         finally:
             noted.put_back()
             self._left = Seen(self._groups())
-        return tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, result)
+        return result
 
     def _noted(self) -> _Buffers:
         """Return the buffers that a step puts back, as far as they were given."""
@@ -225,7 +230,12 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         return not self.state and still and bool(gradients) and not any(bool(g.any()) for g in gradients)
 
 
-def _in_either_order(init: Callable[..., None]) -> Callable[..., None]:
+def detached(result: Any) -> Any:
+    """Return the result of a closure without graphs; lists, tuples and dicts are copies."""
+    return tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, result)
+
+
+def in_either_order(init: Callable[..., None]) -> Callable[..., None]:
     """Return a constructor that also takes (params, base_optimizer, rho, lr=...), and explains what it cannot take."""
     others = ("base_optimizer", "buffers", "kwargs")
     of_rule = [name for name in tuple(inspect.signature(init).parameters)[3:] if name not in others]
@@ -261,17 +271,18 @@ class _Buffers:
     def __init__(self) -> None:
         self.tensors: list[Tensor] = []
         self._modules: dict[nn.Module, None] = {}
+        self._parameters: set[int] = set()
         self._places: list[tuple[nn.Module, str, Tensor]] = []
 
     def add(self, module: nn.Module) -> None:
         """Add the buffers of a module and of all inside it, whose own calls may be compiled, and not be seen."""
         self._modules |= dict.fromkeys(module.modules())
+        self._parameters |= {id(parameter) for parameter in module.parameters()}
         self._add(module.buffers())
 
-    @property
-    def seen(self) -> bool:
-        """Whether a model ran: a module with parameters, not only a loss."""
-        return any(module._parameters for module in self._modules)
+    def has_all(self, parameters: Iterable[Tensor]) -> bool:
+        """Return whether each of some parameters belongs to a module that was seen to run."""
+        return all(id(parameter) in self._parameters for parameter in parameters)
 
     def _add(self, tensors: Iterable[Tensor]) -> None:
         tensors = list(tensors)
@@ -306,6 +317,7 @@ class _Buffers:
     def read(self) -> None:
         """Note the buffers as the first pass left them: it may have assigned new ones."""
         for module in self._modules:
+            self._parameters |= {id(parameter) for parameter in module.parameters(recurse=False)}
             self._places += [(module, name, tensor) for name, tensor in module.named_buffers(recurse=False)]
         self._add({id(tensor): tensor for _, _, tensor in self._places}.values())
 

@@ -33,8 +33,8 @@ class Rule(Protocol):
     A module that assigns its statistic anew (`self.mean = 0.9 * self.mean + ...`) counts every pass, since nothing
     leads from the old tensor to the new one. `flatnext.AMP`, `SAM` and `ASAM` know the modules: there it counts once.
 
-    Zeroing is the closure's. A rule that calls it more than once drops in between what gradients of `parameters` the
-    first call made anew, but knows of no others.
+    Zeroing is the closure's. A rule that calls it more than once zeroes the gradients of `parameters` in between, but
+    knows of no others.
 
     A rule keeps no state: an ordinary torch optimizer takes the step, and owns momentum, weight decay and the learning
     rate.

@@ -70,9 +70,9 @@ def best_first(entries: list[Shipped]) -> list[Shipped]:
     return sorted(entries, key=lambda entry: (-entry.accuracy, entry.loss, entry.name))
 
 
-def entry_of(name: str, folder: Path | None = None) -> Shipped | None:
+def entry_of(name: str) -> Shipped | None:
     """Return the entry of a full name, or the best of a short one; None if there is none."""
-    index = shipped(folder)
+    index = shipped()
     named = [entry for entries in index.values() for entry in entries if entry.name == name]
     return next(iter(named or index.get(name, ())), None)
 

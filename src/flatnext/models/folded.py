@@ -18,10 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flatnext.errors import InputError
+from flatnext.models.imagenet import ResNet50
+from flatnext.models.network import Network
 from flatnext.models.resnet import BasicBlock, PreActBlock
 from flatnext.models.resnext import Block
 from flatnext.models.selective_kernel import SelectiveKernelBlock
-from flatnext.models.shortcut import PaddedShortcut
+from flatnext.models.shortcut import PaddedShortcut, Shortcut
 from flatnext.ops.cpu import grouped as cpu_grouped
 from flatnext.ops.cpu import pointwise as cpu_pointwise
 
@@ -175,10 +177,12 @@ def folded(model: nn.Module) -> InferenceNet:
             raise InputError(
                 f"for_inference does not know block {UNSUPPORTED_BLOCKS[type(module)]}: use the model itself"
             )
+    if not _is_network(model):
+        raise InputError(f"for_inference does not know {type(model).__name__}: give a ResNeXt or ResNet50 of flatnext")
+    if other := changed(model):
+        raise InputError(f"for_inference does not know a network whose {other} was changed: use the model itself")
     blocks = [module for module in model.modules() if isinstance(module, (Block, BasicBlock))]
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if not blocks or len(linear) != 1 or not hasattr(model, "bn1"):
-        raise InputError(f"for_inference does not know {type(model).__name__}: give a ResNeXt or ResNet50 of flatnext")
     stem: list[nn.Module] = [_convolution(model, "conv1", "bn1", relu=True)]
     if hasattr(model, "maxpool"):
         stem.append(copy.deepcopy(cast(nn.Module, model.maxpool)))
@@ -191,10 +195,56 @@ def folded(model: nn.Module) -> InferenceNet:
     )
 
 
+def changed(model: nn.Module) -> str | None:
+    """Return the name of a module of a network that is not as this package makes it, or None: a copy would lose that.
+
+    A subclass counts as what it is made of, as long as it runs forward in the same way; a hook is a change.
+    """
+    return next((name or type(model).__name__ for name, module in model.named_modules() if not _is_known(module)), None)
+
+
+def _is_network(module: nn.Module) -> bool:
+    return type(module).forward in (Network.forward, ResNet50.forward)
+
+
+def _is_known(module: nn.Module) -> bool:
+    """Return whether a module computes what its copy will compute."""
+    own = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    if any(own) or "forward" in vars(module):
+        return False
+    forward, children = type(module).forward, list(module._modules)
+    if forward is nn.Conv2d.forward:
+        return module.bias is None and module.padding_mode == "zeros"
+    if isinstance(module, nn.BatchNorm2d) and forward is nn.BatchNorm2d.forward:
+        return module.affine and module.running_mean is not None
+    if forward is nn.Sequential.forward:
+        return all(isinstance(child, (Block, BasicBlock)) for child in module.children())
+    if forward is Shortcut.forward:
+        return [type(child) for child in module.children()] in ([], [nn.Conv2d, nn.BatchNorm2d])
+    if isinstance(module, (Block, BasicBlock)) and forward in (Block.forward, BasicBlock.forward):
+        return children == [*_layers(module), _shortcut_name(module)]
+    if isinstance(module, Network) and forward is Network.forward:
+        return children == ["conv1", "bn1", *module.stages, "linear"]
+    if forward is ResNet50.forward:
+        return children == ["conv1", "bn1", "maxpool", "layer1", "layer2", "layer3", "layer4", "fc"]
+    return forward in (nn.Linear.forward, nn.MaxPool2d.forward, PaddedShortcut.forward)
+
+
+def _layers(block: Block | BasicBlock) -> list[str]:
+    """Return the names of a block's convolutions and batch norms."""
+    return [
+        f"{kind}{number}" for number in ((1, 2, 3) if isinstance(block, Block) else (1, 2)) for kind in ("conv", "bn")
+    ]
+
+
+def _shortcut_name(block: Block | BasicBlock) -> str:
+    return block.shortcut_name if isinstance(block, Block) else "shortcut"
+
+
 def _block(block: Block | BasicBlock) -> InferenceBlock:
-    numbers = (1, 2, 3) if isinstance(block, Block) else (1, 2)
-    convolutions = [_convolution(block, f"conv{number}", f"bn{number}", relu=True) for number in numbers]
-    shortcut = getattr(block, block.shortcut_name if isinstance(block, Block) else "shortcut")
+    names = _layers(block)
+    convolutions = [_convolution(block, *pair, relu=True) for pair in zip(names[::2], names[1::2], strict=True)]
+    shortcut = getattr(block, _shortcut_name(block))
     if isinstance(shortcut, PaddedShortcut):
         return InferenceBlock(convolutions, copy.deepcopy(shortcut))
     return InferenceBlock(convolutions, _convolution(shortcut, "0", "1", relu=False) if len(shortcut) else None)

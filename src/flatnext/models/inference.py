@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from flatnext.device import keep_memory, resolve_precision
+from flatnext.device import keep_digits, keep_memory, resolve_precision
 from flatnext.errors import InputError
-from flatnext.models.folded import UNSUPPORTED_BLOCKS, InferenceNet, folded
+from flatnext.models.folded import InferenceNet, changed, folded
 from flatnext.models.network import Network
 from flatnext.models.quantized import quantize
 from flatnext.models.resnext import ResNeXt
@@ -48,8 +48,7 @@ def for_inference(model: nn.Module, precision: str = "auto", calibration: Tensor
         return quantize(net, calibration)
     device = net.linear.weight.device
     precision = resolve_precision(precision, device)
-    if precision == "fp32" and device.type == "cuda":  # as `device.place` does: else convolutions round to TF32
-        torch.backends.cudnn.allow_tf32 = False
+    keep_digits(precision)
     for module in (net.stem, net.blocks):
         module.to(torch.bfloat16 if precision == "bf16" else torch.float32)
     return net
@@ -64,7 +63,7 @@ def inference_copy(model: nn.Module, precision: str) -> nn.Module:
     """
     if precision not in ("fp32", "bf16") or type(model) not in (Network, ResNeXt):
         return model
-    if type(model.linear) is not nn.Linear or any(type(module) in UNSUPPORTED_BLOCKS for module in model.modules()):
+    if changed(model):
         return model
     tensors = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
     if any(tensor.device.type != "cpu" or not bool(tensor.isfinite().all()) for tensor in tensors):

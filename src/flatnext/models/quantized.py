@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from flatnext.cpu import processor_facts
 from flatnext.errors import InputError
 from flatnext.models.folded import Convolution, InferenceBlock, InferenceNet
 from flatnext.models.shortcut import PaddedShortcut
@@ -63,10 +63,7 @@ def quantize(net: InferenceNet, calibration: Tensor) -> InferenceNet:
 @functools.cache
 def cpu_has_int8() -> bool:
     """Return whether this CPU adds up int8 products without saturation (VNNI or AMX), and torch has the operators."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return False
+    flags = set(processor_facts().split())
     available = hasattr(torch.ops.onednn, "qconv2d_pointwise") and hasattr(torch.ops.onednn, "qconv_prepack")
     return bool(flags & INT8_FLAGS) and available and torch.backends.mkldnn.is_available()
 

@@ -7,10 +7,9 @@ from collections.abc import Callable
 
 from matplotlib.axes import Axes
 
-from flatnext.durations import duration
 from flatnext.report.blocks import Block, Figure, Panel, Section, Table, Text
 from flatnext.report.drawing import color_of, literal, panel
-from flatnext.report.numbers import DASH, decimal, interval, probability
+from flatnext.report.numbers import interval, probability
 from flatnext.report.svg import INK, PAPER, QUIET
 from flatnext.report.tables import BY_IMAGES, by_images, mean, quantity_table
 from flatnext.runs.class_balance import class_sizes, majority
@@ -20,6 +19,7 @@ from flatnext.study.groups import Group
 from flatnext.study.quantities import Quantity
 from flatnext.study.statistics import ALPHA, FEWEST_FOR_SIGN_FLIPS, MOST_SEEDS, POWER, Comparison, points
 from flatnext.study.study import Study
+from flatnext.words import DASH, decimal, duration
 
 SCORES = ("balanced_accuracy", "accuracy", "loss", "accuracy.best", "loss.best")
 

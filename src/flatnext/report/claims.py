@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flatnext.report.blocks import Block, Table, Text
-from flatnext.report.numbers import DASH, mean_sd, probability
+from flatnext.report.numbers import mean_sd, probability
 from flatnext.report.robustness import failed_checks
 from flatnext.report.tables import by_images, difference, folded, mean, unit
 from flatnext.study.claims import HEADLINES, PAPER, Answer
@@ -14,7 +14,7 @@ from flatnext.study.epoch_comparison import EpochComparison
 from flatnext.study.quantities import Quantity
 from flatnext.study.statistics import FEWEST_SEEDS, Comparison
 from flatnext.study.study import Study
-from flatnext.words import counted, listing
+from flatnext.words import DASH, counted, listing
 
 FEW = 3
 """Up to this many comparisons of a claim are shown beside its verdict."""

@@ -14,15 +14,12 @@ from flatnext.report.mistakes import mistakes
 from flatnext.report.notes import notes
 from flatnext.report.protocol import dataset, left_out, protocol, remarks
 from flatnext.report.tables import mean
-from flatnext.runs.evidence import PARTS
+from flatnext.runs.evidence import MEASUREMENTS
 from flatnext.study.advice import advice, comparisons
 from flatnext.study.claims import answers
 from flatnext.study.failures import warnings
 from flatnext.study.study import Study
 from flatnext.words import counted, listing
-
-EXPECTED = tuple(name for name in PARTS if name != "test_sets")
-"""Other test sets are there only for who has some."""
 
 
 def content(study: Study) -> Report:
@@ -71,7 +68,9 @@ def _keys(study: Study) -> tuple[Key, ...]:
 
 def _missing(study: Study) -> list[Block]:
     """Name what was not measured, with the command that does it."""
-    lacking = {name: [run.name for run in study.runs if getattr(run.evidence, name, None) is None] for name in EXPECTED}
+    lacking = {
+        name: [run.name for run in study.runs if getattr(run.evidence, name, None) is None] for name in MEASUREMENTS
+    }
     lacking = {name: runs for name, runs in lacking.items() if runs}
     blocks: list[Block] = []
     if stale := [run.name for run in study.runs if run.stale_evidence]:

@@ -14,14 +14,14 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from flatnext.report.blocks import Block, Figure, Panel, Text
 from flatnext.report.drawing import Band, Line, band, color_of, panel, plot
-from flatnext.report.numbers import decimal, decimals
+from flatnext.report.numbers import decimals
 from flatnext.report.svg import INK, RIGHT
 from flatnext.report.tables import folded, quantity_table
 from flatnext.runs.evidence import Curve, Flatness, Surface
 from flatnext.runs.records import RunRecord
 from flatnext.study.groups import Group
 from flatnext.study.study import Study
-from flatnext.words import listing
+from flatnext.words import decimal, listing
 
 ALONG = {"random": "random directions", "gradient": "the gradient"}
 

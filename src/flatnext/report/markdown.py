@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import re
 from collections.abc import Iterable
 
@@ -46,7 +47,7 @@ def _files(blocks: Iterable[Block]) -> dict[str, bytes]:
 
 def escape(text: str) -> str:
     """Return plain text as Markdown that shows it as it is, on one line."""
-    text = plain(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = html.escape(plain(" ".join(text.split())), quote=False)
     return re.sub(r"([\\`*_\[\]|#~$])", r"\\\1", text)
 
 

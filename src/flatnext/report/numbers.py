@@ -6,17 +6,8 @@ import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from flatnext.study.statistics import Estimate, interval_digits
-
-DASH = "–"
-
-
-def decimal(value: float | None, digits: int, *, sign: bool = False) -> str:
-    """Return a number with a fixed number of decimals, `−0.80`, or `+0.80` with `sign`; zero has no sign."""
-    if value is None:
-        return DASH
-    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
-    return f"{0:.{digits}f}" if float(text) == 0 else text.replace("-", "−")
+from flatnext.study.statistics import Estimate, interval_digits, p_digits
+from flatnext.words import DASH, decimal
 
 
 def decimals(values: Iterable[float]) -> int:
@@ -41,9 +32,7 @@ def interval(estimate: Estimate, scale: float = 100.0, digits: int = 2, *, sign:
 
 def probability(value: float | None) -> str:
     """Return a p value, `0.0123` or `< 0.0001`."""
-    if value is None:
-        return DASH
-    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+    return DASH if value is None else p_digits(value, 4)
 
 
 def certainty(value: float) -> str:

@@ -8,15 +8,14 @@ from dataclasses import fields, replace
 from typing import Any
 
 from flatnext.config import Perturbation
-from flatnext.durations import duration
 from flatnext.report.blocks import Block, Code, Details, Section, Table
-from flatnext.report.numbers import DASH, moment, span
+from flatnext.report.numbers import moment, span
 from flatnext.runs.evidence import PARTS
 from flatnext.study.contrasts import equal_compute
 from flatnext.study.groups import setting_text
 from flatnext.study.plan import STRETCHED
 from flatnext.study.study import Study
-from flatnext.words import counted, listing
+from flatnext.words import DASH, counted, duration, listing
 
 DATASETS = {
     "cifar10": "CIFAR-10",

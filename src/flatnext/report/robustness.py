@@ -9,14 +9,13 @@ from matplotlib.axes import Axes
 
 from flatnext.report.blocks import Block, Figure, Panel, Table, Text
 from flatnext.report.drawing import Band, Line, band, color_of, panel, plot
-from flatnext.report.numbers import DASH, decimal
 from flatnext.report.tables import folded, quantity_table
 from flatnext.runs.evidence import Attacks
 from flatnext.study.measurements import PUBLISHED
 from flatnext.study.measures import NORMS, SPLITS
 from flatnext.study.quantities import Quantity
 from flatnext.study.study import Study
-from flatnext.words import counted, listing
+from flatnext.words import DASH, counted, decimal, listing
 
 FEWEST = 3
 """Points that make a line, that of the images as they are among them."""

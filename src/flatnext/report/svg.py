@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from functools import cache
@@ -66,7 +67,7 @@ def to_svg(figure: Figure, name: str, alt: str) -> str:
     opening, rest = text.split(">", 1)
     opening = re.sub(r' (width|height)="([\d.]+)pt"', "", opening)
     opening += f' role="img" aria-labelledby="{name}-title"'
-    return f'{opening}>\n <title id="{name}-title">{_escape(alt)}</title>{rest}'.strip()
+    return f'{opening}>\n <title id="{name}-title">{html.escape(alt, quote=False)}</title>{rest}'.strip()
 
 
 def standalone(svg: str) -> str:
@@ -79,7 +80,3 @@ def standalone(svg: str) -> str:
 def theme() -> str:
     """Return `theme.css`: the colours, for light and dark."""
     return Path(__file__).with_name("theme.css").read_text(encoding="utf-8")
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from flatnext.report.blocks import Block, Details, Table, Text
-from flatnext.report.numbers import DASH, decimal, decimals, interval, mean_sd, probability
+from flatnext.report.numbers import decimals, interval, mean_sd, probability
 from flatnext.study.quantities import Quantity
 from flatnext.study.statistics import Comparison, wilson
 from flatnext.study.study import Study
+from flatnext.words import DASH, decimal
 
 Column = tuple[str, Callable[[Quantity], str]]
 """A column: its header, and what it says of a quantity."""

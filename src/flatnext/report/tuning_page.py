@@ -12,14 +12,13 @@ from flatnext.config import recipe_name
 from flatnext.config.setting import show
 from flatnext.report.blocks import Code, Figure, Key, Panel, Report, Section, Table, Text
 from flatnext.report.drawing import literal, panel
-from flatnext.report.numbers import DASH
 from flatnext.report.page import page
 from flatnext.report.svg import QUIET, SERIES
 from flatnext.study.search_space import Varied
 from flatnext.study.statistics import points
 from flatnext.study.trials import Trial
 from flatnext.study.tuning import Found, Search, described
-from flatnext.words import counted, listing
+from flatnext.words import DASH, counted, listing
 
 BEST, OTHER = SERIES[0], SERIES[1]
 

@@ -381,3 +381,9 @@ class Evidence:
 
 PARTS = tuple(field.name for field in fields(Evidence) if field.default is None)
 """The names of the measurements, in the order in which they are made: the quick ones first."""
+
+MEASUREMENTS = tuple(name for name in PARTS if name != "test_sets")
+"""Those that any run can have: other test sets are there only for who has some."""
+
+DIVISION = ("validation", "split_seed", "train_images")
+"""The settings of the data that decide which images were trained on."""

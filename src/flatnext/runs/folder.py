@@ -204,10 +204,14 @@ class RunFolder:
         """Return the run's config."""
         return read_config(self.path / CONFIG)
 
+    def environment(self) -> Environment:
+        """Return on what the run was made, and from which data."""
+        return read_environment(self.path / ENVIRONMENT)
+
     def data_dir(self) -> Path | None:
         """Return where the run's data lay when it last ran, if that is still there."""
         try:
-            known = read_environment(self.path / ENVIRONMENT).data_dir
+            known = self.environment().data_dir
         except InputError:  # no run, or a damaged one
             return None
         return Path(known) if known is not None and Path(known).is_dir() else None
@@ -251,7 +255,7 @@ class RunFolder:
         """Write where the run runs now, with the sessions before those of `environment`, and as what it began."""
         file = self.path / ENVIRONMENT
         if file.is_file():
-            before, changed = read_environment(file), environment.sessions[-1].changed
+            before, changed = self.environment(), environment.sessions[-1].changed
             now = {name: value for name, value in environment.not_of_recipe.items() if name in changed}
             kept = {name: value for name, value in before.not_of_recipe.items() if name not in changed}
             sessions = (*before.sessions, *environment.sessions)
@@ -265,8 +269,7 @@ class RunFolder:
 
     def note_rollbacks(self, rollbacks: tuple[Rollback, ...]) -> None:
         """Write that the run has gone back, and how often."""
-        file = self.path / ENVIRONMENT
-        write_json(file, dump(replace(read_environment(file), rollbacks=rollbacks)))
+        write_json(self.path / ENVIRONMENT, dump(replace(self.environment(), rollbacks=rollbacks)))
 
 
 def known_data_dir(run: Path | str, dataset: str | None = None) -> Path | None:

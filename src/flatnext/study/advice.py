@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flatnext.durations import duration
 from flatnext.study.contrasts import Contrast, passes
 from flatnext.study.failures import is_sound, warnings
 from flatnext.study.groups import Group
 from flatnext.study.statistics import FEWEST_SEEDS, adjust, estimate, points
 from flatnext.study.study import Study
-from flatnext.words import counted
+from flatnext.words import counted, duration
 
 CHEAPER = 0.9
 """A recipe that costs less than so much of another is cheaper: times of the same work differ by some per cent."""

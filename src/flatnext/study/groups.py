@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from flatnext.config import Config
+from flatnext.config.setting import show
 from flatnext.runs.records import RunRecord
+from flatnext.schema import dump
+from flatnext.words import DASH
 
 
 @dataclass(frozen=True)
@@ -20,21 +23,9 @@ class Group:
 
 def settings(config: Config) -> dict[str, Any]:
     """Return the settings that distinguish recipes, by name: all but `recipe` and `seed`."""
-    flat: dict[str, Any] = {}
-    for name, value in config.to_json().items():
-        if isinstance(value, dict):
-            flat |= {name if inner == "name" else inner: item for inner, item in value.items()}
-        elif name not in ("recipe", "seed"):
-            flat[name] = value
-    return flat
+    return {name: value for name, value in dump(config.flat()).items() if name != "seed"}
 
 
 def setting_text(value: Any) -> str:
-    """Return a setting's value as people write it."""
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """Return a setting's value as people write it, with a dash for what is not set."""
+    return DASH if value is None else show(value, ", ")

@@ -13,15 +13,12 @@ from statistics import median
 from typing import Any
 
 from flatnext.runs.class_balance import balanced_accuracy, f1_scores, is_uneven
-from flatnext.runs.evidence import Attacks, Calibration, Corruptions, Flatness, TestSets
+from flatnext.runs.evidence import DIVISION, Attacks, Calibration, Corruptions, Flatness, TestSets
 from flatnext.runs.records import CheckpointScores, RunRecord
 from flatnext.study.groups import Group
 
 PUBLISHED = "cifar10-c"
 """The name of the published corrupted images in the column `split`."""
-
-DIVISION = ("validation", "split_seed", "train_images")
-"""Settings that divide the training images: conditions of what is measured on those."""
 
 NEUTRAL = frozenset({"autoattack", "batch_size", "cifar10_c", "data_dir", "device", "download", "threads", *DIVISION})
 """Settings that change a figure by rounding at most, or that only say whether there is a further one."""

@@ -6,10 +6,9 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from flatnext.durations import duration
 from flatnext.progress import Display, Task
 from flatnext.study.assignment import Assignment
-from flatnext.words import counted
+from flatnext.words import counted, duration
 
 
 class Overview:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flatnext.study.groups import setting_text
+from flatnext.config.setting import show
 from flatnext.study.measurements import Measurement
 from flatnext.study.measures import Measure, measure
 from flatnext.study.statistics import Comparison, Estimate, compare_paired, estimate
@@ -98,11 +98,5 @@ def _differing(conditions: Iterable[Mapping[str, Any]]) -> str:
     """Return the conditions that are not the same in all runs, with what they are; empty if all are."""
     conditions = list(conditions)
     names = dict.fromkeys(name for by_name in conditions for name in by_name)
-    texts = {name: dict.fromkeys(_text(by_name.get(name)) for by_name in conditions) for name in names}
+    texts = {name: dict.fromkeys(show(by_name.get(name), ", ") for by_name in conditions) for name in names}
     return "; ".join(f"{name} {' or '.join(values)}" for name, values in texts.items() if len(values) > 1)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_text, value))
-    return "none" if value is None else setting_text(value)

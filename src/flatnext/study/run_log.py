@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from flatnext.durations import duration
 from flatnext.errors import InputError
 from flatnext.progress import Display
 from flatnext.runs.folder import RunFolder
 from flatnext.study.assignment import Assignment, Outcome
 from flatnext.training import Stopped
+from flatnext.words import duration
 
 
 class RunLog:

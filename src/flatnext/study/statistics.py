@@ -28,6 +28,7 @@ from scipy.special import ndtri, stdtr, stdtrit
 
 from flatnext.errors import InputError
 from flatnext.study.sequential import anytime_p, critical_t
+from flatnext.words import decimal
 
 ALPHA = 0.05
 """Level of the tests; the intervals cover 1 - ALPHA, that is 95 %."""
@@ -239,26 +240,31 @@ def seeds_needed(effect: float, alpha: float = ALPHA) -> int | None:
     return int(enough[0]) if enough.size else None
 
 
-def wilson(share: float, count: int, alpha: float = ALPHA) -> tuple[float, float]:
-    """Return Wilson's interval (Wilson 1927) of a share of `count` images: the chance in which images were drawn."""
-    z = float(ndtri(1 - alpha / 2))
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Return Wilson's 95 % interval (Wilson 1927) of a share of `count` images: the chance in which were drawn."""
+    z = float(ndtri(1 - ALPHA / 2))
     centre, half = share + z**2 / (2 * count), z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
     scale = 1 + z**2 / count
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
-def p_text(p: float) -> str:
-    """Return `= 0.012`, or `< 0.001`; a p just below 0.05 is never shown as 0.050."""
-    if p < 0.001:
-        return "< 0.001"
-    text = f"{p:.3f}"
-    return f"= {p:.5f}" if text == "0.050" else f"= {text}"
+def p_digits(p: float, digits: int) -> str:
+    """Return `0.012`, or `< 0.001`, with so many digits; a p about 0.05 has two more."""
+    if p < 10**-digits:
+        return f"< {10**-digits:.{digits}f}"
+    text = f"{p:.{digits}f}"
+    return f"{p:.{digits + 2}f}" if float(text) == ALPHA else text
+
+
+def p_text(p: float, digits: int = 3) -> str:
+    """Return `= 0.012`, or `< 0.001`."""
+    text = p_digits(p, digits)
+    return text if text.startswith("<") else f"= {text}"
 
 
 def points(fraction: float, *, sign: bool = False, digits: int = 2) -> str:
     """Return a fraction as percentage points, `0.80` or `−0.80`; with `sign`, `+0.80`."""
-    text = f"{100 * fraction:{'+' if sign else ''}.{digits}f}"
-    return "0.00" if float(text) == 0 else text.replace("-", "−")
+    return decimal(100 * fraction, digits, sign=sign)
 
 
 def interval_digits(low: float, high: float, scale: float = 100.0, digits: int = 2) -> int:

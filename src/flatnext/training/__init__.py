@@ -6,14 +6,13 @@ from flatnext.training.optimizer import learning_rate, make_optimizer
 from flatnext.training.run_state import RunState
 from flatnext.training.step import Step, StepStats
 from flatnext.training.stop import Stopped
-from flatnext.training.trainer import Trainer, make_step
+from flatnext.training.trainer import make_step
 
 __all__ = [
     "RunState",
     "Step",
     "StepStats",
     "Stopped",
-    "Trainer",
     "learning_rate",
     "load_data",
     "make_optimizer",

@@ -28,7 +28,6 @@ from flatnext.files import copy_atomically, open_regular, write_atomically
 from flatnext.models import Origin, digest_weights, input_channels, read_origin, read_weights
 from flatnext.runs.comparison import edited
 from flatnext.runs.folder import KEPT, RunFolder
-from flatnext.runs.reading import ENVIRONMENT, read_environment
 from flatnext.schema import dump
 
 LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
@@ -219,7 +218,7 @@ def state_of_finished(folder: RunFolder, checkpoint: Checkpoint) -> dict[str, An
 
     The optimizer begins anew, and with `ema` so do the weights, from their average.
     """
-    result, environment = folder.result(), read_environment(folder.path / ENVIRONMENT)
+    result, environment = folder.result(), folder.environment()
     best = result.best
     return {
         "optimizer": None,

@@ -13,7 +13,8 @@ from flatnext.config import Config, Data, most_of, recipes_for
 from flatnext.errors import InputError
 from flatnext.runs.fingerprint import DataFingerprint, change
 from flatnext.runs.folder import RunFolder
-from flatnext.runs.reading import ENVIRONMENT, read_environment
+from flatnext.runs.reading import ENVIRONMENT
+from flatnext.runs.records import Environment
 from flatnext.training.class_weights import class_weights
 from flatnext.words import counted
 
@@ -39,6 +40,12 @@ class KnownData:
         return f"{self.words} ({words})" if words else None
 
 
+def known_data(folder: Path, environment: Environment, settings: Data) -> KnownData | None:
+    """Return the data that a run was trained on; None where version 0.1.0 did not note them."""
+    words = f"the data are not those that {folder} was trained on"
+    return KnownData(words=words, settings=settings, fingerprint=environment.data) if environment.data else None
+
+
 READING = ("dataset", "image_size", "resize", "channels", "skip_damaged")
 """The settings of data that say how they are read, before they are divided."""
 
@@ -48,7 +55,7 @@ def data_of(folders: Iterable[Path], settings: Data, remedy: str | None) -> Know
     for folder in map(RunFolder, folders):
         if not folder.started() or not (folder.path / ENVIRONMENT).is_file():
             continue
-        known, theirs = read_environment(folder.path / ENVIRONMENT).data, folder.config().data
+        known, theirs = folder.environment().data, folder.config().data
         if known and all(getattr(theirs, name) == getattr(settings, name) for name in READING):
             words = f"the data are not those of {folder.path}"
             return KnownData(words=words, settings=theirs, fingerprint=known, remedy=remedy)

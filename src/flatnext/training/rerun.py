@@ -21,7 +21,7 @@ from flatnext.training.bits import (
     mixed_sessions,
     sessions_of,
 )
-from flatnext.training.inputs import KnownData
+from flatnext.training.inputs import known_data
 from flatnext.training.options import Options
 from flatnext.training.session import run_session
 from flatnext.training.trainer import Trainer
@@ -99,19 +99,12 @@ def rerun(
         track=(),
         threads=was.threads,
         on_divergence=was.sessions[-1].on_divergence,
-        known=known_data(first, record),
+        known=known_data(first, record.environment, record.config.data),
     )
     run_session(config, folder, options, Trainer.fit, RunFolder.result)
     again = read_run(folder, folder.name)
     assert isinstance(again, RunRecord)
     return compared(first, record, folder, again, sessions)
-
-
-def known_data(folder: Path, record: RunRecord) -> KnownData | None:
-    """Return the data that a run was trained on; None where version 0.1.0 did not note them."""
-    data = record.environment.data
-    words = f"the data are not those that {folder} was trained on"
-    return KnownData(words=words, settings=record.config.data, fingerprint=data) if data else None
 
 
 def compared(first: Path, record: RunRecord, folder: Path, again: RunRecord, sessions: Sequence[Session]) -> Rerun:

@@ -19,7 +19,7 @@ from flatnext.progress import Display
 from flatnext.runs.claim import Claim, HeldError
 from flatnext.runs.comparison import require_as_trained
 from flatnext.runs.folder import RunFolder
-from flatnext.runs.reading import ENVIRONMENT, read_environment
+from flatnext.runs.reading import ENVIRONMENT
 from flatnext.training.checkpoint import Checkpoint, put_last, read_checkpoint
 from flatnext.training.environment import environment
 from flatnext.training.inputs import load_data
@@ -165,8 +165,7 @@ class _Hold:
 
 def _as_before(options: Options, folder: RunFolder) -> Options:
     """Return the options with what the run's last session was told to do where this one is told nothing."""
-    file = folder.path / ENVIRONMENT
-    last = read_environment(file).sessions[-1] if file.is_file() else None
+    last = folder.environment().sessions[-1] if (folder.path / ENVIRONMENT).is_file() else None
     kept = last.keep_checkpoints if last else "0"
     return replace(
         options,

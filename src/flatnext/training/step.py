@@ -102,7 +102,10 @@ class Step:
                     if p.grad is not None:
                         p.grad.mul_(weight)
                 self.processes.sum(p.grad for p in parameters if p.grad is not None)
-            self.processes.average(b for b in self.model.buffers() if b.is_floating_point())
+            moved = (module for module in self.model.modules() if module.training)  # not frozen statistics
+            self.processes.average(
+                b for module in moved for b in module.buffers(recurse=False) if b.is_floating_point()
+            )
         self.method.optimizer.step()
         return stats
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from flatnext.cpu import cores
 from flatnext.device import autocast, dtype, threads
-from flatnext.runs.reading import ENVIRONMENT, read_environment
+from flatnext.runs.reading import ENVIRONMENT
 from flatnext.training.options import Threads
 from flatnext.training.run_state import RunState
 
@@ -36,8 +36,8 @@ def choose_threads(run: RunState, wanted: Threads | None) -> tuple[int, str]:
         return wanted, ""
     if wanted is None or run.device.type != "cpu" or run.processes.count > 1 or "OMP_NUM_THREADS" in os.environ:
         return torch.get_num_threads(), ""
-    file = run.folder.path / ENVIRONMENT
-    if file.is_file() and (before := read_environment(file).threads) <= cores():
+    folder = run.folder
+    if (folder.path / ENVIRONMENT).is_file() and (before := folder.environment().threads) <= cores():
         return before, ""
     numbers = thread_numbers(torch.get_num_threads())
     if len(numbers) == 1:

@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from flatnext.config import Config
 from flatnext.errors import InputError, choose
 from flatnext.runs.folder import RunFolder
-from flatnext.runs.reading import ENVIRONMENT, STUDY, read_environment
+from flatnext.runs.reading import STUDY
 from flatnext.runs.records import Epoch
 from flatnext.versions import import_extra
 
@@ -27,6 +27,9 @@ PROJECT = "flatnext"
 
 class Tracker:
     """Takes the metrics of a run, an epoch at a time. A run that is resumed gives those before as `epochs`."""
+
+    extra: ClassVar[str | None] = None
+    """The package that it needs, which is also the name of its extra; None: one that is always there."""
 
     def __init__(self, folder: RunFolder, config: Config, epochs: Sequence[Epoch]) -> None:
         raise NotImplementedError
@@ -88,6 +91,8 @@ class Wandb(Tracker):
     `wandb sync wandb/offline-run-*` uploads what was written offline. The runs of a study are a group.
     """
 
+    extra = "wandb"
+
     def __init__(self, folder: RunFolder, config: Config, epochs: Sequence[Epoch]) -> None:
         wandb = import_extra("wandb", "wandb")
         place, group = _place(folder.path)
@@ -121,6 +126,8 @@ class Mlflow(Tracker):
 
     `mlflow ui --backend-store-uri sqlite:///mlflow.db` shows it. The runs of a study are an experiment.
     """
+
+    extra = "mlflow"
 
     def __init__(self, folder: RunFolder, config: Config, epochs: Sequence[Epoch]) -> None:
         tracking = import_extra("mlflow.tracking", "mlflow")
@@ -170,9 +177,8 @@ def check_trackers(names: Sequence[str]) -> None:
     for name in names:
         if name not in TRACKERS:
             raise InputError(f"unknown tracker {name!r}: {choose(name, TRACKERS)}")
-    for name in ("wandb", "mlflow"):
-        if name in names:
-            import_extra(name, name)
+        if extra := TRACKERS[name].extra:
+            import_extra(extra, extra)
 
 
 @contextmanager
@@ -212,5 +218,5 @@ def _name(run: Path, place: Path) -> str:
 
 def _identifier(folder: RunFolder) -> str:
     """Return an id of a run that stays when it is resumed, and is another when it is made anew."""
-    started = read_environment(folder.path / ENVIRONMENT).sessions[0].started
+    started = folder.environment().sessions[0].started
     return hashlib.sha256(f"{folder.path.resolve()} {started}".encode()).hexdigest()[:16]

@@ -17,7 +17,7 @@ from flatnext.errors import InputError
 from flatnext.progress import Display
 from flatnext.runs.claim import is_claimed
 from flatnext.runs.folder import RunFolder
-from flatnext.runs.reading import ENVIRONMENT, METRICS, read_config, read_environment, read_epochs
+from flatnext.runs.reading import METRICS, read_config, read_epochs
 from flatnext.runs.records import Environment, Epoch
 from flatnext.training.bits import (
     Difference,
@@ -28,7 +28,7 @@ from flatnext.training.bits import (
     sessions_of,
 )
 from flatnext.training.checkpoint import LAST, PREVIOUS, Checkpoint, kept_checkpoints, read_pair
-from flatnext.training.inputs import KnownData, load_data
+from flatnext.training.inputs import known_data, load_data
 from flatnext.training.metric_sums import NonFiniteLossError
 from flatnext.training.options import Options
 from flatnext.training.run_state import RunState
@@ -106,7 +106,7 @@ def verify(
         raise InputError(f"{run} is not the folder of a run: give one with a config.json")
     options = Options(data_dir=data_dir, device=device, download=download, display=display, track=())
     resolved = resolve_device(device)
-    environment = read_environment(folder.path / ENVIRONMENT)
+    environment = folder.environment()
     lines = {line.epoch: line for line in read_epochs(folder.path / METRICS)}
     span = _chosen(folder.path, spans(folder, lines), epoch)
     start = read_pair(folder.path, span.start) if span.start else None
@@ -204,10 +204,7 @@ def _before(
     options: Options,
 ) -> RunState:
     """Return the run as it was before the span."""
-    known = None
-    if environment.data:
-        words = f"the data are not those that {folder.path} was trained on"
-        known = KnownData(words=words, settings=config.data, fingerprint=environment.data)
+    known = known_data(folder.path, environment, config.data)
     channels = start.channels if start else None
     partition = load_data(config, options.data_dir, channels=channels, download=options.download, known=known)
     keep_memory()

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from flatnext.cpu import processor_facts
 from flatnext.errors import warn_of_fallback
 from flatnext.ops import switch
 
@@ -135,5 +136,5 @@ def _writable_by_us_alone(path: Path) -> bool:
 
 def _processor() -> bytes:
     """Return the processor that the code is compiled for: machines of several kinds may share a home folder."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    lines = processor_facts().splitlines()
     return "\n".join(sorted({line for line in lines if line.startswith(("flags", "model name"))})).encode()

@@ -72,7 +72,8 @@ class _GroupedConvolution(torch.autograd.Function):
         if torch.is_grad_enabled():
             return *twice.convolution(ctx, gradient), None
         x, weight = ctx.saved_tensors
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        # A hook on saved tensors, such as `save_on_cpu`, gives back the values and not the layout.
+        x, gradient = (t.contiguous(memory_format=torch.channels_last) for t in (x, gradient))
         dx = dweight = None
         if ctx.needs_input_grad[0]:
             dx = torch.empty_like(x)

@@ -105,10 +105,13 @@ class _BatchNorm(torch.autograd.Function):
         """Return the gradients of x, the residual, weight and bias."""
         if torch.is_grad_enabled():
             return *twice.batch_norm(ctx, gradient), None, None, None, None, None
-        x, y, weight, bias, mean, inverse_std = ctx.saved_tensors
+        x, y, *rows_of_channels = ctx.saved_tensors
+        # A hook on saved tensors, such as `save_on_cpu`, gives back the values and not the layout.
+        x, gradient = (t.contiguous(memory_format=torch.channels_last) for t in (x, gradient))
+        y = None if y is None else y.contiguous(memory_format=torch.channels_last)
+        weight, bias, mean, inverse_std = (t.contiguous() for t in rows_of_channels)
         kernels = library()
         assert kernels is not None
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
         rows, channels = x.numel() // x.shape[1], x.shape[1]
         dx, dweight, dbias = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
         masked = torch.empty_like(x) if y is not None else None

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flatnext.errors import InputError, warn_of_fallback
-from flatnext.ops.cuda.merge import MergeGroups
 from flatnext.ops.cuda.timing import cuda_seconds
+from flatnext.ops.merge import MergeGroups
 
 FORMS = ("plain", "merged16", "merged32", "direct16", "direct32")
 MIN_GAIN = 0.03  # part of the plain form's time that another form must save

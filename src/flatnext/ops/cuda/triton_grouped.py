@@ -18,6 +18,7 @@ from torch import Tensor
 from flatnext.ops import twice
 
 PIXELS = 128  # of a program
+CHUNK_PIXELS = 32  # taken at a time, for the weight's gradient
 WARPS = 4
 PROGRAMS = 512  # about as many as keep a GPU busy, for the weight's gradient
 
@@ -143,7 +144,8 @@ class _Convolution(torch.autograd.Function):
         if torch.is_grad_enabled():
             return *twice.convolution(ctx, gradient), None, None
         x, weight = ctx.saved_tensors
-        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        # A hook on saved tensors, such as `save_on_cpu`, gives back the values and not the layout.
+        x, gradient = (t.contiguous(memory_format=torch.channels_last) for t in (x, gradient))
         dx = dweight = None
         if ctx.needs_input_grad[0]:
             dx = torch.empty_like(x)
@@ -170,18 +172,18 @@ def _convolve(source: Tensor, weight: Tensor, target: Tensor, stride: int, wide:
     )
 
 
-def _weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor, stride: int, tile: int = 32) -> Tensor:
+def _weight_gradient(x: Tensor, gradient: Tensor, weight: Tensor, stride: int) -> Tensor:
     """Return the gradient of `weight`: the sum over chunks of pixels, always in the same order."""
     channels, group = x.shape[1], weight.shape[1]
     total = gradient.numel() // channels
-    chunk = triton.cdiv(triton.cdiv(total, max(PROGRAMS * 16 // channels, 1)), tile) * tile
+    chunk = triton.cdiv(triton.cdiv(total, max(PROGRAMS * 16 // channels, 1)), CHUNK_PIXELS) * CHUNK_PIXELS
     chunks = triton.cdiv(total, chunk)
     parts = torch.empty(chunks, channels, group, 3, 3, dtype=torch.float32, device=x.device)
     _weight_kernel[(channels // 16, chunks)](
         *(x, gradient, parts, total, chunk, *x.shape[2:], *gradient.shape[2:], channels),
         group=group,
         stride=stride,
-        tile=tile,
+        tile=CHUNK_PIXELS,
         num_warps=WARPS,
     )
     return torch.empty_like(weight).copy_(parts.sum(0))
