@@ -17,7 +17,9 @@ from flatnext.evaluation.conformal import in_halves
 from flatnext.evaluation.trained_model import load_trained_model
 from flatnext.files import read_json, require_new, sha256, write_json
 from flatnext.runs.conformal import Conformal
+from flatnext.runs.evidence import evidence_file
 from flatnext.runs.folder import RunFolder
+from flatnext.runs.lock import wait_for_lock
 from flatnext.schema import dump
 from flatnext.words import counted
 
@@ -94,9 +96,7 @@ def calibrate(
     if not path.exists() and output is None:
         raise InputError(f"{path} ships with the package, which is left as it is: give an --output")
     metadata = models.read_weights(weights)[1]
-    origin = models.read_origin(metadata, weights)
-    if origin is None:
-        raise InputError(f"{weights} does not say its classes: give a run folder or a weights file of this package")
+    origin = models.require_origin(metadata, weights)
     if test_set is not None:
         labelled, source = unseen(test_set, weights, origin), f"images of {data.test_set_name(test_set)}"
     else:
@@ -165,8 +165,10 @@ def _checks(probabilities: torch.Tensor, labels: torch.Tensor, made: Conformal) 
 
 def _keep_evidence(weights: Path, before: str) -> None:
     """Let the evidence of a run that was measured on these tensors name the file as it is now."""
-    name = "evidence.json" if weights.stem == "last" else f"evidence-{weights.stem}.json"
-    file = weights.parent / name
-    content = read_json(file) if file.is_file() else None
-    if isinstance(content, dict) and content.get("sha256") == before:
-        write_json(file, {**content, "sha256": sha256(weights)})
+    file = evidence_file(weights.parent, weights.stem)
+    if not file.is_file():
+        return
+    with wait_for_lock(file.parent):  # another process may be adding to it
+        content = read_json(file)
+        if isinstance(content, dict) and content.get("sha256") == before:
+            write_json(file, {**content, "sha256": sha256(weights)})

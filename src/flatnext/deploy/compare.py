@@ -113,7 +113,7 @@ def _same_classes(old: Classifier, new: Classifier) -> np.ndarray:
 def _dataset_of(path: Path | str, model: Classifier) -> str:
     if model.source.suffix.lower() == ".onnx":
         raise InputError(f"{path} does not say which images to compare on: give --test-set or --dataset")
-    origin = models.read_origin(models.read_weights(model.source)[1], model.source)
+    origin = models.origin_of(model.source)
     return origin.config.data.dataset if origin else "cifar10"
 
 
@@ -121,7 +121,7 @@ def _skips_damaged(model: Classifier) -> bool:
     """Return whether a model was trained on a folder without its damaged files; an .onnx file does not say it."""
     if model.source.suffix.lower() == ".onnx":
         return False
-    origin = models.read_origin(models.read_weights(model.source)[1], model.source)
+    origin = models.origin_of(model.source)
     return origin is not None and origin.config.data.skip_damaged
 
 
@@ -135,7 +135,7 @@ def _changed(path: Path | str, dataset: str | None, images: data.Split) -> str |
     if dataset is None or Path(path).suffix.lower() == ".onnx":
         return None
     weights = models.find_weights(path)
-    origin = models.read_origin(models.read_weights(weights)[1], weights)
+    origin = models.origin_of(weights)
     if origin is None or origin.data is None or origin.config.data.dataset != dataset:
         return None
     words = data.change_of_test(origin.data, images)

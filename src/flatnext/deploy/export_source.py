@@ -71,9 +71,7 @@ def read_source(path: Path | str, checkpoint: str | None = None) -> Source:
     """Return the weights of a run folder, a file, or a name. `InputError`: they do not say of which model they are."""
     weights = models.find_weights(path, checkpoint)
     state, metadata = models.read_weights(weights)
-    origin = models.read_origin(metadata, weights)
-    if origin is None:
-        raise InputError(f"{weights} does not say its classes: give a run folder or a weights file of this package")
+    origin = models.require_origin(metadata, weights)
     name = metadata.get("name") or (weights.parent.resolve().name if Path(path).is_dir() else weights.stem)
     return Source(
         weights=weights,

@@ -11,7 +11,6 @@ import torch
 from flatnext import data, models
 from flatnext.deploy.classifier import Classifier
 from flatnext.deploy.pixels import Preprocessing
-from flatnext.errors import InputError
 from flatnext.evaluation import load_predictor
 from flatnext.evaluation.trained_model import other_images
 from flatnext.models import Origin
@@ -20,9 +19,7 @@ from flatnext.models import Origin
 def load_torch(path: Path, *, checkpoint: str | None = None, device: str = "auto") -> Classifier:
     """Return the classifier of a run folder, a weights file, or the name of weights; errors as of `load`."""
     weights = models.find_weights(path, checkpoint)
-    origin = models.read_origin(models.read_weights(weights)[1], weights)
-    if origin is None:
-        raise InputError(f"{weights} does not say its classes: give a run folder or a weights file of this package")
+    origin = models.require_origin(models.read_weights(weights)[1], weights)
     predictor = load_predictor(weights, device=device)
 
     def logits(images: np.ndarray) -> np.ndarray:

@@ -83,7 +83,7 @@ def _without_data(
     if test_set is None:
         return None
     weights = models.find_weights(path, given["checkpoint"])
-    origin = models.read_origin(models.read_weights(weights)[1], weights)
+    origin = models.origin_of(weights)
     if origin is None:
         return None
     predictor = load_predictor(weights, device=given["device"], overrides=given["overrides"])

@@ -21,9 +21,10 @@ from flatnext.evidence.measuring import CHANGES, COMMON_SETTINGS, KINDS, Measure
 from flatnext.evidence.plan import EvidencePlan, in_order
 from flatnext.files import read_json, sha256, write_json
 from flatnext.progress import Display
-from flatnext.runs.evidence import DIVISION, Corruptions, Measurement, Provenance
+from flatnext.runs.evidence import DIVISION, EVIDENCE, Corruptions, Measurement, Provenance, evidence_file
 from flatnext.runs.folder import RunFolder, find_runs
 from flatnext.runs.lock import wait_for_lock
+from flatnext.runs.reading import CONFIG
 from flatnext.schema import dump
 from flatnext.words import duration
 
@@ -111,7 +112,7 @@ def run_folders(path: Path) -> list[Path]:
 
     `InputError`: none of the runs has finished.
     """
-    if not path.is_dir() or (path / "config.json").is_file():
+    if not path.is_dir() or (path / CONFIG).is_file():
         return [path]
     runs = find_runs(path)
     if not runs:
@@ -197,10 +198,9 @@ def _check_images(model: TrainedModel, test_sets: Sequence[Path | str], cifar10_
 
 
 def _default_file(path: Path, checkpoint: str) -> Path:
-    name = "evidence.json" if checkpoint == "last" else f"evidence-{checkpoint}.json"
     if path.is_dir():
-        return path / name
-    return Path("-".join([*filter(None, [path.parent.name, path.stem]), "evidence.json"]))
+        return evidence_file(path, checkpoint)
+    return Path("-".join([*filter(None, [path.parent.name, path.stem]), EVIDENCE]))
 
 
 def _all_settings(

@@ -13,8 +13,10 @@ from flatnext.models.weights import (
     digest_weights,
     input_channels,
     load_weights,
+    origin_of,
     read_origin,
     read_weights,
+    require_origin,
 )
 
 __all__ = [
@@ -34,9 +36,11 @@ __all__ = [
     "input_channels",
     "list_models",
     "load_weights",
+    "origin_of",
     "parameter_count",
     "read_origin",
     "read_weights",
+    "require_origin",
     "resnext29",
     "restore",
     "shipped",

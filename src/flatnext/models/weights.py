@@ -128,6 +128,18 @@ def read_origin(metadata: Mapping[str, Any], path: Path) -> Origin | None:
         raise InputError(f"{path}: its metadata is damaged: copy the file again") from error
 
 
+def require_origin(metadata: Mapping[str, Any], path: Path) -> Origin:
+    """Return what `read_origin` does. `InputError`: no run of this package wrote the file."""
+    if (origin := read_origin(metadata, path)) is None:
+        raise InputError(f"{path} does not say its classes: give a run folder or a weights file of this package")
+    return origin
+
+
+def origin_of(path: Path) -> Origin | None:
+    """Return what a file of weights says of its run; None if no run of this package wrote it."""
+    return read_origin(read_weights(path)[1], path)
+
+
 def digest_weights(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
     """Return the SHA-256 of tensors by name (types, shapes and bytes) and of what a file says of them.
 

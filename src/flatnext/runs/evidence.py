@@ -6,6 +6,7 @@ What is None was not measured, or was not finite. Each measurement keeps its set
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from statistics import fmean
 from typing import Any, Generic, TypeVar
 
@@ -381,6 +382,15 @@ class Evidence:
 
 PARTS = tuple(field.name for field in fields(Evidence) if field.default is None)
 """The names of the measurements, in the order in which they are made: the quick ones first."""
+
+EVIDENCE = "evidence.json"
+"""The file beside the weights of the last epoch."""
+
+
+def evidence_file(folder: Path, checkpoint: str) -> Path:
+    """Return the file of the evidence of a checkpoint, `last` or `best`, in a run folder."""
+    return folder / (EVIDENCE if checkpoint == "last" else f"evidence-{checkpoint}.json")
+
 
 MEASUREMENTS = tuple(name for name in PARTS if name != "test_sets")
 """Those that any run can have: other test sets are there only for who has some."""

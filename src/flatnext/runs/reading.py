@@ -11,7 +11,7 @@ from flatnext.config import Config
 from flatnext.errors import InputError
 from flatnext.files import read_json, read_text, sha256
 from flatnext.runs.comparison import require_as_trained
-from flatnext.runs.evidence import PARTS, Evidence
+from flatnext.runs.evidence import EVIDENCE, PARTS, Evidence
 from flatnext.runs.records import Environment, Epoch, Failure, Result, RunRecord, StudyPlan, UnfinishedRun
 from flatnext.runs.scores import check_classes, is_png, require
 from flatnext.schema import ParseError, parse
@@ -20,7 +20,7 @@ from flatnext.words import counted
 T = TypeVar("T")
 
 CONFIG, ENVIRONMENT, METRICS = "config.json", "environment.json", "metrics.jsonl"
-RESULT, FAILURE, EVIDENCE, STUDY = "result.json", "failure.json", "evidence.json", "study.json"
+RESULT, FAILURE, STUDY = "result.json", "failure.json", "study.json"
 
 RESTORE = "delete that run, or restore the file"
 

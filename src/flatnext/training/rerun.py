@@ -21,6 +21,7 @@ from flatnext.training.bits import (
     mixed_sessions,
     sessions_of,
 )
+from flatnext.training.checkpoint import LAST
 from flatnext.training.inputs import known_data
 from flatnext.training.options import Options
 from flatnext.training.session import run_session
@@ -109,7 +110,7 @@ def rerun(
 
 def compared(first: Path, record: RunRecord, folder: Path, again: RunRecord, sessions: Sequence[Session]) -> Rerun:
     """Return how the run in `folder` compares with the first, whose steps `sessions` took."""
-    ours, theirs = (read_weights(path / "last.safetensors")[0] for path in (folder, first))
+    ours, theirs = (read_weights(path / LAST)[0] for path in (folder, first))
     pairs = zip(again.epochs, record.epochs, strict=True)
     was, now = vars(record.environment), vars(again.environment)
     return Rerun(

@@ -17,7 +17,7 @@ from flatnext.errors import InputError
 from flatnext.progress import Display
 from flatnext.runs.claim import is_claimed
 from flatnext.runs.folder import RunFolder
-from flatnext.runs.reading import METRICS, read_config, read_epochs
+from flatnext.runs.reading import CONFIG, METRICS, read_config, read_epochs
 from flatnext.runs.records import Environment, Epoch
 from flatnext.training.bits import (
     Difference,
@@ -144,7 +144,7 @@ def verify(
 def _config_of(folder: RunFolder, span: Span, start: Checkpoint | None, end: Checkpoint | None) -> Config:
     """Return the config with which an epoch was trained. A run that is made longer has another one from then on."""
     origins = [checkpoint.origin for checkpoint in (start, end) if checkpoint and checkpoint.origin]
-    configs = [origin.config for origin in origins] or [read_config(folder.path / "config.json")]
+    configs = [origin.config for origin in origins] or [read_config(folder.path / CONFIG)]
     # The checkpoint before the epoch has it, unless that is the last one of a run before it was made longer.
     config = next((config for config in configs if (span.epoch or 0) <= config.epochs), configs[-1])
     if start is None and config.schedule.schedule_begins:
