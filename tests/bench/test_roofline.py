@@ -12,6 +12,7 @@ from flatnext import models
 from flatnext.bench.plan import METHODS
 from flatnext.bench.roofline import Rates, Work, inference_work, measure_rates, training_work
 from flatnext.config import Model
+from flatnext.data.normalization import CIFAR10
 from flatnext.methods import bind
 
 TINY = Model(blocks=(1, 1), cardinality=2, stem=8)
@@ -59,7 +60,7 @@ def test_rates_are_measured(precision):
 def test_passes_are_those_that_the_rule_makes(name):
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2), nn.LayerNorm(2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    method = bind(METHODS[name], model, optimizer, total_steps=9)
+    method = bind(METHODS[name], model, optimizer, total_steps=9, normalization=CIFAR10)
     images, batches, number = torch.rand(2, 3, 2, 2), 0.0, 0
 
     def closure():

@@ -19,9 +19,10 @@ from flatnext.evaluation import load_trained_model
 from flatnext.evaluation.corruptions import NAMES as CORRUPTIONS
 from flatnext.evidence import measuring
 from flatnext.evidence.gather import gather, run_folders
-from flatnext.evidence.plan import NAMES, EvidencePlan, in_order
+from flatnext.evidence.plan import EvidencePlan, in_order
 from flatnext.progress import Display, silent
 from flatnext.runs import lock as waiting
+from flatnext.runs.evidence import MEASUREMENTS
 from flatnext.schema import dump
 
 QUICK = EvidencePlan(images=40, linf=(8.0,), l2=(128.0,))
@@ -72,8 +73,8 @@ def test_measurements_are_those_of_version_0_1_0(folder, tmp_path):
     stored = read(STUDY / folder / "evidence.json")
     for file in (content, stored):  # the stored file has been cut down to its first mistakes
         del file["parts"]["errors"]["result"]["mistakes"][2:]
-    assert list(content["parts"]) == list(NAMES)
-    for name in NAMES:
+    assert list(content["parts"]) == list(MEASUREMENTS)
+    for name in MEASUREMENTS:
         assert content["parts"][name]["settings"] == stored["parts"][name]["settings"]
         close(content["parts"][name]["result"], stored["parts"][name]["result"])
     assert {key: content[key] for key in ("checkpoint", "sha256", "classes")} == {
@@ -312,7 +313,7 @@ def test_settings_that_cannot_be(settings):
 
 
 def test_measurements_by_name():
-    assert in_order(["all"]) == NAMES
+    assert in_order(["all"]) == MEASUREMENTS
     assert in_order(["attacks", "calibration"]) == ("calibration", "attacks")
     with pytest.raises(InputError, match="measurement is 'flat'"):
         in_order(["flat"])

@@ -134,7 +134,7 @@ def test_a_replayed_step_asks_the_device_for_nothing(case):
     # SGD in one kernel reads its rate on the device; the form with a kernel an operation would ask for it.
     model = bn_network("fp32")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True, fused=True)
-    replayed = GraphStep(make_step(model, case, optimizer=optimizer), Again())
+    replayed = GraphStep(make_step(model, case, optimizer=optimizer, total_steps=60), Again())
     for number in range(0, 60, 6):
         with Watch():
             replayed(images, labels, number, len(labels))
