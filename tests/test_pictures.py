@@ -71,6 +71,35 @@ def test_sixteen_bits_with_a_transparent_value():
     assert set(pixels.ravel().tolist()) == {255, 20_000 // 256}
 
 
+def png(bits, kind, row, transparent):
+    """Return a PNG file of 8 x 8 pixels whose rows are all the same, with a transparent colour."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    parts = (b"IHDR", struct.pack(">IIBBBBB", 8, 8, bits, kind, 0, 0, 0)), (b"tRNS", transparent)
+    parts = *parts, (b"IDAT", zlib.compress((b"\0" + row) * 8)), (b"IEND", b"")
+    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "row", "key", "value"),
+    [
+        (1, 0, b"\0", 0, 0),
+        (2, 0, b"\x55\x55", 1, 85),
+        (4, 0, b"\x88\x88\x88\x88", 8, 136),
+        (8, 0, bytes([7] * 8), 7, 7),
+        (8, 2, bytes([7, 8, 9] * 8), (7, 8, 9), (7, 8, 9)),
+        (16, 2, bytes([18, 52, 128, 0, 255, 255] * 8), (0x1234, 0x8000, 0xFFFF), (18, 128, 255)),
+    ],
+)
+def test_the_transparent_colour_of_any_depth_is_white(bits, kind, row, key, value):
+    keys = key if isinstance(key, tuple) else (key,)
+    for transparent, wanted in ((keys, 255), ([3 - (k > 2) * 3 for k in keys], value)):
+        found = read_picture(png(bits, kind, row, struct.pack(f">{len(keys)}H", *transparent)), size=8)
+        assert np.array_equal(found, np.broadcast_to(wanted, (8, 8, 3)))
+
+
 def tiff(content, **tags):
     """Return a TIFF file of 8 x 8 grey pixels with these tags (numbers below 65536), which content follows."""
     tags = {"256": 8, "257": 8, "258": 8, "259": 1, "262": 1, "277": 1} | {name[1:]: v for name, v in tags.items()}

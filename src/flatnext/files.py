@@ -29,6 +29,8 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     temporary = _temporary(path)
     try:
         with open(temporary, "wb") as file:
+            with contextlib.suppress(OSError):  # a file that is there keeps who may read it
+                os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -215,10 +215,27 @@ def _tile(image: Image.Image) -> int:
 
 def _convert(image: Image.Image, size: int, resize: Resize, channels: int) -> np.ndarray:
     _check_numbers(image)
+    tiles = getattr(image, "tile", ()) if image.format == "PNG" else ()
+    rawmode = str(tiles[0][3]) if tiles else ""
     image.load()
+    if factor := KEYED.get(rawmode):
+        _scale_transparent(image, factor)
     tags = getattr(image, "tag_v2", {})  # read now: a turned image has none
     negative, bits = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO, 12 if 12 in tags.get(BITS, ()) else 16
     return square(_on_white(_upright(image), "L" if channels == 1 else "RGB", negative, bits), size, resize)
+
+
+KEYED = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}
+"""By what the transparent colour of a PNG file is in the 8 bits of its pixels, where it is kept in the file's own."""
+
+
+def _scale_transparent(image: Image.Image, factor: float) -> None:
+    """Put the transparent colour of a PNG file into the levels of its pixels, as Pillow has decoded them."""
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        image.info["transparency"] = int(key * factor)
+    elif isinstance(key, tuple):
+        image.info["transparency"] = tuple(int(value * factor) for value in key)
 
 
 def _check_numbers(image: Image.Image) -> None:

@@ -10,6 +10,8 @@ import types
 import pytest
 from fake_classifier import classifier, picture
 
+from flatnext.deploy.answers import write_answers
+from flatnext.deploy.prediction import Prediction, Question
 from flatnext.runs.conformal import Conformal
 
 MODEL = "flatnext.deploy.loading.load"
@@ -103,6 +105,14 @@ def test_paths_from_standard_input(run, pictures, monkeypatch):
     assert found(run("predict", "m", "-")[1]) == {"a.png": "dark", "b.JPG": "bright"}
 
 
+@pytest.mark.parametrize("form", [b"%s\n%s\n", b"%s\r\n%s\r\n", b"\xef\xbb\xbf%s\n%s", b"%s\0%s\0"])
+def test_lists_of_paths_in_other_forms_and_that_begin_like_an_image(run, pictures, monkeypatch, form):
+    monkeypatch.chdir(pictures)
+    (pictures / "a.png").rename("P1 7.png")
+    stdin(monkeypatch, form % (b"P1 7.png", b"b.JPG"))
+    assert found(run("predict", "m", "-")[1]) == {"P1 7.png": "dark", "b.JPG": "bright"}
+
+
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
 def test_an_image_from_standard_input(run, monkeypatch, format):
     file = io.BytesIO()
@@ -140,6 +150,18 @@ def test_csv(run, pictures):
     assert [rows[0][name] for name in ("label", "none", "set")] == ["middle", "false", "middle"]
     assert rows[1]["none"] == "true"
     assert rows[1]["set"] == ""
+
+
+def test_csv_gives_names_back_as_they_are(capsys):
+    names = ["shot 9.41\u202fAM.png", "\u8fd1\u6240\u3000\u732b.png", 'a,"b".png']
+    label = "\u06af\u0631\u0628\u0647\u200c\u0647\u0627"
+    answer = Prediction(label=label, probability=0.9, top=(), set=("x|y", "z"))
+    write_answers(((name, answer) for name in [*names, "clear\x1b[2J.png"]), Question(coverage=0.9), "csv")
+    *rows, last = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert [row["file"] for row in rows] == names
+    assert {row["label"] for row in rows} == {label}
+    assert rows[0]["set"] == "x\\|y|z"
+    assert last["file"] == "clear\\x1b[2J.png"
 
 
 def test_a_table(run, pictures, monkeypatch):

@@ -22,7 +22,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def packed(run, tmp_path_factory):
-    return pack(run, NAME, tmp_path_factory.mktemp("weights") / "new")
+    return pack(run, NAME, tmp_path_factory.mktemp("weights") / "new", licence="cc0-1.0")
 
 
 @pytest.fixture

@@ -143,3 +143,10 @@ def test_an_export_and_an_unfinished_run_are_refused(copy, tmp_path):
 def test_the_command(copy, capsys):
     assert cli.main(["calibrate", str(copy), "--split", "test", "--images", "200"]) == 0
     assert "coverage 90%: the set holds the class of" in capsys.readouterr().out
+
+
+def test_a_file_that_is_calibrated_in_its_place_keeps_who_may_read_it(copy):
+    weights = copy / "last.safetensors"
+    weights.chmod(0o600)
+    calibrate(copy, split="test")
+    assert weights.stat().st_mode & 0o777 == 0o600

@@ -38,7 +38,7 @@ def test_the_card_says_where_the_weights_come_from(run, folder):
     card = (folder / f"{NAME}.md").read_text()
     head = card.split("---\n")[1]
     assert card.startswith("---\n")
-    for line in ("license: mit", "pipeline_tag: image-classification", "model-index:", f'- name: "{NAME}"'):
+    for line in ('license: "cc0-1.0"', "pipeline_tag: image-classification", "model-index:", f'- name: "{NAME}"'):
         assert line in head.splitlines()
     assert json.loads(re.search(r"```json\n(.*?)```", card, re.DOTALL)[1]) == json.loads(
         (run / "config.json").read_text()

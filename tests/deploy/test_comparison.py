@@ -4,11 +4,13 @@ import base64
 import io
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from fake_classifier import CLASSES, classifier
+from packed import CONFIG
 from pages import Page
 from PIL import Image
 
@@ -17,6 +19,8 @@ from flatnext.deploy.compare import Compared, compare
 from flatnext.deploy.comparison import Changes, Comparison
 from flatnext.deploy.comparison_page import SHOWN, as_json, comparison_page, sentences
 from flatnext.errors import InputError
+from flatnext.models import add_metadata, read_weights
+from flatnext.training import train
 
 
 def changes(lost, gained, count=100, both=10):
@@ -221,3 +225,15 @@ def test_images_of_each_kind_and_their_ranks():
         new_confidence=np.array([0.5, 0.9, 0.6, 0.9, 0.6, 0.8]),
     )
     assert [each.tolist() for each in (made.lost(), made.gained(), made.otherwise_wrong())] == [[5, 0], [4, 3], [2]]
+
+
+def test_a_model_of_another_size_is_told_of_other_test_images_in_its_own_form(run, tmp_path):
+    train(replace(CONFIG, data=replace(CONFIG.data, image_size=12)), tmp_path / "large")
+    words = "images are not those that"
+    assert not [note for note in compare(run, tmp_path / "large").comparison.notes if words in note]
+    weights = tmp_path / "large" / "last.safetensors"
+    before = json.loads(read_weights(weights)[1]["data"])
+    before["test"]["sha256"] = "0" * 64
+    add_metadata(weights, {"data": json.dumps(before)})
+    (note,) = [note for note in compare(run, tmp_path / "large").comparison.notes if words in note]
+    assert str(tmp_path / "large") in note

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from flatnext.deploy.export_proof import Proof, golden_images, prove, require_ac
 from flatnext.deploy.manifest import read_manifest
 from flatnext.deploy.onnx_model import OnnxModel
 from flatnext.errors import InputError
+from flatnext.evaluation.conformal import first_half
 from flatnext.models import add_metadata
 
 
@@ -174,12 +176,10 @@ def test_eight_bits_answer_about_the_same(run, digits, trained_logits, tmp_path)
     error, spread = np.abs(logits - trained_logits).mean(), trained_logits.std()
     assert 0 < error < 0.1 * spread
     powers = np.exp(logits.astype(np.float64) / model.manifest.temperature)
-    answered = powers[np.arange(len(logits)), digits.labels] / powers.sum(axis=1)
-    conformal = model.manifest.conformal
-    assert (conformal.images, conformal.source) == (
-        len(digits),
-        f"{len(digits)} test images of digits, answered in eight bits",
-    )
+    answered = (powers[np.arange(len(logits)), digits.labels] / powers.sum(axis=1))[~first_half(digits).numpy()]
+    conformal = model.manifest.conformal  # of the half that can have fitted no temperature
+    words = f"{len(answered)} of the {len(digits)} test images of digits, answered in eight bits"
+    assert (conformal.images, conformal.source) == (len(answered), words)
     np.testing.assert_allclose(conformal.scores, np.sort(1 - answered), atol=2e-3)
     kinds = [node.op_type for node in exported_graph(exported.path).graph.node]
     assert kinds.count("QuantizeLinear") > 4
@@ -265,6 +265,26 @@ def test_few_images_refuse_eight_bits_with_a_way_out(images, wrong, words):
         require_accurate(proof, 0.3, "it")
     if found := re.search(r"--max-loss (\S+)\)", str(caught.value)):
         require_accurate(proof, float(found[1]), "it")  # what is advised does it
+
+
+@pytest.mark.parametrize(("images", "lost", "limit"), [(2000, 6, 0.3), (1000, 3, 0.3), (1000, 7, 0.7)])
+def test_exactly_the_loss_that_is_allowed_is_allowed(images, lost, limit):
+    for right in range(lost, images + 1, images // 50):
+        proof = Proof(
+            **{"source": "images", "images": images, "difference": 0.1, "agreement": images, "changed": 0},
+            before=right / images,
+            after=(right - lost) / images,
+        )
+        require_accurate(proof, limit, "model.onnx")
+        with pytest.raises(InputError, match=r"is refused"):
+            require_accurate(replace(proof, after=(right - lost - 1) / images), limit, "model.onnx")
+
+
+def test_the_card_of_a_proof_on_other_images_is_not_that_of_the_data_set(run, digits, tmp_path):
+    np.savez(tmp_path / "mine.npz", images=digits.images[:40].permute(0, 2, 3, 1).numpy(), labels=digits.labels[:40])
+    card = export(run, "onnx", tmp_path / "a.onnx", test_set=tmp_path / "mine.npz").manifest.card
+    assert "model-index" not in card
+    assert "model-index" in export(run, "onnx", tmp_path / "b.onnx", images=20).manifest.card
 
 
 def test_outputs_that_are_not_finite_are_refused():

@@ -15,9 +15,11 @@ from places import REPOSITORY
 
 import flatnext
 from flatnext.cli import main
+from flatnext.deploy.calibrate import calibrate
 from flatnext.deploy.export import export
 from flatnext.deploy.hub import HubModel
 from flatnext.errors import InputError
+from flatnext.models import read_weights
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,27 @@ def test_the_folder_is_a_weights_file_too(run, hub, tmp_path, capsys):
     assert flatnext.evaluate(hub)["accuracy"] == flatnext.evaluate(run)["accuracy"]
     HubModel.from_pretrained(hub).save_pretrained(tmp_path / "again")
     assert flatnext.pretrained_info(tmp_path / "again").conformal == one["conformal"]
+
+
+def test_a_calibration_is_kept_with_its_weights_alone(hub, digits, tmp_path):
+    folder = shutil.copytree(hub, tmp_path / "hub")
+    made = calibrate(folder, split="test").conformal
+    model = HubModel.from_pretrained(folder)
+    model.save_pretrained(tmp_path / "same")
+    metadata = [read_weights(path / "model.safetensors")[1] for path in (folder, tmp_path / "same")]
+    assert metadata[0] == metadata[1]
+    assert flatnext.pretrained_info(tmp_path / "same").conformal == made
+    with torch.no_grad():
+        model.network.linear.bias += 1
+    model.save_pretrained(tmp_path / "other")
+    assert flatnext.pretrained_info(tmp_path / "other").conformal is None
+    assert "conformal" not in json.loads((tmp_path / "other" / "config.json").read_text())
+
+
+@pytest.mark.parametrize("images", [torch.rand(2, 3, 8, 8), torch.zeros(2, 1, 8, 8, dtype=torch.uint8)])
+def test_images_of_another_kind_are_refused(hub, images):
+    with pytest.raises(InputError, match=r"give torch.uint8 from 0 to 255, N x 3 x H x W"):
+        HubModel.from_pretrained(hub)(images)
 
 
 def test_weights_of_another_model_are_refused(hub, tmp_path, capsys):

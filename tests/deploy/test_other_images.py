@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 from packed import one_line
 from PIL import Image
@@ -17,6 +18,7 @@ from flatnext.errors import FallbackWarning, InputError
 from flatnext.models import read_weights
 from flatnext.models.metadata import add_metadata
 from flatnext.runs.folder import RunFolder
+from flatnext.training import load_data
 
 USES = {
     "evaluate": lambda run, images, target: flatnext.evaluate(run, test_set=images),
@@ -48,6 +50,25 @@ def test_the_images_of_the_training_are_refused(run, images, use, monkeypatch, t
         use(run, images)
     assert one_line(caught)
     assert not (tmp_path / "made.onnx").exists()
+
+
+def saved(split, path):
+    """Write a split of images as a test set."""
+    np.savez(path, images=split.images.permute(0, 2, 3, 1).numpy(), labels=split.labels.numpy())
+    return path
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_copies_of_the_training_images_are_refused(run, use, part, tmp_path):
+    """Also of weights that were copied out of their run, by what they say of their data."""
+    made = flatnext.recipe("quick").from_json(json.loads((run / "config.json").read_text()))
+    partition = load_data(made, ".data")
+    copied = tmp_path / ("mine.safetensors" if part == "train" else "best.safetensors")
+    shutil.copy(run / "last.safetensors", copied)
+    with pytest.raises(InputError, match="was trained on" if part == "train" else "have chosen"):
+        use(copied, saved(getattr(partition, part), tmp_path / "set.npz"))
+    assert not (tmp_path / "made.onnx").exists()
+    use(copied, saved(partition.test, tmp_path / "other.npz"))
 
 
 def test_damaged_files_are_left_out_where_they_were_in_training(run, images, use, tmp_path):

@@ -315,6 +315,15 @@ def test_information(request_):
         assert request_("GET", f"/samples/{place}").status_code == 404
 
 
+def test_what_can_be_read_answers_head_without_a_body(request_):
+    for path in ("/", "/health", "/model", "/metrics", "/samples/1"):
+        response = request_("HEAD", path)
+        assert (response.status_code, response.content) == (200, b"")
+        assert response.headers["content-type"] == request_("GET", path).headers["content-type"]
+    assert request_("HEAD", "/samples/7").status_code == 404
+    assert all("head" not in described for described in request_("GET", "/openapi.json").json()["paths"].values())
+
+
 def test_every_answer_has_the_headers_and_nothing_loads_from_elsewhere(request_):
     for path in ("/", "/page.css", "/page.js", "/health", "/nowhere", "/predict"):
         response = request_("GET", path)
@@ -369,7 +378,7 @@ def test_a_name_in_the_query_that_is_unknown(request_, query, detail):
         ),
         ("GET", "/samples/7", 404, "there is no sample 7: the model has 3"),
         ("GET", "/predict", 405, "'/predict' does not take 'GET': send POST"),
-        ("POST", "/model", 405, "'/model' does not take 'POST': send GET"),
+        ("POST", "/model", 405, "'/model' does not take 'POST': send GET or HEAD"),
         ("DELETE", "/", 405, "'/' does not take 'DELETE': send GET or HEAD"),
     ],
 )

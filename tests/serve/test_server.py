@@ -137,6 +137,30 @@ def test_a_connection_without_a_request_is_closed_and_an_answer_is_waited_for(co
         assert 1 <= seconds < 10
 
 
+async def large(scope, receive, send):
+    """Answer with more than a socket holds."""
+    content = bytes(10**7)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10000000")]})
+    await send({"type": "http.response.body", "body": content})
+
+
+def test_a_client_that_takes_nothing_of_its_answer_is_left(connection):
+    async def ask(seconds):
+        """Return after how many seconds the service has ended that was asked to while a client read nothing."""
+        with listen("127.0.0.1", 0) as listening:
+            config = uvicorn.Config(large, http=connection, log_config=None, lifespan="off", timeout_keep_alive=seconds)
+            server = uvicorn.Server(config)
+            running = asyncio.create_task(server.serve(sockets=[listening]))
+            with socket.create_connection(listening.getsockname()[:2]) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                await asyncio.sleep(0.2)
+                server.should_exit, began = True, time.monotonic()
+                await asyncio.wait_for(running, timeout=20)
+                return time.monotonic() - began
+
+    assert asyncio.run(ask(0.3)) < 10  # without a limit it is never
+
+
 def test_the_process_serves_with_its_limits(model_file, monkeypatch):
     made = []
     monkeypatch.setattr(server, "_until_signal", lambda uvicorns, listening: made.append(uvicorns.config))
@@ -144,6 +168,7 @@ def test_the_process_serves_with_its_limits(model_file, monkeypatch):
     (config,) = made
     assert config.http is connections.Connection
     assert (config.limit_concurrency, config.timeout_keep_alive) == (server.CONNECTIONS, server.IDLE)
+    assert config.timeout_graceful_shutdown > ServeSettings().timeout
     assert [config.proxy_headers, config.server_header, config.access_log] == [False] * 3
 
 

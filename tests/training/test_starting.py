@@ -75,6 +75,19 @@ def test_weights_that_are_calibrated_meanwhile_are_the_same(source, tmp_path):
         new_run(tmp_path / "run", config).load()
 
 
+@pytest.mark.parametrize(
+    ("changes", "seen"),
+    [({}, False), ({"train_images": 50}, False), ({"split_seed": 1}, True), ({"calibration": 30}, True)],
+)
+def test_images_that_the_weights_may_know_calibrate_nothing(source, tmp_path, changes, seen):
+    """Held out in both runs they are new to the weights; held out in the later one alone they may not be."""
+    train(tiny(weights=str(source), **changes), tmp_path / "run")
+    start = RunFolder(tmp_path / "run").environment().started_from
+    assert start.may_know_held_out is seen
+    assert ("answers are not calibrated" in start.taken) is seen
+    assert ("conformal" in models.read_weights(tmp_path / "run" / "last.safetensors")[1]) is not seen
+
+
 @pytest.mark.parametrize(("classes", "words"), [("ab", "for 2 classes is new (it had 10)"), ("abcdefghij", "(it had")])
 def test_other_classes_get_a_new_head(source, tmp_path, classes, words):
     run = new_run(tmp_path / "run", tiny(weights=str(source)), classes)

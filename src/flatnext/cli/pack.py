@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where to write (default: ./weights; in a clone of the repository, the package's own weights)",
     )
     parser.add_argument("--checkpoint", choices=["last", "best"], default="last", help="checkpoint (default last)")
+    parser.add_argument(
+        "--licence", "--license", metavar="ID", help="licence of the weights for the card, as the Hub calls it: mit ..."
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace weights of the same name")
     add_place_flags(parser)
 
@@ -41,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
         download=options.download,
         progress=True,
         overwrite=options.overwrite,
+        licence=options.licence,
     )
     print(format_packed(packed))
     return 0

@@ -33,7 +33,12 @@ class Normalization:
         """Return (images / 255 - mean) / std of uint8 images (B x C x H x W) as `dtype`, in their memory layout.
 
         The arithmetic is in double precision where `dtype` is, else in single; half precision is rounded to at the end.
+        `InputError`: images of another kind, such as floats, or of other channels.
         """
+        channels = len(self.mean)
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != channels:
+            form = f"{images.dtype} {tuple(images.shape)}"
+            raise InputError(f"images are {form}: give torch.uint8 from 0 to 255, N x {channels} x H x W")
         exact = torch.float64 if dtype == torch.float64 else torch.float32
         pixels = images.to(exact)
         # Expanded to a whole image first, the arithmetic runs over long rows in either layout: 4 times as fast.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import unicodedata
 from collections.abc import Iterator
 from typing import Any, TextIO
 
@@ -42,17 +43,26 @@ def _jsonl(answers: Answers, question: Question, file: TextIO) -> None:
 
 
 def _csv(answers: Answers, question: Question, file: TextIO) -> None:
-    """Write a row a file: its answer, the members of the set with `|` between them, and further classes."""
+    """Write a row a file: its answer, the members of the set with `|` between them, and further classes.
+
+    A `|` in a name is `\\|`.
+    """
     writer = csv.writer(file, lineterminator="\n")
     sets = ["set"] if question.coverage is not None else []
     others = [f"{what}_{place}" for place in range(2, question.top + 1) for what in ("label", "probability")]
     writer.writerow(["file", "label", "probability", "none", *sets, *others])
     for name, answer in answers:
-        members = [] if answer.set is None else ["|".join(map(printable, answer.set))]
-        further = [cell for label, p in answer.top[1:] for cell in (printable(label), f"{p:.6f}")]
+        members = [] if answer.set is None else ["|".join(_cell(label).replace("|", "\\|") for label in answer.set)]
+        further = [cell for label, p in answer.top[1:] for cell in (_cell(label), f"{p:.6f}")]
         none = "true" if answer.none else "false"
-        row = [printable(name), printable(answer.label), f"{answer.probability:.6f}", none, *members, *further]
+        row = [_cell(name), _cell(answer.label), f"{answer.probability:.6f}", none, *members, *further]
         writer.writerow(row)
+
+
+def _cell(text: str) -> str:
+    """Return a name as it is, but for what no text file can hold or a terminal would act on, by its escapes."""
+    controls = ("Cc", "Cs")  # control characters; bytes of a file's name that are no UTF-8
+    return "".join(printable(c) if unicodedata.category(c) in controls else c for c in text)
 
 
 def _table(answers: Answers, question: Question, file: TextIO) -> None:

@@ -28,11 +28,18 @@ from flatnext.words import duration
 
 
 def model_card(
-    record: RunRecord, checkpoint: str, origin: Origin, entry: Shipped, measured: Measured, load_as: str
+    record: RunRecord,
+    checkpoint: str,
+    origin: Origin,
+    entry: Shipped,
+    measured: Measured,
+    load_as: str,
+    licence: str | None = None,
 ) -> str:
     """Return the card of the weights `entry`, packed from a run's `checkpoint`, as Markdown.
 
-    `load_as` is the name or the path by which the card's examples load them.
+    `load_as` is the name or the path by which the card's examples load them, `licence` that of the weights as the Hub
+    calls it, None where nobody has said it.
     """
     run_scores = record.result.best if checkpoint == "best" else record.result.last
     assert run_scores is not None  # its weights were found
@@ -47,6 +54,7 @@ def model_card(
             entry=entry,
             measured=measured,
             load_as=load_as,
+            licence=licence,
             remark=near_chance(measured.scores),
             architecture=settings_of(origin.config.model),
             data=NOTES[record.config.data.dataset],

@@ -75,12 +75,13 @@ def compare(
         return f"{counted(len(images), 'image')} of {data.test_set_name(test_set)}", images
 
     source, images = read(before)
-    alike = [path for path, model in ((old, before), (new, after)) if _sees_as(model, before)]
-    notes += [note for path in alike if (note := _changed(path, dataset, images))]
+    notes += _changed(old, dataset, images)
     with display.task(f"{old}: {counted(len(images), 'image')}") as progress:
         first, confidence = _answers(before, images, progress)
     if after.preprocessing != before.preprocessing:
         images = read(after)[1]
+    own_labels = torch.from_numpy(np.argsort(places))[images.labels.cpu()]
+    notes += _changed(new, dataset, data.Split(images.images, own_labels, images.names))
     with display.task(f"{new}: {counted(len(images), 'image')}") as progress:
         second, new_confidence = _answers(after, images, progress)
     comparison = Comparison(
@@ -125,21 +126,16 @@ def _skips_damaged(model: Classifier) -> bool:
     return origin is not None and origin.config.data.skip_damaged
 
 
-def _sees_as(model: Classifier, other: Classifier) -> bool:
-    """Return whether a model takes the same pixels and labels as another."""
-    return model.preprocessing == other.preprocessing and model.classes == other.classes
-
-
-def _changed(path: Path | str, dataset: str | None, images: data.Split) -> str | None:
-    """Return a note where the test images of a data set are not those that a model was trained beside."""
+def _changed(path: Path | str, dataset: str | None, images: data.Split) -> list[str]:
+    """Return a note where the test images of a data set, as a model takes them, are not those of its training."""
     if dataset is None or Path(path).suffix.lower() == ".onnx":
-        return None
+        return []
     weights = models.find_weights(path)
     origin = models.origin_of(weights)
     if origin is None or origin.data is None or origin.config.data.dataset != dataset:
-        return None
+        return []
     words = data.change_of_test(origin.data, images)
-    return f"The test images are not those that {path} had beside its training ({words})." if words else None
+    return [f"The test images are not those that {path} had beside its training ({words})."] if words else []
 
 
 def _test_images(

@@ -22,7 +22,7 @@ from flatnext.deploy.export_proof import (
 from flatnext.deploy.export_source import read_images, read_source
 from flatnext.deploy.manifest import Manifest
 from flatnext.errors import InputError, choose
-from flatnext.evaluation.conformal import scores
+from flatnext.evaluation.conformal import first_half, scores
 from flatnext.files import as_file_name
 from flatnext.progress import printable
 from flatnext.runs.conformal import Conformal
@@ -112,11 +112,13 @@ def export(
         require_faithful(proof, str(target))
     manifest = replace(source.manifest(), golden=golden_images(form.logits, real.proof), quantized=int8)
     if int8 and manifest.conformal:  # sets hold what they promise by the scores of the model that answers
-        values = scores(torch.from_numpy(logits), labels, manifest.temperature).tolist()
-        words = f"{proof.images:,} {real.source}, answered in eight bits"
-        conformal = Conformal.of(values, temperature=manifest.temperature, source=words)
+        # The others may have fitted the temperature: of any images one half does, by their pixels.
+        apart = ~first_half(real.proof)
+        values = scores(torch.from_numpy(logits)[apart], labels[apart], manifest.temperature).tolist()
+        words = f"{len(values):,} of the {proof.images:,} {real.source}, answered in eight bits"
+        conformal = Conformal.of(values, temperature=manifest.temperature, source=words) if values else None
         manifest = replace(manifest, conformal=conformal)
-    manifest = replace(manifest, card=export_card(source, to, target.name, proof))
+    manifest = replace(manifest, card=export_card(source, to, target.name, proof, own_test=test_set is None))
     return Exported(path=target, to=to, bytes=form.write(target, manifest), manifest=manifest, proof=proof)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from flatnext.deploy.card import environment, settings_of
 from flatnext.deploy.data_notes import NOTES
 from flatnext.deploy.export_proof import MAX_LOSS, MOST_DIFFERENCE, Proof
@@ -10,15 +12,21 @@ from flatnext.models import parameter_count
 from flatnext.versions import version_of
 
 
-def export_card(source: Source, to: str, file: str, proof: Proof) -> str:
-    """Return the card of an export in the form `to`, called `file`, as Markdown with the Hub's metadata before it."""
+def export_card(source: Source, to: str, file: str, proof: Proof, *, own_test: bool) -> str:
+    """Return the card of an export in the form `to`, called `file`, as Markdown with the Hub's metadata before it.
+
+    `own_test`: it was proved on the test images of the data set that the model was trained for.
+    """
     packed = source.weights.with_suffix(".md")
     known = packed.read_text(encoding="utf-8") if packed.is_file() and source.metadata.get("name") else None
+    if known:  # the calibration may be a later one: it is said below, of the file that is exported
+        known = re.sub(r"^- \*\*Calibration of answers\*\*.*\n", "", known, flags=re.MULTILINE)
     return (
         environment()
         .get_template("export_card.md.j2")
         .render(
             packed=known,
+            own_test=own_test,
             name=source.name,
             config=source.origin.config,
             manifest=source.manifest(),

@@ -14,8 +14,7 @@ from flatnext.config import Config
 from flatnext.data import Normalization
 from flatnext.deploy.hub_network import TrainedNetwork
 from flatnext.errors import InputError
-from flatnext.models.weights import Origin, assign_weights, read_weights
-from flatnext.schema import dump
+from flatnext.models.weights import Origin, assign_weights, digest_weights, read_weights
 from flatnext.versions import import_extra
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ class HubModel(
         mean: by which images are normalised, of pixels in [0, 1], a value a channel.
         std: the same.
         image_size: pixels a side of the images.
-        conformal: the calibration of the answers, as JSON has it; None where there is none.
+        conformal: is not used: the calibration lies with the weights. Models of before have it here as well.
 
     Example::
 
@@ -68,19 +67,26 @@ class HubModel(
     ) -> None:
         network = models.build(Config.from_json(dict(run_config)).model, len(classes), len(mean))
         super().__init__(network, Normalization(tuple(mean), tuple(std)), tuple(classes), image_size)
+        self._loaded: tuple[str, dict[str, str]] | None = None  # the digest of its weights, and what was said of them
 
     def _save_pretrained(self, save_directory: Path) -> None:
         settings = self._hub_mixin_config
         assert isinstance(settings, dict)
-        metadata = {key: json.dumps(value) for key, value in settings.items() if value is not None}
-        metadata["config"] = metadata.pop("run_config")
+        settings.pop("conformal", None)
         tensors = {name: value.contiguous() for name, value in self.network.state_dict().items()}
+        if self._loaded and self._loaded[0] == digest_weights(tensors, {}):
+            metadata = self._loaded[1]
+        else:  # other weights: what was measured on those that were loaded is not of these
+            metadata = {key: json.dumps(value) for key, value in settings.items()}
+            metadata["config"] = metadata.pop("run_config")
         safetensors.torch.save_file(tensors, save_directory / WEIGHTS, metadata)
 
     @classmethod
     def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
         """Load weights under the network's own names; they always have to fit."""
-        assign_weights(model.network, read_weights(model_file)[0], model_file)
+        state, metadata = read_weights(model_file)
+        assign_weights(model.network, state, model_file)
+        model._loaded = digest_weights(model.network.state_dict(), {}), metadata
         return model.to(map_location).eval()
 
 
@@ -92,7 +98,6 @@ def settings_of(origin: Origin, image_size: int) -> dict[str, Any]:
         "mean": list(origin.normalization.mean),
         "std": list(origin.normalization.std),
         "image_size": image_size,
-        "conformal": dump(origin.conformal),
     }
 
 

@@ -28,7 +28,7 @@ class TrainedNetwork(nn.Module):
         self.classes, self.image_size = classes, image_size
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map uint8 images (N x C x H x W) to logits (N x classes)."""
+        """Map uint8 images (N x C x H x W) to logits (N x classes). `InputError`: they are of another kind."""
         return self.network(self.normalization(images))
 
 

@@ -58,6 +58,7 @@ def pack(
     download: bool = True,
     progress: bool = False,
     overwrite: bool = False,
+    licence: str | None = None,
 ) -> Packed:
     """Write `NAME.safetensors`, its model card `NAME.md`, and its entry in `index.json`.
 
@@ -75,6 +76,7 @@ def pack(
         download: whether a missing data set may be fetched.
         progress: whether to show a download's progress.
         overwrite: replace what has this name.
+        licence: of the weights, as the Hub calls it, such as `cc-by-4.0` (None: the card says none).
 
     Raises:
         InputError: the run has not finished, the name does not fit or is taken, the file would be above 10 MB, float16
@@ -98,7 +100,7 @@ def pack(
     recipe = labelled(recipe_name(record.config), record.environment.not_of_recipe)
     entry = _entry(name, recipe, measured, content)
     load_as = name if _is_packages(folder) else (folder / entry.file).as_posix()
-    _write(folder, entry, content, model_card(record, checkpoint, origin, entry, measured, load_as))
+    _write(folder, entry, content, model_card(record, checkpoint, origin, entry, measured, load_as, licence))
     files = (folder / entry.file, folder / f"{name}.md", folder / INDEX)
     return Packed(entry=entry, measured=measured, files=files, load_as=load_as)
 

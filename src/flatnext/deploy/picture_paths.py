@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import io
 import os
@@ -20,6 +21,9 @@ HEAD = 32  # bytes by which an image is told from a list of paths
 TEXTUAL = re.compile(rb"GIF8|RIFF|P[1-7]\s")
 """How images begin that may have no zero byte there."""
 
+MOST_OF_NAME = 4096
+"""Bytes of a path."""
+
 NAMED = 3
 """Files that are left out are counted, and so many named."""
 
@@ -32,7 +36,7 @@ def find_pictures(arguments: Sequence[str], stdin: BinaryIO | None = None) -> li
 
     Args:
         arguments: files, folders (with the folders in them), patterns such as `shots/**/*.jpg`, and `-` for `stdin`.
-        stdin: an image, or a list of paths, one a line.
+        stdin: an image, or a list of paths, one a line or each ended by a zero byte.
 
     A file that is given by name or pattern is taken for a picture whatever it is. In a folder, what is no image by its
     beginning or its suffix is left out, with a `FallbackWarning` that counts it. A pattern or folder that has none
@@ -83,10 +87,17 @@ def _in_folder(folder: Path) -> Iterator[Path]:
 
 
 def _from_stdin(stdin: BinaryIO) -> Iterator[Source]:
-    content = stdin.read()
-    if b"\0" in content[:HEAD] or TEXTUAL.match(content):
+    content = stdin.read().removeprefix(codecs.BOM_UTF8)
+    apart = b"\0" if b"\0" in content else b"\n"  # `find -print0`
+    first = content.partition(apart)[0].rstrip(b"\r")
+    if (b"\0" in content[:HEAD] or TEXTUAL.match(content)) and not _exists(first):
         yield io.BytesIO(content)
         return
-    for line in content.splitlines():
+    for line in content.split(b"\0") if apart == b"\0" else content.splitlines():
         if line.strip():
             yield Path(os.fsdecode(line))
+
+
+def _exists(path: bytes) -> bool:
+    """Return whether there is a file of this name, so that it begins a list, whatever it looks like."""
+    return 0 < len(path) <= MOST_OF_NAME and os.path.exists(path)

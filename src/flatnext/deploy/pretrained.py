@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from flatnext import models
@@ -32,10 +31,6 @@ class PretrainedInfo(models.Origin):
 
         The model was trained on images of `image_size` pixels a side: resize others before. Raises `InputError`.
         """
-        channels = len(self.normalization.mean)
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != channels:
-            form = f"{images.dtype} {tuple(images.shape)}"
-            raise InputError(f"images are {form}: give torch.uint8 from 0 to 255, N x {channels} x H x W")
         return self.normalization(images)
 
 

@@ -15,7 +15,7 @@ from flatnext.errors import InputError, choose
 from flatnext.evaluation.predictor import Predictor, load_predictor
 from flatnext.pictures import Resize
 from flatnext.runs.comparison import warn_if_edited
-from flatnext.runs.fingerprint import DataFingerprint, change
+from flatnext.runs.fingerprint import DataFingerprint, ImagesFingerprint, change
 from flatnext.runs.folder import require_other_images
 
 SPLITS = ("test", "validation", "train")
@@ -99,12 +99,32 @@ def other_images(
 ) -> data.Split:
     """Return images that none of the models at the paths `trained` has seen, as `flatnext.data.read_test_set` does.
 
-    `InputError`: they cannot be read, or are those that such a model was trained on.
+    `InputError`: they cannot be read, or are those that such a model was trained on, by where they lie or by what they
+    are. So are those that have chosen its best checkpoint. A part of them, or some among others, is not noticed.
     """
     for path in trained:
         require_other_images(path, test_set)
     how: dict[str, Any] = {"channels": channels, "resize": resize, "skip_damaged": skip_damaged}
-    return data.read_test_set(test_set, classes, image_size, **how)
+    images = data.read_test_set(test_set, classes, image_size, **how)
+    for path in trained:
+        _require_unseen(path, test_set, data.fingerprint_images(images, len(classes)))
+    return images
+
+
+def _require_unseen(path: Path | str, test_set: Path | str, images: ImagesFingerprint) -> None:
+    """Raise `InputError` if images have trained a model, or have chosen it as the best checkpoint."""
+    try:
+        weights = models.find_weights(path)
+    except InputError:  # an .onnx file, or another thing that does not say it
+        return
+    metadata = models.read_weights(weights)[1]
+    origin = models.read_origin(metadata, weights)
+    if origin is None or origin.data is None:
+        return
+    if images == origin.data.train:
+        raise InputError(f"{test_set} holds the images that {path} was trained on: give others")
+    if images == origin.data.validation and "best" in (metadata.get("checkpoint"), weights.stem):
+        raise InputError(f"{test_set} holds the images that have chosen {path}: give others")
 
 
 def load_trained_model(

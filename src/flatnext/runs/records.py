@@ -53,11 +53,15 @@ class Rollback:
 
 @dataclass(frozen=True, kw_only=True)
 class StartingWeights:
-    """The weights that a run started from, as its command named them, and in words what was taken of them."""
+    """The weights that a run started from, as its command named them, and in words what was taken of them.
+
+    `may_know_held_out`: images that the run holds out may be among those that the weights were trained on.
+    """
 
     weights: str
     sha256: str
     taken: str
+    may_know_held_out: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi import Query as InQuery
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as RefusedByStarlette
+from starlette.routing import Route
 
 from flatnext.errors import InputError, alike, choose
 from flatnext.pictures import PictureError, TooLargeError
@@ -105,13 +106,18 @@ def _add_errors(app: FastAPI) -> None:
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, RefusedByStarlette)
-        detail, path = error.detail, shown(request.url.path)
+        detail, path, headers = error.detail, shown(request.url.path), error.headers
         if error.status_code == 404 and detail == "Not Found":
             detail = f"there is no {path} here: {choose(request.url.path, sorted(PATHS))}"
         if error.status_code == 405:
-            allowed = sorted((error.headers or {}).get("Allow", "another method").split(", "))
+            # Starlette names the methods of one route, and a path may have two.
+            here = (
+                route for route in app.routes if isinstance(route, Route) and route.path_regex.match(request.url.path)
+            )
+            allowed = sorted({method for route in here for method in route.methods or ()})
+            headers = {"Allow": ", ".join(allowed)}
             detail = f"{path} does not take {shown(request.method)}: send {' or '.join(allowed)}"
-        return problem(error.status_code, detail, error.headers)
+        return problem(error.status_code, detail, headers)
 
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(RefusedByStarlette, refused)
@@ -169,6 +175,9 @@ def _add_information(app: FastAPI, service: Service) -> None:
     @app.get("/metrics", summary="Counters in the format of Prometheus", response_class=Response, responses=refused)
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    for path, answer in (("/health", health), ("/model", info), ("/samples/{index}", sample), ("/metrics", metrics)):
+        app.add_api_route(path, answer, methods=["HEAD"], include_in_schema=False)
 
 
 def _add_predict(app: FastAPI, service: Service) -> None:

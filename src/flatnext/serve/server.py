@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import socket
 from pathlib import Path
@@ -26,7 +27,10 @@ CONNECTIONS = 1024
 """Open connections; another is answered with 503."""
 
 IDLE = 30
-"""Seconds that a connection may wait before the head of a request has come."""
+"""Seconds that a connection may wait before the head of a request has come, or take nothing of an answer."""
+
+GRACE = 5
+"""Seconds beyond the time of a request after which a signal ends also the connections that take no answer."""
 
 
 def serve(path: Path, settings: ServeSettings) -> None:
@@ -84,6 +88,7 @@ def _run(path: Path, settings: ServeSettings, listening: socket.socket) -> None:
                 ws="none",
                 lifespan="off",
                 timeout_keep_alive=IDLE,
+                timeout_graceful_shutdown=math.ceil(settings.timeout) + GRACE,
                 limit_concurrency=CONNECTIONS,
             )
         )

@@ -179,7 +179,7 @@ class RunState:
                     f"schedule_begins is {self.config.schedule.schedule_begins}, as in a run that was made longer: for "
                     "a new run set it to 0"
                 )
-            self.started_from = begin(self.model, self.config, tuple(self.partition.classes))
+            self.started_from = begin(self.model, self.config, self.fingerprint)
             if self.average and self.started_from:
                 self.average.update(0)
             return
@@ -270,8 +270,14 @@ class RunState:
             save_weights(self.folder.path / "best.safetensors", self.evaluated, metadata)
 
     def add_conformal(self, checkpoint: str, conformal: Conformal | None) -> None:
-        """Add the calibration of a finished checkpoint, `last` or `best`, to its file; None adds nothing."""
+        """Add the calibration of a finished checkpoint, `last` or `best`, to its file; None adds nothing.
+
+        Nor does one by images on which the weights that the run started from may have been trained.
+        """
         if self.processes.first and conformal is not None:
+            start = self.folder.environment().started_from
+            if start and start.may_know_held_out:
+                return
             path = self.folder.path / f"{checkpoint}.safetensors"
             models.add_metadata(path, {"conformal": json.dumps(dump(conformal))})
 

@@ -15,6 +15,7 @@ from flatnext.errors import InputError
 from flatnext.files import sha256
 from flatnext.models import Network, Origin
 from flatnext.models.transfer import STEM, transfer
+from flatnext.runs.fingerprint import DataFingerprint
 from flatnext.runs.records import StartingWeights
 from flatnext.training.checkpoint import Checkpoint
 from flatnext.words import counted
@@ -105,13 +106,13 @@ def normalized(config: Config, partition: Partition, checkpoint: Checkpoint | No
     return replace(partition, normalization=origin.normalization.for_channels(partition.train.images.shape[1]))
 
 
-def begin(model: Network, config: Config, classes: tuple[str, ...]) -> StartingWeights | None:
+def begin(model: Network, config: Config, data: DataFingerprint) -> StartingWeights | None:
     """Put the weights that the run starts from into its model, and return what was taken; None if there are none.
 
-    The head is taken where it is of the same classes in the same order, and otherwise new. Where nobody knows its
-    classes, it is taken if there are as many.
+    `data` are those of the run. The head is taken where it is of the same classes in the same order, and otherwise new.
+    Where nobody knows its classes, it is taken if there are as many.
     """
-    weights = read_start(config)
+    weights, classes = read_start(config), data.classes
     if weights is None:
         return None
     outputs = next((value.shape[0] for name, value in weights.state.items() if name.endswith("linear.weight")), None)
@@ -140,4 +141,28 @@ def begin(model: Network, config: Config, classes: tuple[str, ...]) -> StartingW
         parts.append("images are normalised as they were for these weights")
     if config.start.freeze != "none":
         parts.append(f"{WAYS[config.start.freeze]} will not be trained")
-    return StartingWeights(weights=weights.name, sha256=weights.sha256, taken="; ".join(parts))
+    known = _may_know_held_out(weights.origin, config, data)
+    if known:
+        parts.append(
+            "they may have been trained on images that are held out here: validation looks better than it is, and "
+            "answers are not calibrated (flatnext calibrate does it, with other images)"
+        )
+    return StartingWeights(weights=weights.name, sha256=weights.sha256, taken="; ".join(parts), may_know_held_out=known)
+
+
+def _may_know_held_out(origin: Origin | None, config: Config, data: DataFingerprint) -> bool:
+    """Return whether weights of the same data set may have been trained on images that are held out now.
+
+    They have not where both runs train on the same images, or hold out the same. Of weights that do not say their data
+    set nothing is known, and of a folder it is the same if a class is.
+    """
+    held_out = [images for images in (data.validation, data.calibration) if images is not None]
+    if origin is None or not held_out or origin.config.data.dataset != config.data.dataset:
+        return False
+    if config.data.dataset == "folder" and not set(origin.classes) & set(data.classes):
+        return False
+    before = origin.data
+    if before is None:
+        return True
+    apart = (before.validation, before.calibration)
+    return before.train != data.train and not all(images in apart for images in held_out)
