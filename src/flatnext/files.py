@@ -135,9 +135,12 @@ def open_regular(path: Path) -> io.BufferedReader:
 
 
 def read_text(path: Path) -> str:
-    """Return what a regular file of UTF-8 holds. One that cannot be read is an `OSError` or `UnicodeDecodeError`."""
+    """Return what a regular file of UTF-8 holds. One that cannot be read is an `OSError` or `UnicodeDecodeError`.
+
+    The mark of a byte order, with which some editors begin a file, is no part of it.
+    """
     with open_regular(path) as file:
-        return file.read().decode("utf-8")
+        return file.read().decode("utf-8-sig")
 
 
 def read_json(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fake_study import write_study
 from tiny import TINY_FLAGS
 
 from flatnext import cli
@@ -277,3 +279,12 @@ def test_a_fallback_is_a_line_of_standard_error(monkeypatch, capsys):
     monkeypatch.setattr(cli.weights, "run", lambda options: warn_of_fallback("it is slower") or 0)
     assert cli.main(["weights"]) == 0
     assert capsys.readouterr().err == "flatnext: warning: it is slower\n"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
+def test_an_output_that_is_not_utf_8_ends_no_command(encoding, tmp_path):
+    folder = write_study(tmp_path, seeds=range(3), epochs=2)
+    command = [sys.executable, "-m", "flatnext", "report", str(folder)]
+    made = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True, timeout=120)
+    assert (made.returncode, made.stderr) == (0, b"")
+    assert rb"amp \u2212 sgd" in made.stdout

@@ -417,7 +417,7 @@ def test_a_path_that_is_not_utf8_is_written_with_escapes(tmp_path: Path) -> None
 
 def test_control_characters_reach_no_output(tmp_path: Path) -> None:
     folder = write_study(tmp_path / "a\x1b[2Jb\u202ec", seeds=(0,), epochs=2)
-    write_run(folder / "x\x1b\x07y", replace(recipe("sgd"), seed=7), finished=False)
+    write_run(folder / "x\x1b\x07y" / "seed-7", replace(recipe("sgd"), seed=7), finished=False)
     for file in folder.rglob("environment.json"):
         content = json.loads(file.read_text())
         write_json(file, content | {"classes": ["cat\x1b[31m", "d\u202eog", *CLASSES[2:]]})
@@ -427,7 +427,7 @@ def test_control_characters_reach_no_output(tmp_path: Path) -> None:
         assert not [c for c in text if not (c.isprintable() or c in "\n\u00a0")]
     assert page.table("true class")[0][1:3] == ["cat[31m", "dog"]
     assert "recall.cat[31m" in table
-    assert page.row("xy")[1] == "unfinished: 4 of 8 epochs"
+    assert page.row("xy/seed-7")[1] == "unfinished: 4 of 8 epochs"
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:

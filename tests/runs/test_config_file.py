@@ -20,6 +20,10 @@ WRONG = {
         ('{"epochs": 1', r"a.json is not JSON \(.*line 1 column 13"),
         ('{"recipe": "amp", "method": {"epsilom": 1}}', "a.json: config.method has no setting 'epsilom'.*epsilon"),
         ("[1]", "a.json: config is no object"),
+        (
+            '{"accumulate": 4, "grad_accum_steps": 2}',
+            "'accumulate' is called 'grad_accum_steps' now, and both are given",
+        ),
     ],
     "a.yaml": [
         ("epochs: 1\nmethod:\n  rho: 1\n  rho: 2\n", r"a.yaml: 'rho' is given twice, in line 4"),
@@ -28,6 +32,8 @@ WRONG = {
         ("recipe: !!python/object/apply:os.getcwd []\n", r"a.yaml is not YAML \(could not determine a constructor"),
         ("batch_size: yes\n", "a.yaml: batch_size is True: give a value of type int"),
         ("&a [*a, *a]\n", "a.yaml: config is no object"),
+        ("batch_size: 064\n", "a.yaml: batch_size is '064': give a value of type int"),
+        ("batch_size: 1:04\n", "a.yaml: batch_size is '1:04': give a value of type int"),
     ],
     "a.toml": [
         ("epochs = 1\nepochs = 2\n", r"a.toml is not TOML \(Cannot overwrite a value \(at line 2"),
@@ -60,3 +66,9 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
     (tmp_path / "latin.yaml").write_bytes(b"recipe: \xe4\n")
     with pytest.raises(InputError, match=r"latin.yaml is not YAML"):
         read_config_file(tmp_path / "latin.yaml")
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_a_mark_of_the_byte_order_is_no_part_of_the_file(name, tmp_path):
+    (tmp_path / name).write_text(SAME[name], encoding="utf-8-sig")
+    assert read_config_file(tmp_path / name).epochs == 50

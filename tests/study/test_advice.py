@@ -15,6 +15,7 @@ from flatnext.runs.class_balance import balanced_accuracy, f1_scores, is_uneven,
 from flatnext.runs.scores import Confusion
 from flatnext.study.advice import advice, summary
 from flatnext.study.failures import failure, warnings
+from flatnext.study.final_run import final_run
 from flatnext.study.reading import read_study
 from flatnext.study.study import Study
 
@@ -211,6 +212,14 @@ def test_a_diverged_recipe_is_warned_of(tmp_path: Path) -> None:
         write_json(study / f"amp/seed-{seed}/result.json", content)
     (warning,) = warnings(read_study([study]))
     assert "diverged in 1 of 3 runs: its training loss, 9, is above that of guessing, 0.693 (seed 0)" in warning
+
+
+def test_a_recipe_of_which_a_run_failed_is_not_advised(tmp_path: Path) -> None:
+    folder = write_study(tmp_path, seeds=range(3), epochs=8)
+    assert advice(read_study([folder])).startswith("Take amp, ")
+    write_run(folder / "amp/seed-3", replace(recipe("amp"), seed=3), finished=False, error="the loss is nan")
+    assert advice(read_study([folder])).startswith("Take sgd, ")
+    assert final_run(folder).config.recipe == "sgd"
 
 
 def test_unfinished_and_failed_runs_are_warned_of(tmp_path: Path) -> None:

@@ -124,7 +124,11 @@ def test_what_was_planned_stays_planned(tmp_path: Path) -> None:
     make_plan([configs["sgd"], configs["amp"], configs["sam"]], 3).write(tmp_path, "")
     plan = goes_on("sgd amp")
     assert (plan.contrasts, plan.comparisons, set(plan.recipes)) == ((), 2, {"sgd", "amp", "sam"})
-    assert goes_on("sgd amp rmp", (("amp", "rmp"),)).contrasts == (("amp", "sgd"), ("amp", "rmp"))
+    assert goes_on("sgd amp rmp", (("amp", "rmp"),)).contrasts == (*first[:2], ("amp", "rmp"))
+    file.unlink()
+    make_plan([configs["sgd"], configs["amp"]], 3).write(tmp_path, "")
+    assert goes_on("sgd rmp").comparisons == 2
+    assert goes_on("sgd rmp", (("rmp", "sgd"),)).contrasts == (("amp", "sgd"), ("rmp", "sgd"))
 
 
 def test_a_control_that_is_the_only_plain_sgd_is_compared_once(tmp_path: Path) -> None:
@@ -148,6 +152,21 @@ def test_seeds_that_were_added_later_are_told(tmp_path: Path) -> None:
         make_plan(configs, 4).write(tmp_path, "", before=read_plan(tmp_path / "study.json"))
     text = "The study was begun with 3 seeds, and some were added later"
     assert any(remark.startswith(text) for remark in remarks(with_runs(tmp_path, configs, 4)))
+    make_plan(configs, 1, first_seed=3).write(tmp_path, "", before=read_plan(tmp_path / "study.json"))
+    assert any(remark.startswith(text) for remark in remarks(read_study([tmp_path])))
+
+
+def test_equal_compute_is_no_epoch_more_by_rounding() -> None:
+    for share in (0.1, 0.2, 0.3, 0.5, 0.7):
+        amp = recipe("amp").override({"ascent_share": share, "epochs": 100})
+        assert with_equal_compute([recipe("sgd"), amp])[-1].epochs == round(100 * (1 + share))
+
+
+@pytest.mark.parametrize(("name", "value"), [("channels", 1), ("resize", "pad"), ("skip_damaged", True)])
+def test_recipes_that_read_other_pixels_are_no_study(name: str, value: object) -> None:
+    other = recipe("amp").override({name: value})
+    with pytest.raises(InputError, match=f"sgd has {name} .* and amp .*: give --{name.replace('_', '-')}"):
+        make_plan([recipe("sgd"), other], 3)
 
 
 def test_without_plain_sgd_the_first_recipe_is_the_baseline(tmp_path: Path) -> None:

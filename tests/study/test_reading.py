@@ -18,6 +18,7 @@ from flatnext.errors import InputError
 from flatnext.report import drawing
 from flatnext.report.content import content as report
 from flatnext.study.advice import advice, comparisons
+from flatnext.study.failures import warnings
 from flatnext.study.reading import read_study
 
 
@@ -196,10 +197,44 @@ def test_an_epoch_that_was_run_again_counts_once(folder: Path) -> None:
     assert losses[1] == 123.0
 
 
-def test_the_same_run_twice_is_an_error(folder: Path) -> None:
-    shutil.copytree(folder / "sgd/seed-0", folder / "copy")
-    with pytest.raises(InputError, match=r"copy and sgd/seed-0 are of the same config and seed"):
-        read_study([folder])
+def test_the_same_run_twice_is_an_error(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder / "sgd/seed-0", tmp_path / "copy")
+    with pytest.raises(InputError, match=r"sgd/seed-0 and copy are of the same config and seed"):
+        read_study([folder, copy])
+
+
+def test_what_lies_in_a_study_and_is_not_of_its_plan_is_no_run_of_it(folder: Path) -> None:
+    """Such as one that `flatnext rerun` has made beside it."""
+    before = read_study([folder])
+    shutil.copytree(folder / "sgd/seed-0", folder / "sgd" / "seed-0-rerun")
+    write_run(folder / "mine", replace(recipe("sgd"), seed=99))
+    after = read_study([folder])
+    assert after.groups == before.groups
+    added = [run for run in after.left_out if run not in before.left_out]
+    assert [(run.name, run.reason) for run in added] == [
+        ("mine", "not of the study's plan"),
+        ("sgd/seed-0-rerun", "not of the study's plan"),
+    ]
+    assert warnings(after) == warnings(before)
+
+
+def test_runs_that_are_linked_from_elsewhere_count(folder: Path, tmp_path: Path) -> None:
+    before = read_study([folder])
+    shutil.move(folder / "sgd" / "seed-0", tmp_path / "disk")
+    (folder / "sgd" / "seed-0").symlink_to(tmp_path / "disk", target_is_directory=True)
+    (folder / "sgd" / "loop").symlink_to(folder, target_is_directory=True)
+    assert [run.config for run in read_study([folder]).runs] == [run.config for run in before.runs]
+
+
+def test_recipes_whose_settings_differ_in_the_last_digit_are_told_apart(tmp_path: Path) -> None:
+    for name, rate, accuracy in (("a", 0.0123412, 0.5), ("b", 0.0123413, 0.7)):
+        for seed in range(3):
+            config = recipe("sgd").override({"learning_rate": rate, "seed": seed})
+            write_run(tmp_path / name / f"run-{seed}", config, epochs=2, accuracy=accuracy)
+    study = read_study([tmp_path])
+    assert study.labels == ("sgd (learning_rate=0.0123412)", "sgd (learning_rate=0.0123413)")
+    means = [study.accuracy.estimate(label).mean for label in study.labels]
+    assert means == pytest.approx([0.5, 0.7], abs=0.01)
 
 
 def test_runs_on_changed_data_are_an_error(folder: Path) -> None:
@@ -214,10 +249,10 @@ def test_runs_on_changed_data_are_an_error(folder: Path) -> None:
         read_study([folder])
 
 
-def test_runs_on_different_images_are_an_error(folder: Path) -> None:
-    write_run(folder / "digits", recipe("quick"), classes="0123456789", test_images=360)
+def test_runs_on_different_images_are_an_error(folder: Path, tmp_path: Path) -> None:
+    write_run(tmp_path / "digits", recipe("quick"), classes="0123456789", test_images=360)
     with pytest.raises(InputError, match="different images"):
-        read_study([folder])
+        read_study([folder, tmp_path / "digits"])
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path: Path) -> None:

@@ -167,6 +167,18 @@ def test_the_same_search_goes_on(tmp_path, value_is):
         tune(searched("lr=log:0.005..0.06"), tmp_path / "search")
 
 
+def test_a_search_goes_on_when_its_folder_was_renamed_or_it_had_fewer_settings(tmp_path, value_is):
+    value_is(lambda config: config.optimizer.learning_rate)
+    first = tune(searched(trials=2), tmp_path / "before")
+    (tmp_path / "before").rename(tmp_path / "after")
+    search = searched(trials=3)
+    study = Trials(search.space, search.seeds, tmp_path / "after", None).study
+    known = study.user_attrs["search"]
+    del known["config"]["data"]["sampler"]  # as a version without that setting has noted it
+    study.set_user_attr("search", known)
+    assert tune(search, tmp_path / "after").trials[:2] == first.trials
+
+
 def test_a_stopped_trial_goes_on(tmp_path, no_test_set):
     search = searched(trials=1, epochs=2)
     interrupt = AtStep(6, lambda: os.kill(os.getpid(), signal.SIGINT))  # in the second epoch of the first seed

@@ -8,6 +8,7 @@ commands. What is slow to import is imported inside `run`, so that `--help` come
 from __future__ import annotations
 
 import argparse
+import io
 import shlex
 import sys
 import warnings
@@ -74,6 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 done, 1 a run failed, 2 bad input, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     let_threads_sleep()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
+        sys.stdout.reconfigure(errors="backslashreplace")  # to show a result must not fail what has been done
     options = make_parser(arguments[:1], arguments[1:]).parse_args(arguments)
     options.command_line = shlex.join(["flatnext", *arguments])
     options.make_parser = make_parser

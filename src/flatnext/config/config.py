@@ -195,13 +195,20 @@ def _override_part(part: Any, remaining: dict[str, Any]) -> Any:
     return replace(part, **changed) if changed else part
 
 
+def _renamed(content: Mapping[str, Any]) -> dict[str, Any]:
+    for name in content:
+        if (now := RENAMED.get(name, name)) != name and now in content:
+            raise InputError(f"{name!r} is called {now!r} now, and both are given: give {now!r} alone")
+    return {RENAMED.get(name, name): value for name, value in content.items()}
+
+
 def with_present_names(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of a config with the settings of earlier versions as they are called and written now."""
-    present = {RENAMED.get(name, name): value for name, value in content.items()}
+    present = _renamed(content)
     if isinstance(weights := present.get("class_weights"), (list, tuple)):  # as YAML would have them
         present["class_weights"] = ",".join(map(str, weights))
     if isinstance(method := present.get("method"), Mapping):
-        present["method"] = {RENAMED.get(name, name): value for name, value in method.items()}
+        present["method"] = _renamed(method)
     data = present.get("data")
     if isinstance(data, Mapping) and isinstance(data.get("flip"), bool):
         present["data"] = {**data, "flip": "random" if data["flip"] else "none"}

@@ -79,6 +79,13 @@ def _yaml(text: str) -> Any:
                 seen.add(str(key.value))
             return super().construct_mapping(node, deep)
 
+    # YAML 1.1 takes 064 for 52, and 1:04 for 64: here they are the text that they are in YAML 1.2, JSON and TOML.
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:int"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    whole = re.compile(r"[-+]?(0|[1-9][0-9_]*)$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:int", whole, list("-+0123456789"))
     number = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")  # YAML 1.1 wants a point and a sign in it
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+0123456789"))
     try:

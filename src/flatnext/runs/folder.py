@@ -310,7 +310,15 @@ def find_plans(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield the folders in and below a folder, with the names of their files; none below a run."""
-    for root, folders, files in os.walk(folder):
+    """Yield the folders in and below a folder, with the names of their files; none below a run, and each once.
+
+    Links are followed: runs that were moved to another disk, and linked back, are there.
+    """
+    seen: set[str] = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(root)) in seen:
+            folders[:] = []
+            continue
+        seen.add(real)
         folders[:] = [] if RunFolder(Path(root)).started() else sorted(folders)
         yield Path(root), files

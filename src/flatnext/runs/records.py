@@ -164,7 +164,8 @@ class StudyPlan:
 
     `contrasts` are the pairs of recipes to compare, the baseline last; none: each method with plain SGD. `jobs` runs
     were made at a time with `threads` threads each; None where that was not noted. With `max_seeds` seeds were added
-    until the contrasts were decided, up to so many. `comparisons`: how many were planned, by name or by default.
+    until the contrasts were decided, up to so many. `comparisons`: how many were planned, by name or by default, and
+    `defaults` those by default.
     `begun_with`: how many seeds there were to be at first.
     """
 
@@ -177,6 +178,7 @@ class StudyPlan:
     max_seeds: int | None = None
     comparisons: int | None = None
     begun_with: int | None = None
+    defaults: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the contrasts are of two recipes of the study, each once."""
@@ -206,9 +208,13 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class UnfinishedRun:
-    """A run that is in no statistics because it has not finished, and why. `config` is None if it was not started."""
+    """A run that is in no statistics, mostly as it has not finished, and why. `config` is None if it was not started.
+
+    `planned` is False for one that lies in the folder of a study and is not of its plan, such as a run made again.
+    """
 
     name: str
     reason: str
     config: Config | None = None
     failed: bool = False
+    planned: bool = True

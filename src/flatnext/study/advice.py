@@ -33,7 +33,7 @@ def advice(study: Study) -> str:
     """Return which recipe to take, and why."""
     if not study.groups:
         return "No run has finished: there is nothing to compare yet."
-    sound = [group for group in study.groups if is_sound(group)]
+    sound = [group for group in study.groups if is_sound(study, group)]
     best = recommended(study)
     if best is None:
         return "Take none of these recipes: none has learned to tell the classes apart."
@@ -76,7 +76,7 @@ def recommended(study: Study) -> Group | None:
 
 def _not_worse(study: Study) -> list[Group]:
     """Return the groups that trained, without those that a contrast shows to be worse than another of them."""
-    sound = [group for group in study.groups if is_sound(group)]
+    sound = [group for group in study.groups if is_sound(study, group)]
     labels = {group.label for group in sound}
     worse = {
         contrast.recipes[verdict == "higher"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 from flatnext.config import Config, Sgd
 from flatnext.runs.class_balance import majority, predicted_sizes, tells_apart
@@ -60,9 +61,11 @@ def _collapse(run: RunRecord) -> str:
     return ""
 
 
-def is_sound(group: Group) -> bool:
-    """Return whether no run of a group collapsed, diverged or is undertrained."""
-    return not any(map(failure, group.runs))
+def is_sound(study: Study, group: Group) -> bool:
+    """Return whether no run of a group failed, collapsed, diverged or is undertrained."""
+    config = replace(group.config, seed=0)
+    failed = (run.config for run in study.left_out if run.failed and run.config is not None)
+    return not any(map(failure, group.runs)) and all(replace(other, seed=0) != config for other in failed)
 
 
 def warnings(study: Study) -> tuple[str, ...]:
@@ -110,7 +113,7 @@ def _failed(study: Study) -> list[str]:
 
 
 def _unfinished(study: Study) -> list[str]:
-    runs = [run for run in study.left_out if not run.failed]
+    runs = [run for run in study.left_out if run.planned and not run.failed]
     if not runs:
         return []
     are = "run is" if len(runs) == 1 else "runs are"

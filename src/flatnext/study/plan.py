@@ -53,7 +53,7 @@ class RunPlan:
                 raise InputError(f"recipe {name} is given twice: name each once")
         first = self.configs[0]
         for other in self.configs[1:]:
-            for name in ("dataset", "image_size", "split_seed"):
+            for name in ("dataset", "image_size", "resize", "channels", "skip_damaged", "split_seed"):
                 value, differing = getattr(first.data, name), getattr(other.data, name)
                 if value != differing:
                     flag = name.replace("_", "-")
@@ -69,14 +69,16 @@ class RunPlan:
     def record(self, command: str = "") -> StudyPlan:
         """Return what is kept of the plan in `study.json`."""
         recipes = tuple(config.recipe for config in self.configs)
+        defaults = () if self.contrasts else tuple(_default_names(self.configs))
         return StudyPlan(
             recipes=recipes,
             seeds=self.seeds,
             command=command,
             contrasts=self.contrasts,
             max_seeds=self.max_seeds,
-            comparisons=len(self.contrasts or _default_names(self.configs)),
+            comparisons=len(self.contrasts or defaults),
             begun_with=len(self.seeds),
+            defaults=defaults,
         )
 
     def runs(self, output: Path) -> list[PlannedRun]:
@@ -94,11 +96,13 @@ class RunPlan:
         record = self.record(command)
         if before:
             contrasts = self._with_those(before)
+            defaults = () if contrasts else tuple(dict.fromkeys([*before.defaults, *record.defaults]))
             record = replace(
                 record,
                 recipes=tuple(dict.fromkeys([*record.recipes, *before.recipes])),
                 contrasts=contrasts,
-                comparisons=len(contrasts) or max(record.comparisons or 0, before.comparisons or 0),
+                comparisons=len(contrasts) or max(len(defaults), before.comparisons or 0),
+                defaults=defaults,
                 begun_with=before.begun_with or len(before.seeds),
             )
         if division:
@@ -116,7 +120,8 @@ class RunPlan:
         """
         if not (self.contrasts or before.contrasts):
             return ()
-        earlier = before.contrasts or _default_names([c for c in self.configs if c.recipe in before.recipes])
+        of_before = [config for config in self.configs if config.recipe in before.recipes]
+        earlier = before.contrasts or before.defaults or _default_names(of_before)
         own = self.contrasts or [pair for pair in _default_names(self.configs) if pair[0] not in before.recipes]
         return tuple(dict.fromkeys([*earlier, *own]))
 
@@ -181,7 +186,7 @@ STRETCHED = ("epochs", "early_sizes", "warmup_epochs", "t_max", "milestones")
 def stretched(config: Config, factor: float) -> Config:
     """Return a config with `factor` times the epochs (rounded up), and all that is given in epochs in proportion."""
     schedule, sizes = config.schedule, config.data.early_sizes
-    epochs = math.ceil(config.epochs * factor)
+    epochs = math.ceil(round(config.epochs * factor, 9))  # 1.1 x 100 is a little more than 110
     longer = epochs / config.epochs
     if sizes:
         sizes = tuple(sizes[int(epoch / longer)] for epoch in range(round(len(sizes) * longer)))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from flatnext.config import Config, labelled, names_recipe, recipe_name
+from flatnext.config.setting import show
 from flatnext.errors import InputError
 from flatnext.runs.artifact import refusal
 from flatnext.runs.fingerprint import change
 from flatnext.runs.folder import RunFolder, find_plans, find_runs
 from flatnext.runs.reading import STUDY, read_plan, read_run
 from flatnext.runs.records import RunRecord, StudyPlan, UnfinishedRun
-from flatnext.study.groups import Group, setting_text, settings
+from flatnext.study.groups import Group, settings
 from flatnext.study.study import Study
 
 WANTED = "give a study, a run, or a folder that holds some"
@@ -37,8 +39,11 @@ def read_study(paths: Iterable[Path]) -> Study:
             raise InputError(refusal(path, WANTED, files=False) or f"{path} holds no run: {WANTED}")
         plans |= {file.parent.resolve(): read_plan(file) for file in files}
         folders |= {folder.resolve(): _name(folder, path) for folder in runs}
+    others = {folder: name for folder, name in folders.items() if not _is_planned(folder, plans)}
+    folders = {folder: name for folder, name in folders.items() if folder not in others}
     records = [read_run(folder, name) for folder, name in folders.items()]
-    left_out = [record for record in records if isinstance(record, UnfinishedRun)]
+    left_out = [UnfinishedRun(name, "not of the study's plan", planned=False) for name in others.values()]
+    left_out += [record for record in records if isinstance(record, UnfinishedRun)]
     left_out += [
         UnfinishedRun(name, "not started, or deleted")
         for folder, plan in plans.items()
@@ -51,16 +56,27 @@ def read_study(paths: Iterable[Path]) -> Study:
     of_runs = {folder.parent.parent for folder in folders} - plans.keys()  # of a study that is given in parts
     files = [folder / STUDY for folder in of_runs if (folder / STUDY).is_file()]
     numbers = [plan.comparisons for plan in plans.values()]
+    groups = _groups(finished, recipes)
+    most = max((len(group.runs) for group in groups), default=0)
     return Study(
-        groups=_groups(finished, recipes),
+        groups=groups,
         left_out=tuple(left_out),
         planned=contrasts,
         paths=paths,
         sequential=any(plan.max_seeds for plan in (*plans.values(), *map(read_plan, files))),
         recipes=tuple(recipes),
         comparisons=None if None in numbers or not numbers else sum(filter(None, numbers)),
-        begun_with=next((p.begun_with for p in plans.values() if p.begun_with and p.begun_with < len(p.seeds)), None),
+        begun_with=next((p.begun_with for p in plans.values() if p.begun_with and p.begun_with < most), None),
     )
+
+
+def _is_planned(run: Path, plans: Iterable[Path]) -> bool:
+    """Return whether a run in the folder of a study lies where the study makes its runs, in RECIPE/seed-SEED.
+
+    A run that was made again, or put there, is no other seed. One that lies in no study is of no plan, and counts.
+    """
+    inside = [folder for folder in plans if folder in run.parents]
+    return not inside or (run.parent.parent in inside and re.fullmatch(r"seed-\d+", run.name) is not None)
 
 
 def _name(folder: Path, root: Path) -> str:
@@ -80,6 +96,9 @@ def _groups(runs: Sequence[RunRecord], planned: Sequence[str]) -> tuple[Group, .
     configs = sorted(by_config, key=lambda c: (rank.get(c.recipe, len(planned)), c.method.name != "sgd", c.recipe))
     groups = [tuple(by_config[config][seed] for seed in sorted(by_config[config])) for config in configs]
     labels = _labels(configs, [runs[0].environment.not_of_recipe for runs in groups])
+    for label in labels:  # runs are told apart by it
+        if labels.count(label) > 1:
+            raise InputError(f"two recipes are both called {label}: report them apart")
     return tuple(Group(*of_group) for of_group in zip(labels, configs, groups, strict=True))
 
 
@@ -98,7 +117,7 @@ def _labels(configs: Sequence[Config], not_of_recipe: Sequence[Mapping[str, Any]
         values = settings(config)
         alike = [settings(other) for other, theirs in zip(configs, names, strict=True) if theirs == name]
         differing = [key for key in values if any(other.get(key, values[key]) != values[key] for other in alike)]
-        text = ", ".join(f"{key}={setting_text(values[key])}" for key in differing)
+        text = ", ".join(f"{key}={show(values[key], ', ', exact=True)}" for key in differing)
         own = {setting: value for setting, value in changed.items() if setting not in shared}
         labels.append(f"{name} ({text})" if text else labelled(name, own))
     return labels

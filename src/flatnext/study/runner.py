@@ -101,7 +101,7 @@ def run_study(
             return log.close()
         wanted = _Wanted(
             jobs=jobs,
-            threads=threads or (kept.threads if kept else None),
+            threads=threads if threads is not None else kept.threads if kept else None,
             kept=kept,
             sample=Sample(config=runs[0].config, data_dir=str(data_dir), device=device, threads=1),
             runs=len(left),
@@ -155,7 +155,7 @@ def _runner(
 @contextmanager
 def _local(wanted: _Wanted, display: Display) -> Iterator[tuple[Runner, Division | None]]:
     if wanted.jobs == 1:
-        alone = Division(jobs=1, threads=wanted.threads) if wanted.threads else None
+        alone = None if wanted.threads is None else Division(jobs=1, threads=wanted.threads)
         yield InProcess(display), wanted.kept or alone
         return
     pool, division = open_pool(wanted.jobs, wanted.threads, wanted.kept, wanted.sample, display, wanted.runs)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from flatnext.config import Config
 from flatnext.errors import InputError
 from flatnext.runs.comparison import differences
 from flatnext.runs.lock import SECONDS, HeldError, lock, wait_for_lock
@@ -69,13 +70,16 @@ class Trials:
         self.epochs, self.pruner = space.most_epochs, pruner
         url = storage or f"sqlite:///{(output / DATABASE).resolve()}"
         with wait_for_lock(output):
-            self.study = self._open(url, output.resolve().name)
+            self.study = self._open(url, output.resolve().name if storage else None)
             self._check({"config": space.config.to_json(), "vary": dump(space.varied), "seeds": list(seeds)})
 
-    def _open(self, url: str, name: str) -> Any:
+    def _open(self, url: str, name: str | None) -> Any:
+        """Open the search of a name; None: the only one in the storage of the folder, whatever that is called now."""
         options = {"connect_args": {"timeout": SECONDS}} if url.startswith("sqlite") else {}
         try:
             storage = self.optuna.storages.RDBStorage(url, engine_kwargs=options)
+            if name is None:
+                name = next(iter(self.optuna.get_all_study_names(storage)), "search")
             return self.optuna.create_study(
                 storage=storage, study_name=name, direction="maximize", pruner=self._made(), load_if_exists=True
             )
@@ -99,7 +103,7 @@ class Trials:
         there = self.study.user_attrs.get("search")
         if there is None:
             self.study.set_user_attr("search", wanted)
-        elif different := differences(there, wanted):
+        elif different := differences(_present(there), wanted):
             raise InputError(
                 f"{self.output} holds a search with {different[0]}: give the same settings, or another --output"
             )
@@ -221,3 +225,11 @@ def value_of(epoch: Epoch) -> float | None:
 
 def _folder(trial: Any) -> str:
     return str(trial.user_attrs.get("folder", f"trial-{trial.number:04d}"))
+
+
+def _present(search: dict[str, Any]) -> dict[str, Any]:
+    """Return what a search is, as it would be noted now: an earlier version may have had fewer settings."""
+    try:
+        return search | {"config": Config.from_json(search["config"]).to_json()}
+    except (InputError, KeyError):
+        return search

@@ -11,7 +11,7 @@ from flatnext.models import read_weights
 from flatnext.progress import Display
 from flatnext.runs.artifact import require_run
 from flatnext.runs.folder import ANOTHER, OVERWRITE, RunFolder
-from flatnext.runs.reading import read_run
+from flatnext.runs.reading import METRICS, read_run
 from flatnext.runs.records import RunRecord, Session, UnfinishedRun
 from flatnext.training.bits import (
     Difference,
@@ -26,6 +26,7 @@ from flatnext.training.inputs import known_data
 from flatnext.training.options import Options
 from flatnext.training.session import run_session
 from flatnext.training.trainer import Trainer
+from flatnext.words import counted
 
 CIRCUMSTANCES = ("device_name", "torch", "threads", "flatnext", "kernels")
 """What may change bits, of what the environment of a run says."""
@@ -80,6 +81,9 @@ def rerun(
     record = read_run(first, first.name)
     if isinstance(record, UnfinishedRun):
         raise InputError(f"{first} is {record.reason}: finish it first, with {RunFolder(first).resume_command}")
+    if len(record.epochs) < record.config.epochs:
+        lines = f"{len(record.epochs)} of {counted(record.config.epochs, 'epoch')}"
+        raise InputError(f"{first / METRICS} has {lines} of a finished run: restore it")
     was = record.environment
     if any(session.changed for session in was.sessions):
         raise InputError(f"{first} was made longer after it had begun: such a run cannot be made again in one go")
