@@ -12,9 +12,11 @@ from said import Said
 from tiny import AtStep, tiny
 
 from flatnext.config import recipe
+from flatnext.device import threads
 from flatnext.errors import InputError
 from flatnext.runs.reading import read_plan
 from flatnext.study.plan import check_goes_on, make_plan, override_each
+from flatnext.study.reading import read_study
 from flatnext.study.runner import run_study
 from flatnext.training import Stopped
 
@@ -123,6 +125,14 @@ def test_bad_input_starts_nothing(tmp_path):
     with pytest.raises(InputError, match="train_images"):
         run_study(make_plan([tiny(train_images=10**6)], 1), tmp_path / "study")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_threads_that_torch_has_are_kept_as_well(tmp_path):
+    for number in (2, 1):
+        with threads(number):
+            run_study(make_plan(PAIR[:1], 3 - number), tmp_path)
+    runs = read_study([tmp_path]).runs
+    assert [run.environment.threads for run in runs] == [2, 2]
 
 
 def test_threads_that_were_given_are_kept_also_for_one_run_at_a_time(tmp_path):

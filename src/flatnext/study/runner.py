@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from flatnext.device import resolve_device
 from flatnext.errors import InputError
 from flatnext.progress import Display
@@ -155,8 +157,9 @@ def _runner(
 @contextmanager
 def _local(wanted: _Wanted, display: Display) -> Iterator[tuple[Runner, Division | None]]:
     if wanted.jobs == 1:
-        alone = None if wanted.threads is None else Division(jobs=1, threads=wanted.threads)
-        yield InProcess(display), wanted.kept or alone
+        # Noted, so that the study goes on with as many: the bits of its runs depend on them.
+        number = torch.get_num_threads() if wanted.threads is None else wanted.threads
+        yield InProcess(display), wanted.kept or Division(jobs=1, threads=number)
         return
     pool, division = open_pool(wanted.jobs, wanted.threads, wanted.kept, wanted.sample, display, wanted.runs)
     with pool:
