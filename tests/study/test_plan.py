@@ -169,6 +169,22 @@ def test_recipes_that_read_other_pixels_are_no_study(name: str, value: object) -
         make_plan([recipe("sgd"), other], 3)
 
 
+def test_each_of_several_studies_has_its_own_contrasts(tmp_path: Path) -> None:
+    """Also where they name the same recipes, with other settings, and where one of them names none."""
+    for name, decay, contrasts in (("a", 5e-4, [["amp", "sgd"]]), ("b", 1e-3, [["amp", "sgd"]]), ("c", 2e-3, [])):
+        for seed in range(3):
+            for each in ("sgd", "amp"):
+                config = recipe(each).override({"weight_decay": decay, "seed": seed})
+                write_run(tmp_path / name / each / f"seed-{seed}", config, epochs=2)
+        plan = {"recipes": ["sgd", "amp"], "seeds": [0, 1, 2], "contrasts": contrasts, "comparisons": 1}
+        (tmp_path / name / "study.json").write_text(json.dumps(plan))
+    study = read_study([tmp_path])
+    assert labels(study) == [f"amp (weight_decay={d}) − sgd (weight_decay={d})" for d in ("0.0005", "0.001", "0.002")]
+    assert {contrast.comparison.family for contrast in study.contrasts} == {3}
+    write_run(tmp_path / "mine", recipe("sam"), epochs=2)
+    assert labels(read_study([tmp_path]))[3:] == ["sam − sgd (weight_decay=0.0005)"]
+
+
 def test_without_plain_sgd_the_first_recipe_is_the_baseline(tmp_path: Path) -> None:
     assert labels(with_runs(tmp_path, [recipe("amp"), recipe("sam")])) == ["sam − amp"]
 

@@ -17,7 +17,7 @@ from flatnext.runs.folder import RunFolder, find_plans, find_runs
 from flatnext.runs.reading import STUDY, read_plan, read_run
 from flatnext.runs.records import RunRecord, StudyPlan, UnfinishedRun
 from flatnext.study.groups import Group, settings
-from flatnext.study.study import Study
+from flatnext.study.study import ReadPlan, Study
 
 WANTED = "give a study, a run, or a folder that holds some"
 
@@ -51,23 +51,28 @@ def read_study(paths: Iterable[Path]) -> Study:
         if not RunFolder(folder / name).started()
     ]
     recipes = [recipe for plan in plans.values() for recipe in plan.recipes]
-    contrasts = tuple(dict.fromkeys(pair for plan in plans.values() for pair in plan.contrasts))
     finished = [record for record in records if isinstance(record, RunRecord)]
     of_runs = {folder.parent.parent for folder in folders} - plans.keys()  # of a study that is given in parts
     files = [folder / STUDY for folder in of_runs if (folder / STUDY).is_file()]
-    numbers = [plan.comparisons for plan in plans.values()]
     groups = _groups(finished, recipes)
+    places = dict(zip(map(id, records), folders, strict=True))
     most = max((len(group.runs) for group in groups), default=0)
     return Study(
         groups=groups,
         left_out=tuple(left_out),
-        planned=contrasts,
+        plans=tuple(
+            ReadPlan(plan, groups if len(plans) == 1 else _within(groups, folder, places))
+            for folder, plan in plans.items()
+        ),
         paths=paths,
         sequential=any(plan.max_seeds for plan in (*plans.values(), *map(read_plan, files))),
-        recipes=tuple(recipes),
-        comparisons=None if None in numbers or not numbers else sum(filter(None, numbers)),
         begun_with=next((p.begun_with for p in plans.values() if p.begun_with and p.begun_with < most), None),
     )
+
+
+def _within(groups: Iterable[Group], study: Path, places: Mapping[int, Path]) -> tuple[Group, ...]:
+    """Return the groups that have a run in the folder of a study; `places` are the folders of runs by their `id`."""
+    return tuple(group for group in groups if any(study in places[id(run)].parents for run in group.runs))
 
 
 def _is_planned(run: Path, plans: Iterable[Path]) -> bool:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from flatnext.runs.class_balance import is_uneven
-from flatnext.runs.records import RunRecord, Session, UnfinishedRun
-from flatnext.study.contrasts import Contrast, baseline_of, default_pairs, planned_pairs
+from flatnext.runs.records import RunRecord, Session, StudyPlan, UnfinishedRun
+from flatnext.study.contrasts import Contrast, Pair, baseline_of, default_pairs, planned_pairs
 from flatnext.study.groups import Group, settings
 from flatnext.study.measurements import Measurement, measurements
 from flatnext.study.quantities import Quantity, quantities
@@ -19,22 +19,46 @@ from flatnext.study.statistics import Comparison, adjust
 
 
 @dataclass(frozen=True)
+class ReadPlan:
+    """A plan, and the groups that have runs of it: the names in its contrasts are those of these groups."""
+
+    plan: StudyPlan
+    groups: tuple[Group, ...]
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """The contrasts that can be made: those that were planned by name, else each method with plain SGD."""
+        return planned_pairs(self.groups, self.plan.contrasts) if self.plan.contrasts else default_pairs(self.groups)
+
+    @property
+    def missing(self) -> int:
+        """How many contrasts were planned that cannot be made yet, as a recipe of theirs has no finished run.
+
+        Where their number is not known, each recipe without a finished run stands for one.
+        """
+        plan = self.plan
+        if plan.contrasts:
+            return sum(not planned_pairs(self.groups, [names]) for names in plan.contrasts)
+        if plan.comparisons is not None:
+            there = [group for group in self.groups if group.config.recipe in plan.recipes]
+            return max(0, plan.comparisons - len(default_pairs(there)))
+        return sum(not any(name in (g.label, g.config.recipe) for g in self.groups) for name in set(plan.recipes))
+
+
+@dataclass(frozen=True)
 class Study:
     """Everything that a report needs. `groups` may be empty: then no run has finished.
 
-    `planned` names the recipes of the contrasts that were planned, `recipes` those whose runs were, finished or not;
-    `comparisons` is how many contrasts were planned by default, None where that is not known. `paths` are the folders
-    that the runs come from. `sequential`: seeds were added until the contrasts were decided. `begun_with`: how
-    many seeds there were to be at first, where a later command added some; else None.
+    `plans` are those that were read, each with the groups that have runs of it. `paths` are the folders that the runs
+    come from. `sequential`: seeds were added until the contrasts were decided. `begun_with`: how many seeds there were
+    to be at first, where a later command added some; else None.
     """
 
     groups: tuple[Group, ...]
     left_out: tuple[UnfinishedRun, ...]
-    planned: tuple[tuple[str, str], ...] = ()
+    plans: tuple[ReadPlan, ...] = ()
     paths: tuple[Path, ...] = ()
     sequential: bool = False
-    recipes: tuple[str, ...] = ()
-    comparisons: int | None = None
     begun_with: int | None = None
 
     @property
@@ -103,21 +127,20 @@ class Study:
 
     @cached_property
     def missing(self) -> int:
-        """How many contrasts were planned that cannot be made yet, as a recipe of theirs has no finished run.
-
-        Where their number is not known, each recipe without a finished run stands for one.
-        """
-        if self.planned:
-            return sum(not planned_pairs(self.groups, [names]) for names in self.planned)
-        if self.comparisons is not None:
-            there = [group for group in self.groups if group.config.recipe in self.recipes]
-            return max(0, self.comparisons - len(default_pairs(there)))
-        return sum(not any(name in (g.label, g.config.recipe) for g in self.groups) for name in set(self.recipes))
+        """How many contrasts were planned that cannot be made yet."""
+        return sum(plan.missing for plan in self.plans)
 
     @cached_property
     def contrasts(self) -> tuple[Contrast, ...]:
-        """The planned contrasts, else those with plain SGD, with Holm's correction for their number."""
-        pairs = planned_pairs(self.groups, self.planned) if self.planned else default_pairs(self.groups)
+        """The planned contrasts, else those with plain SGD, with Holm's correction for their number.
+
+        Of several studies each has its own. Runs of no study are compared by default.
+        """
+        of_plans = {group.label for plan in self.plans for group in plan.groups}
+        others = [pair for pair in default_pairs(self.groups) if pair[0].label not in of_plans]
+        planned = [pair for plan in self.plans for pair in plan.pairs]
+        by_labels = {(group.label, baseline.label): (group, baseline) for group, baseline in [*planned, *others]}
+        pairs = list(by_labels.values())
         open_contrasts = [Contrast(group, baseline, None) for group, baseline in pairs]
         comparisons = self.compare(self.headline, open_contrasts) if pairs else []
         return tuple(
