@@ -12,12 +12,13 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 from flatnext.config import recipe
 from flatnext.report.accuracy import cost
 from flatnext.runs.class_balance import balanced_accuracy, f1_scores, is_uneven, majority, tells_apart
+from flatnext.runs.records import StudyPlan
 from flatnext.runs.scores import Confusion
 from flatnext.study.advice import advice, summary
 from flatnext.study.failures import failure, warnings
 from flatnext.study.final_run import final_run
 from flatnext.study.reading import read_study
-from flatnext.study.study import Study
+from flatnext.study.study import ReadPlan, Study
 
 CLASSES = ("cat", "dog", "fox")
 
@@ -95,7 +96,9 @@ def test_a_cheaper_recipe_is_to_be_taken_also_where_no_contrast_compares_it(tmp_
     for file in tmp_path.glob("worse/sam-*/result.json"):
         content = json.loads(file.read_text())
         write_json(file, content | {"train_seconds": 2 * content["train_seconds"]})
-    worse = replace(read_study([tmp_path / "worse"]), planned=(("sam", "adversarial"),))
+    worse = read_study([tmp_path / "worse"])
+    plan = StudyPlan(recipes=("rmp", "sam", "adversarial"), seeds=(0, 1, 2), contrasts=(("sam", "adversarial"),))
+    worse = replace(worse, plans=(ReadPlan(plan, worse.groups),))
     assert not worse.contrasts
     assert advice(worse).startswith("Take sam, the highest mean test accuracy")
 
