@@ -285,6 +285,7 @@ def test_a_fallback_is_a_line_of_standard_error(monkeypatch, capsys):
 def test_an_output_that_is_not_utf_8_ends_no_command(encoding, tmp_path):
     folder = write_study(tmp_path, ("rmp", "sam"), range(3), epochs=2)
     command = [sys.executable, "-m", "flatnext", "report", str(folder)]
-    made = subprocess.run(command, check=False, env=os.environ | {"PYTHONIOENCODING": encoding}, capture_output=True)
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    made = subprocess.run(command, check=False, env=environment, capture_output=True, timeout=120)
     assert (made.returncode, made.stderr) == (0, b"")
     assert rb"sam \u2212 rmp is" in made.stdout

@@ -21,6 +21,8 @@ def images(tmp_path, monkeypatch):
 
     known = {"old": classifier(), "new": classifier(logits=worse)}
     monkeypatch.setattr("flatnext.deploy.compare.load", lambda path, **_: known[str(path)])
+    # There are no weights that could say what they were trained on.
+    monkeypatch.setattr("flatnext.evaluation.trained_model._require_unseen", lambda *_: None)
     return tmp_path / "some.npz"
 
 

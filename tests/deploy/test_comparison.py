@@ -170,6 +170,8 @@ def two(monkeypatch):
     def use(old, new):
         known = {"old": old, "new": new}
         monkeypatch.setattr("flatnext.deploy.compare.load", lambda path, **_: known[str(path)])
+        # There are no weights that could say what they were trained on.
+        monkeypatch.setattr("flatnext.evaluation.trained_model._require_unseen", lambda *_: None)
 
     return use
 

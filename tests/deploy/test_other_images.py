@@ -71,6 +71,12 @@ def test_copies_of_the_training_images_are_refused(run, use, part, tmp_path):
     use(copied, saved(partition.test, tmp_path / "other.npz"))
 
 
+def test_an_export_is_compared_on_any_images(run, images, tmp_path):
+    """It does not say what it was trained on."""
+    exported = export(run, "onnx", tmp_path / "model.onnx", images=20).path
+    assert compare(run, exported, test_set=images).comparison.changes.count == 40
+
+
 def test_damaged_files_are_left_out_where_they_were_in_training(run, images, use, tmp_path):
     (images / "3" / "cut.png").write_bytes(b"none")
     with pytest.raises(InputError, match=r"cut\.png .* cannot be read"):

@@ -10,6 +10,9 @@ from flatnext.config.setting import Settings, require, setting
 LARGEST = 2**31 - 1
 """What whole numbers are limited to where nothing else limits them: torch's 32-bit sizes and seeds."""
 
+READING = ("dataset", "image_size", "resize", "channels", "skip_damaged")
+"""The settings that say how images are read, before they are divided."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Data(Settings):

@@ -106,17 +106,17 @@ def other_images(
         require_other_images(path, test_set)
     how: dict[str, Any] = {"channels": channels, "resize": resize, "skip_damaged": skip_damaged}
     images = data.read_test_set(test_set, classes, image_size, **how)
+    fingerprint = data.fingerprint_images(images, len(classes))
     for path in trained:
-        _require_unseen(path, test_set, data.fingerprint_images(images, len(classes)))
+        _require_unseen(path, test_set, fingerprint)
     return images
 
 
 def _require_unseen(path: Path | str, test_set: Path | str, images: ImagesFingerprint) -> None:
     """Raise `InputError` if images have trained a model, or have chosen it as the best checkpoint."""
-    try:
-        weights = models.find_weights(path)
-    except InputError:  # an .onnx file, or another thing that does not say it
+    if Path(path).suffix.lower() == ".onnx":  # it does not say what it was trained on
         return
+    weights = models.find_weights(path)
     metadata = models.read_weights(weights)[1]
     origin = models.read_origin(metadata, weights)
     if origin is None or origin.data is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import platform
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
@@ -222,7 +223,7 @@ def _is_known(module: nn.Module) -> bool:
     if forward is Shortcut.forward:
         return [type(child) for child in module.children()] in ([], [nn.Conv2d, nn.BatchNorm2d])
     if isinstance(module, (Block, BasicBlock)) and forward in (Block.forward, BasicBlock.forward):
-        return children == [*_layers(module), _shortcut_name(module)]
+        return children == [*itertools.chain(*_layers(module)), _shortcut_name(module)]
     if isinstance(module, Network) and forward is Network.forward:
         return children == ["conv1", "bn1", *module.stages, "linear"]
     if forward is ResNet50.forward:
@@ -230,11 +231,9 @@ def _is_known(module: nn.Module) -> bool:
     return forward in (nn.Linear.forward, nn.MaxPool2d.forward, PaddedShortcut.forward)
 
 
-def _layers(block: Block | BasicBlock) -> list[str]:
-    """Return the names of a block's convolutions and batch norms."""
-    return [
-        f"{kind}{number}" for number in ((1, 2, 3) if isinstance(block, Block) else (1, 2)) for kind in ("conv", "bn")
-    ]
+def _layers(block: Block | BasicBlock) -> list[tuple[str, str]]:
+    """Return the names of a block's convolutions, each with that of its batch norm."""
+    return [(f"conv{number}", f"bn{number}") for number in ((1, 2, 3) if isinstance(block, Block) else (1, 2))]
 
 
 def _shortcut_name(block: Block | BasicBlock) -> str:
@@ -242,8 +241,7 @@ def _shortcut_name(block: Block | BasicBlock) -> str:
 
 
 def _block(block: Block | BasicBlock) -> InferenceBlock:
-    names = _layers(block)
-    convolutions = [_convolution(block, *pair, relu=True) for pair in zip(names[::2], names[1::2], strict=True)]
+    convolutions = [_convolution(block, *pair, relu=True) for pair in _layers(block)]
     shortcut = getattr(block, _shortcut_name(block))
     if isinstance(shortcut, PaddedShortcut):
         return InferenceBlock(convolutions, copy.deepcopy(shortcut))

@@ -164,9 +164,8 @@ class StudyPlan:
 
     `contrasts` are the pairs of recipes to compare, the baseline last; none: each method with plain SGD. `jobs` runs
     were made at a time with `threads` threads each; None where that was not noted. With `max_seeds` seeds were added
-    until the contrasts were decided, up to so many. `comparisons`: how many were planned, by name or by default, and
-    `defaults` those by default.
-    `begun_with`: how many seeds there were to be at first.
+    until the contrasts were decided, up to so many. `comparisons`: how many were planned, by name or by default, of
+    which `defaults` are those by default. `begun_with`: how many seeds there were to be at first.
     """
 
     recipes: tuple[str, ...]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatnext.config import METHODS, Config, Sgd, with_model
+from flatnext.config.data import READING
 from flatnext.errors import InputError
 from flatnext.files import write_json
 from flatnext.runs.reading import STUDY
@@ -53,7 +54,7 @@ class RunPlan:
                 raise InputError(f"recipe {name} is given twice: name each once")
         first = self.configs[0]
         for other in self.configs[1:]:
-            for name in ("dataset", "image_size", "resize", "channels", "skip_damaged", "split_seed"):
+            for name in (*READING, "split_seed"):
                 value, differing = getattr(first.data, name), getattr(other.data, name)
                 if value != differing:
                     flag = name.replace("_", "-")

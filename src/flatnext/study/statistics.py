@@ -241,7 +241,7 @@ def seeds_needed(effect: float, alpha: float = ALPHA) -> int | None:
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
-    """Return Wilson's 95 % interval (Wilson 1927) of a share of `count` images: the chance in which were drawn."""
+    """Return Wilson's 95 % interval (Wilson 1927) of a share of `count` images, by their number alone."""
     z = float(ndtri(1 - ALPHA / 2))
     centre, half = share + z**2 / (2 * count), z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
     scale = 1 + z**2 / count
@@ -256,9 +256,9 @@ def p_digits(p: float, digits: int) -> str:
     return f"{p:.{digits + 2}f}" if float(text) == ALPHA else text
 
 
-def p_text(p: float, digits: int = 3) -> str:
+def p_text(p: float) -> str:
     """Return `= 0.012`, or `< 0.001`."""
-    text = p_digits(p, digits)
+    text = p_digits(p, 3)
     return text if text.startswith("<") else f"= {text}"
 
 

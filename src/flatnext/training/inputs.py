@@ -10,6 +10,7 @@ import torch
 
 from flatnext import data, models
 from flatnext.config import Config, Data, most_of, recipes_for
+from flatnext.config.data import READING
 from flatnext.errors import InputError
 from flatnext.runs.fingerprint import DataFingerprint, change
 from flatnext.runs.folder import RunFolder
@@ -44,10 +45,6 @@ def known_data(folder: Path, environment: Environment, settings: Data) -> KnownD
     """Return the data that a run was trained on; None where version 0.1.0 did not note them."""
     words = f"the data are not those that {folder} was trained on"
     return KnownData(words=words, settings=settings, fingerprint=environment.data) if environment.data else None
-
-
-READING = ("dataset", "image_size", "resize", "channels", "skip_damaged")
-"""The settings of data that say how they are read, before they are divided."""
 
 
 def data_of(folders: Iterable[Path], settings: Data, remedy: str | None) -> KnownData | None:
