@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fake_study import write_run, write_study
+from scipy import stats
 from tiny import tiny
 
 from flatnext.cli.main import main
@@ -67,6 +68,20 @@ def compared(study: Study) -> dict[str, list[Any]]:
     found = [answer for answer in answers(study) if answer.contrast.label == "amp − sgd"]
     epochs = {answer.claim.text: [answer.epochs] for answer in found if answer.epochs is not None}
     return {answer.claim.text: [tested.comparison for tested in answer.tested] for answer in found} | epochs
+
+
+def test_contrasts_that_are_no_claim_are_corrected_together_with_those_that_are(tmp_path: Path) -> None:
+    names = ["sgd", "amp", "rmp"]
+    folder = write_study(tmp_path, tuple(names), range(5), epochs=2)
+    contrasts = [["amp", "rmp"], ["amp", "sgd"]]
+    (folder / "study.json").write_text(json.dumps({"recipes": names, "seeds": [*range(5)], "contrasts": contrasts}))
+    study = read_study([folder])
+    (loss,) = study.select("loss", split="test")
+    losses = {name: list(loss.values(name).values()) for name in names}
+    p, other = (stats.ttest_rel(losses["amp"], losses[name]).pvalue for name in ("sgd", "rmp"))
+    (comparison,) = compared(study)["lower test loss"]
+    assert comparison.p_adjusted == pytest.approx(2 * p if p < other else max(2 * other, p), rel=1e-6)  # Holm 1979
+    assert comparison.family == 2
 
 
 @pytest.mark.parametrize("contrasts", [[["amp", "rmp"], ["amp", "sgd"], ["amp", "sam"]], []])

@@ -131,15 +131,13 @@ def answers(study: Study) -> tuple[Answer, ...]:
     """Return the answer to each claim for each contrast of a method with plain SGD.
 
     p and interval are corrected by Holm's procedure for all comparisons that answer one claim: its measures, times all
-    contrasts of the study. Those that are not finished count, and those with a baseline other than plain SGD, which are
-    no claim: else the correction would change when such a baseline has finished a run. The claims are separate
-    questions: nothing is corrected for their number.
+    contrasts of the study, also those with a baseline other than plain SGD, which are no claim. Those that are not
+    finished count with a p of 1. The claims are separate questions: nothing is corrected for their number.
     """
-    contrasts, counted = _contrasts(study), len(study.contrasts) + study.missing
     by_claim = (
-        [_each_epoch(study, contrast, counted) for contrast in contrasts]
+        [_each_epoch(study, contrast) for contrast in _contrasts(study)]
         if claim is EACH_EPOCH
-        else _answers(study, BALANCED if claim is ACCURACY and study.uneven else claim, contrasts, counted)
+        else _answers(study, BALANCED if claim is ACCURACY and study.uneven else claim)
         for claim in CLAIMS
     )
     return tuple(answer for answers in by_claim for answer in answers)
@@ -168,31 +166,33 @@ def _too_few(seeds: int) -> Verdict | None:
 
 def _contrasts(study: Study) -> list[Contrast]:
     """Return the contrasts of a method with plain SGD."""
-    return [c for c in study.contrasts if is_plain(c.baseline) and not is_plain(c.group)]
+    return [contrast for contrast in study.contrasts if _is_claim(contrast)]
 
 
-def _answers(study: Study, claim: Claim, contrasts: Sequence[Contrast], counted: int) -> list[Answer]:
-    deciding = [_deciding(study, claim, contrast) for contrast in contrasts]
+def _is_claim(contrast: Contrast) -> bool:
+    return is_plain(contrast.baseline) and not is_plain(contrast.group)
+
+
+def _answers(study: Study, claim: Claim) -> list[Answer]:
+    deciding = [_deciding(study, claim, contrast) for contrast in study.contrasts]
     pairs = [
-        (number, quantity, comparison)
-        for number, contrast in enumerate(contrasts)
-        for quantity in deciding[number]
+        (contrast, quantity, comparison)
+        for contrast, quantities in zip(study.contrasts, deciding, strict=True)
+        for quantity in quantities
         if (comparison := quantity.compare(*contrast.recipes)) is not None
     ]
-    tested: list[list[Tested]] = [[] for _ in contrasts]
-    # What cannot be compared counts too, and a contrast that is no claim as much as the largest of those that are.
-    most = max(map(len, deciding), default=0)
-    missing = sum(map(len, deciding)) - len(pairs) + (counted - len(contrasts)) * most
+    # What cannot be compared counts too, and a contrast that has not run as much as the largest of those that have.
+    missing = sum(map(len, deciding)) - len(pairs) + study.missing * max(map(len, deciding), default=0)
+    tested: dict[tuple[str, str], list[Tested]] = {contrast.recipes: [] for contrast in study.contrasts}
     corrected = adjust([comparison for *_, comparison in pairs], missing)
-    for (number, quantity, _), comparison in zip(pairs, corrected, strict=True):
-        # The headline is corrected beside all contrasts, also those that are no claim: it must be the same here.
-        headline = contrasts[number].comparison if claim in HEADLINES else None
+    for (contrast, quantity, _), comparison in zip(pairs, corrected, strict=True):
         supports = claim.expects or quantity.measure.better
         assert supports is not None
-        tested[number].append(Tested(quantity, headline or comparison, supports))
+        tested[contrast.recipes].append(Tested(quantity, comparison, supports))
     return [
-        _answer(study, claim, contrast, tuple(tests), candidates)
-        for contrast, tests, candidates in zip(contrasts, tested, deciding, strict=True)
+        _answer(study, claim, contrast, tuple(tested[contrast.recipes]), candidates)
+        for contrast, candidates in zip(study.contrasts, deciding, strict=True)
+        if _is_claim(contrast)
     ]
 
 
@@ -277,13 +277,13 @@ def _same_epochs(contrast: Contrast) -> bool:
     return contrast.group.config.epochs == contrast.baseline.config.epochs
 
 
-def _each_epoch(study: Study, contrast: Contrast, contrasts: int) -> Answer:
+def _each_epoch(study: Study, contrast: Contrast) -> Answer:
     if not _same_epochs(contrast):
         problem = "the recipes differ in their epochs"
         return Answer(claim=EACH_EPOCH, contrast=contrast, verdict="not comparable", problem=problem)
     epochs = compare_epochs(
         *(contrast.group, contrast.baseline),
-        contrasts=contrasts,
+        contrasts=len(study.contrasts) + study.missing,
         balanced=study.uneven,
         sequential=study.sequential,
     )
