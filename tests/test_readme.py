@@ -37,6 +37,7 @@ COMMANDS = sorted(
 
 @pytest.mark.parametrize("code", EXAMPLES)
 def test_example_runs(code, tmp_path, monkeypatch):
+    (tmp_path / "docs").symlink_to(REPOSITORY / "docs")  # results are read from docs/runs
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(compile(code, "example", "exec"), names)
