@@ -12,6 +12,9 @@ where the machine is fast in it (AVX-512 BF16), as the SGD run that ships has.
 2. The recipe as it is, on all 50,000 images, with seed 0, then 1 and so on: AMP, momentum AMP, SGD. Each run
    reads the test set once, after its last epoch. The best of seed 0 ships.
 
+The summaries of finished runs, NAME.json, are kept in the repository by hand; a run whose summary is there is not made
+again, on whatever machine.
+
 AMP computes its perturbation from half of each batch (`ascent_share`), which saves a quarter of its time: 1.5 passes
 over the data in place of 2.
 """
@@ -19,6 +22,7 @@ over the data in place of 2.
 from __future__ import annotations
 
 import argparse
+import shutil
 from pathlib import Path
 
 from run_queue import Queue
@@ -30,6 +34,9 @@ TRIAL = (
 METHODS = {"amp": "--method amp --ascent-share 0.5", "momentum-amp": "--method momentum-amp"}
 RADII = (0.0025, 0.005, 0.01, 0.02)
 
+KEPT = Path(__file__).parents[1] / "docs" / "runs" / "all-data"
+"""The summaries of finished runs."""
+
 
 def main() -> None:
     """Run the queue."""
@@ -40,6 +47,9 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of all runs (default: fp32)")
     options = parser.parse_args()
     queue = Queue(options.folder, options.data_dir, threads=2)
+    for summary in KEPT.glob("*.json"):
+        if not (options.folder / summary.name).exists():
+            shutil.copy(summary, options.folder)
 
     precision = options.precision
     recipe = f"--recipe cpu --precision {precision}"
