@@ -22,10 +22,11 @@ over the data in place of 2.
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
 from run_queue import Queue
+
+from flatnext.files import write_atomically
 
 TRIAL = (
     "--train-images 15000 --validation 5000 --image-size 16 --early-sizes 16 --epochs 8 --warmup-epochs 2 --lr 0.2 "
@@ -49,7 +50,7 @@ def main() -> None:
     queue = Queue(options.folder, options.data_dir, threads=2)
     for summary in KEPT.glob("*.json"):
         if not (options.folder / summary.name).exists():
-            shutil.copy(summary, options.folder)
+            write_atomically(options.folder / summary.name, summary.read_bytes())
 
     precision = options.precision
     recipe = f"--recipe cpu --precision {precision}"

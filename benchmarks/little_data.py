@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -35,6 +35,8 @@ from pathlib import Path
 from typing import Any
 
 from run_queue import Queue
+
+from flatnext.files import write_atomically
 
 TUNING_SEED, EPOCHS = 100, 20
 COMMON = (
@@ -115,8 +117,8 @@ class Study:
         there = {arm.replace("/", "-") for arm in arms}
         contrasts = [pair for pair in CONTRASTS if {*pair.split(":")} <= there]
         self.queue.call(
-            f"study --recipes {' '.join(map(str, files))} --contrasts {' '.join(contrasts)} {COMMON} --seeds 5 "
-            f"--jobs 2 --threads 1 --output {self.folder / 'study'}",
+            f"study --recipes {shlex.join(map(str, files))} --contrasts {' '.join(contrasts)} {COMMON} --seeds 5 "
+            f"--jobs 2 --threads 1 --output {shlex.quote(str(self.folder / 'study'))}",
             "study",
         )
 
@@ -138,11 +140,12 @@ def _collect(folder: Path, data_dir: str) -> None:
     with open(folder / "evidence.log", "a") as log:  # it names the accuracy of a run, which nobody need see yet
         for result in (folder / "study").glob("*/*/result.json"):
             for measurement in EVIDENCE if (result.parent / "last.safetensors").is_file() else ():
-                command = f"-m flatnext evidence {result.parent} --measurements {measurement} --data-dir {data_dir}"
-                subprocess.run([sys.executable, *command.split()], check=True, stdout=log, stderr=log)
+                command = ["-m", "flatnext", "evidence", str(result.parent), "--measurements", *measurement.split()]
+                subprocess.run([sys.executable, *command, "--data-dir", data_dir], check=True, stdout=log, stderr=log)
     for file in _small(folder):
         _copy(file, KEPT / file.relative_to(folder))
-    _keep_plan(folder)
+    if (folder / PLAN).is_file():
+        _keep_plan(folder)
 
 
 def _keep_plan(folder: Path) -> None:
@@ -157,7 +160,7 @@ def _restore(folder: Path) -> None:
     """Copy from the repository what is not in the folder: a run of the study whole, or not at all."""
     there = {result.parent.relative_to(KEPT) for result in (KEPT / "study").glob("*/*/result.json")}
     begun = {run for run in there if (folder / run / "config.json").is_file()}
-    last = "result.json"  # it says that a run has finished
+    last = "config.json"  # it says that there is a run
     for file in sorted(_small(KEPT), key=lambda file: file.name == last):
         place = file.relative_to(KEPT)
         if place.parent not in begun and not (folder / place).exists():
@@ -175,7 +178,7 @@ def _small(folder: Path) -> Iterator[Path]:
 
 def _copy(file: Path, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(file, place)
+    write_atomically(place, file.read_bytes())
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,6 +12,9 @@ import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+
+from flatnext.files import write_json
 
 
 class Queue:
@@ -35,25 +39,37 @@ class Queue:
         return accuracies.index(max(accuracies))
 
     def train(self, name: str, flags: str) -> dict:
-        """Make a run, score its training images as they are, and return its summary."""
+        """Make a run, score its training images as they are, and return its summary.
+
+        Exit where a run of that name is there with other flags.
+        """
         summary, run = self.folder / f"{name}.json", self.folder / name
+        command = f"train {flags} --output {shlex.quote(str(run))}"
+        begun = (run / "config.json").is_file()
+        if summary.is_file():
+            made = _read(summary)["command"]
+        else:
+            made = _read(run / "environment.json")["sessions"][0]["command"] if begun else f"flatnext {command}"
+        if not made.startswith(f"flatnext train {flags} --output "):
+            sys.exit(f"{name} was made by {made!r}, and not with {flags!r}: move it away")
         if not summary.is_file():
-            command = f"train {flags} --output {run}"
-            self.call(f"train --resume {run}" if (run / "config.json").is_file() else command, name)
-            train = json.loads(self.call(f"evaluate {run} --split train --json", name).splitlines()[-1])
-            summary.write_text(json.dumps(_summary(run, f"flatnext {command}", train), indent=1) + "\n")
-        return json.loads(summary.read_text())
+            self.call(f"train --resume {shlex.quote(str(run))}" if begun else command, name)
+            scores = self.call(f"evaluate {shlex.quote(str(run))} --split train --json", name)
+            write_json(summary, _summary(run, f"flatnext {command}", json.loads(scores.splitlines()[-1])))
+        return _read(summary)
 
     def call(self, arguments: str, name: str) -> str:
         """Run a command of flatnext, its messages into NAME.log; return what it prints. Exit where it fails."""
         environment = os.environ | {"OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "PASSIVE"}
-        command = [sys.executable, "-m", "flatnext", *arguments.split(), "--data-dir", self.data_dir]
+        command = [sys.executable, "-m", "flatnext", *shlex.split(arguments), "--data-dir", self.data_dir]
         with open(self.folder / f"{name}.log", "a") as log:
             with self.lock:
                 if self.stopping:
                     sys.exit(130)
                 process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
                 self.processes.add(process)
+            if self.stopping:  # a signal came before it was added
+                process.send_signal(signal.SIGTERM)
             output = process.communicate()[0]
             self.processes.discard(process)
         if process.returncode:
@@ -67,13 +83,17 @@ class Queue:
             process.send_signal(signal.SIGTERM)
 
 
+def _read(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text())
+
+
 def _summary(run: Path, command: str, train: dict) -> dict:
     """Return what a table of runs is made of; the training images are scored without augmentation."""
-    result = json.loads((run / "result.json").read_text())
+    result = _read(run / "result.json")
     return {
         "command": command,
-        "config": json.loads((run / "config.json").read_text()),
-        "environment": json.loads((run / "environment.json").read_text()),
+        "config": _read(run / "config.json"),
+        "environment": _read(run / "environment.json"),
         "metrics": [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()],
         "last": result["last"],
         "best": result["best"],

@@ -147,6 +147,18 @@ def test_stopped_anywhere_it_ends_in_the_same_bits(back: Path, tmp_path: Path, s
     assert list(read_environment(tmp_path / "run" / "environment.json").rollbacks) == BACK
 
 
+def test_told_within_an_epoch_it_keeps_none_of_it(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first, second = (AtStep(step, lambda: os.kill(os.getpid(), signal.SIGINT)) for step in (2, 1))
+    with pytest.raises(Stopped):
+        train(CONFIG, run, track=(), display=first)
+    with pytest.raises(Stopped):
+        train(CONFIG, run, track=(), resume=True, on_divergence="rollback", display=second)
+    assert not (run / "checkpoints").exists()
+    train(CONFIG, run, track=(), resume=True)
+    assert list(read_environment(run / "environment.json").rollbacks) == BACK
+
+
 @pytest.mark.parametrize("write", range(2, 21, 3))
 def test_killed_at_a_write_it_ends_in_the_same_bits(back: Path, tmp_path: Path, write: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

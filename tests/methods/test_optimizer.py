@@ -861,13 +861,18 @@ def test_a_distributed_checkpoint_takes_a_new_one_as_it_takes_its_base(base):
         {"inner_iter": -1},
         {"group": {"epsilon": -0.1}},
         {"group": {"inner_lr": -0.1}},
+        {"epsilon": None},
+        {"epsilon": "0.1"},
+        {"epsilon": [0.1, 0.2]},
+        {"inner_lr": None},
+        {"inner_iter": 1.5},
     ],
     ids=str,
 )
 def test_a_bad_setting_is_an_input_error(wrong):
     wrong = dict(wrong)
     group = {"params": bn_network().parameters(), **wrong.pop("group", {})}
-    with pytest.raises(InputError, match="not negative") as caught:
+    with pytest.raises(InputError, match=r"not negative|give a (whole )?number") as caught:
         AMP([group], **{"lr": 0.1, "epsilon": 0.5, **wrong})
     assert "\n" not in str(caught.value)
 

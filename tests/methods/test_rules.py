@@ -466,6 +466,16 @@ BAD = [
     ("adversarial", {"epsilon": 0.5, "inner_lr": -1.0}, "inner_lr"),
     ("adversarial", {"epsilon": 0.5, "inner_iter": -1}, "inner_iter"),
     ("adversarial", {"epsilon": 0.5, "norm": "l3"}, "l3"),
+    *[("sam", {"rho": value}, "rho is .*: give a number") for value in (None, "0.05", [0.05, 0.1], np.array([0.1]))],
+    *[("amp", {"epsilon": value}, "epsilon is .*: give a number") for value in (None, "0.5", np.array([0.5, 0.5]))],
+    ("amp", {"epsilon": [0.5, None]}, "epsilon is None: give a number"),
+    ("amp", {"epsilon": 0.5, "inner_lr": None}, "inner_lr is None: give a number"),
+    ("amp", {"epsilon": 0.5, "inner_iter": 1.5}, "inner_iter is 1.5: give a whole number"),
+    ("asam", {"rho": 2.0, "eta": None}, "eta is None: give a number"),
+    ("rmp", {"epsilon": [0.1, 0.1], "generator": None}, "epsilon is .*: give a number"),
+    ("momentum_amp", {"epsilon": None, "optimizer": None}, "epsilon is None: give a number"),
+    ("adversarial", {"epsilon": None}, "epsilon is None: give a number"),
+    ("adversarial", {"epsilon": 0.5, "inner_iter": 0.5}, "inner_iter is 0.5: give a whole number"),
 ]
 
 

@@ -47,7 +47,6 @@ def assignment(name: str, seed: int) -> Assignment:
         data_dir=".data",
         device="cpu",
         download=False,
-        overwrite=False,
         command="",
         track=(),
     )

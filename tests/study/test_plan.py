@@ -18,6 +18,7 @@ from flatnext.report.protocol import remarks
 from flatnext.runs.reading import read_plan
 from flatnext.runs.records import StudyPlan
 from flatnext.study.claims import answers
+from flatnext.study.division import Division
 from flatnext.study.plan import make_plan, parse_contrasts, with_equal_compute
 from flatnext.study.reading import read_study
 from flatnext.study.study import Study
@@ -124,8 +125,7 @@ def test_what_was_planned_stays_planned(tmp_path: Path) -> None:
     make_plan(configs.values(), 3, contrasts=first).write(tmp_path, "")
 
     def goes_on(recipes: str, contrasts: tuple[tuple[str, str], ...] = ()) -> StudyPlan:
-        plan, before = make_plan([configs[name] for name in recipes.split()], 3, contrasts=contrasts), read_plan(file)
-        plan.write(tmp_path, "", before=before)
+        make_plan([configs[name] for name in recipes.split()], 3, contrasts=contrasts).write(tmp_path, "")
         return read_plan(file)
 
     file = tmp_path / "study.json"
@@ -146,6 +146,36 @@ def test_what_was_planned_stays_planned(tmp_path: Path) -> None:
     assert goes_on("sgd rmp", (("rmp", "sgd"),)).contrasts == (("amp", "sgd"), ("rmp", "sgd"))
 
 
+def test_a_control_that_comes_later_is_compared(tmp_path: Path) -> None:
+    pair = [recipe("sgd"), recipe("amp")]
+    make_plan(pair, 3, contrasts=(("amp", "sgd"),)).write(tmp_path, "")
+    make_plan(with_equal_compute(pair), 3).write(tmp_path, "")
+    assert read_plan(tmp_path / "study.json").contrasts == (("amp", "sgd"), ("amp", "sgd-2x"))
+
+
+def test_two_commands_at_once_lose_no_contrast(tmp_path: Path) -> None:
+    configs = [recipe(name) for name in ("sgd", "amp", "rmp")]
+    first, second = (make_plan(configs, 3, contrasts=pairs) for pairs in ((("amp", "sgd"),), (("amp", "rmp"),)))
+    for plan in (first, second, first):  # a command writes its plan again when it knows how many runs fit
+        plan.write(tmp_path, "")
+    assert set(read_plan(tmp_path / "study.json").contrasts) == {("amp", "sgd"), ("amp", "rmp")}
+
+
+def test_a_study_keeps_the_threads_that_it_began_with(tmp_path: Path) -> None:
+    plan = make_plan([recipe("sgd")], 1)
+    for division in (Division(jobs=1, threads=1), Division(jobs=2, threads=2)):
+        plan.write(tmp_path, "", division)
+    kept = read_plan(tmp_path / "study.json")
+    assert (kept.jobs, kept.threads) == (2, 1)
+
+
+def test_the_seed_of_a_config_makes_no_other_recipe() -> None:
+    sgd, amp = recipe("sgd"), replace(recipe("amp"), seed=3)
+    assert make_plan([sgd, amp], 2).record().defaults == (("amp", "sgd"),)
+    with pytest.raises(InputError, match="the same but for the name"):
+        make_plan([sgd, replace(sgd, recipe="mine", seed=3)], 2)
+
+
 def test_a_control_that_is_the_only_plain_sgd_is_compared_once(tmp_path: Path) -> None:
     _, amp, control = with_equal_compute([recipe("sgd"), recipe("amp")])
     assert labels(with_runs(tmp_path, [amp, control])) == ["amp − sgd-2x"]
@@ -164,17 +194,33 @@ def test_seeds_that_were_added_later_are_told(tmp_path: Path) -> None:
     make_plan(configs, 3).write(tmp_path, "")
     assert not any("begun with" in text for text in remarks(with_runs(tmp_path, configs)))
     for _ in range(2):
-        make_plan(configs, 4).write(tmp_path, "", before=read_plan(tmp_path / "study.json"))
+        make_plan(configs, 4).write(tmp_path, "")
     text = "The study was begun with 3 seeds, and some were added later"
     assert any(remark.startswith(text) for remark in remarks(with_runs(tmp_path, configs, 4)))
-    make_plan(configs, 1, first_seed=3).write(tmp_path, "", before=read_plan(tmp_path / "study.json"))
+    make_plan(configs, 1, first_seed=3).write(tmp_path, "")
     assert any(remark.startswith(text) for remark in remarks(read_study([tmp_path])))
 
 
-def test_equal_compute_is_no_epoch_more_by_rounding() -> None:
-    for share in (0.1, 0.2, 0.3, 0.5, 0.7):
-        amp = recipe("amp").override({"ascent_share": share, "epochs": 100})
-        assert with_equal_compute([recipe("sgd"), amp])[-1].epochs == round(100 * (1 + share))
+def test_two_studies_of_other_seeds_were_not_added_to(tmp_path: Path) -> None:
+    configs = [recipe("sgd"), recipe("amp")]
+    for name, first in (("a", 0), ("b", 3)):
+        plan = make_plan(configs, 3, first_seed=first)
+        (tmp_path / name).mkdir()
+        plan.write(tmp_path / name, "")
+        for run in plan.runs(tmp_path / name):
+            write_run(run.folder, run.config, epochs=2)
+    assert read_study([tmp_path / "a", tmp_path / "b"]).begun_with is None
+
+
+def test_equal_compute_is_found_and_no_epoch_more_by_rounding() -> None:
+    shares = [{"ascent_share": share} for share in (0.07, 0.09, 0.1, 0.11, 0.2, 0.3, 0.5, 0.7)]
+    for settings in [*shares, *({"perturb_every": number} for number in (2, 4, 5, 10))]:
+        sgd, amp = recipe("sgd"), recipe("amp").override(settings)
+        share = settings.get("ascent_share", 1 / settings.get("perturb_every", 1))
+        configs = with_equal_compute([sgd, amp])
+        control = configs[-1]
+        assert control.epochs == round(100 * (1 + share))
+        assert make_plan(configs, 2).record().defaults == (("amp", "sgd"), ("amp", control.recipe))
 
 
 @pytest.mark.parametrize(("name", "value"), [("channels", 1), ("resize", "pad"), ("skip_damaged", True)])

@@ -109,14 +109,38 @@ def test_other_settings_are_seen_before_anything_runs(tmp_path):
     assert results(tmp_path)["quick-amp/seed-0"] != before["quick-amp/seed-0"]
 
 
+@pytest.mark.parametrize("epsilon", [0.05, 0.1])
+def test_an_overwritten_study_that_is_stopped_goes_on_without_overwrite(tmp_path, epsilon):
+    run_study(make_plan(PAIR, 1), tmp_path)
+    (tmp_path / "quick" / "seed-0" / "notes.txt").write_text("mine")
+    plan = make_plan([PAIR[0], PAIR[1].override({"epsilon": epsilon})], 1)
+    stop = AtStep(2, lambda: os.kill(os.getpid(), signal.SIGINT))  # in the first of two runs of four steps
+    with pytest.raises(Stopped, match="the same command without --overwrite goes on"):
+        run_study(plan, tmp_path, overwrite=True, display=stop)
+    assert results(tmp_path) == {}
+    rest = AtStep(0, None)
+    assert run_study(plan, tmp_path, display=rest) == []
+    assert rest.steps == 6
+    assert len(results(tmp_path)) == 2
+    assert (tmp_path / "quick" / "seed-0" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("wrong", [{"jobs": 0}, {"threads": 0}, {"threads": -1, "jobs": "auto"}])
+def test_no_jobs_and_no_threads_are_refused(tmp_path, wrong):
+    with pytest.raises(InputError, match="give at least 1"):
+        run_study(make_plan(PAIR, 1), tmp_path / "study", **wrong)
+    assert not (tmp_path / "study").exists()
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_study_that_adds_seeds_stays_one(tmp_path, overwrite):
     plan = make_plan(PAIR, 1)
     replace(plan, max_seeds=7).write(tmp_path, "flatnext study --until-decided")
+    names = {path.name for path in tmp_path.iterdir()}
     before = (tmp_path / "study.json").read_bytes()
     with pytest.raises(InputError, match="begun with --until-decided: give it again, or another --output"):
         run_study(plan, tmp_path, overwrite=overwrite)
-    assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
+    assert {path.name for path in tmp_path.iterdir()} == names
     assert (tmp_path / "study.json").read_bytes() == before
     check_goes_on(replace(plan, max_seeds=9), read_plan(tmp_path / "study.json"), tmp_path)
 

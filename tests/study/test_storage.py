@@ -77,7 +77,7 @@ def test_storage_that_is_not_there(tmp_path: Path) -> None:
 
 
 def assigned(config, folder: Path, **changes) -> Assignment:
-    places = {"data_dir": ".data", "device": "cpu", "download": False, "overwrite": False, "command": "", "track": ()}
+    places = {"data_dir": ".data", "device": "cpu", "download": False, "command": "", "track": ()}
     return Assignment(config=config, folder=str(folder), threads=1, **{**places, **changes})
 
 
@@ -193,7 +193,7 @@ def test_runs_go_to_where_they_are_further(tmp_path: Path, storage: Storage) -> 
     shutil.rmtree(first)
     said: list[str] = []
     with kept_on(storage.url, here, print) as exchange:
-        exchange.plan(plan, "", None, None)
+        exchange.plan(plan, "", None)
         exchange.begin(plan.runs(here), said.append)
     assert said == [f"{storage.url}: brought 1 run from there, sent 1 that were further here"]
     assert RunFolder(first).finished()
@@ -205,6 +205,19 @@ def test_runs_go_to_where_they_are_further(tmp_path: Path, storage: Storage) -> 
     changed = make_plan([tiny(epochs=2)], 2)
     with kept_on(storage.url, there, print) as exchange, pytest.raises(InputError, match="epochs"):
         exchange.begin(changed.runs(there), said.append)
+
+
+def test_what_is_overwritten_is_gone_here_and_there(tmp_path: Path, storage: Storage) -> None:
+    plan = make_plan([tiny(epochs=1)], 1)
+    (run,) = plan.runs(tmp_path)
+    assert run_study(plan, tmp_path, threads=1) == []
+    storage.push(run.folder, "quick/seed-0")
+    with kept_on(storage.url, tmp_path, print) as exchange:
+        exchange.clear([run])
+        assert [path.name for path in run.folder.iterdir() if not path.name.startswith(".")] == ["config.json"]
+        assert on(storage, "quick/seed-0") == {}
+        exchange.begin([run], lambda _: None)
+    assert not RunFolder(run.folder).finished()
 
 
 def test_checkpoints_that_are_kept_stay_where_they_are(tmp_path: Path, storage: Storage) -> None:

@@ -54,7 +54,7 @@ def differing(left, right):
 
 def test_the_same_classes_take_all_of_the_weights(source, tmp_path):
     run = new_run(tmp_path / "run", tiny(weights=str(source), ema=0.9))
-    run.load()
+    run.begin()
     assert not differing(weights(source), run.model.state_dict())
     assert not differing(weights(source), run.evaluated.state_dict())  # the average begins there too
     assert run.started_from.taken.startswith("all weights are taken; images are normalised as they were")
@@ -65,14 +65,14 @@ def test_weights_that_are_calibrated_meanwhile_are_the_same(source, tmp_path):
     folder = shutil.copytree(source, tmp_path / "source")
     config = settled(tiny(weights=str(folder)))
     calibrate(folder, split="test")
-    new_run(tmp_path / "run", config).load()
+    new_run(tmp_path / "run", config).begin()
     start = replace(config.start, weights_sha256=sha256(folder / "last.safetensors"))
-    new_run(tmp_path / "run", replace(config, start=start)).load()  # as runs of 0.1.0 noted it
+    new_run(tmp_path / "run", replace(config, start=start)).begin()  # as runs of 0.1.0 noted it
     changed = {**weights(folder), "linear.bias": weights(folder)["linear.bias"] + 1}
     metadata = {name: str(value) for name, value in models.read_weights(folder / "last.safetensors")[1].items()}
     safetensors.torch.save_file(changed, folder / "last.safetensors", metadata)
     with pytest.raises(InputError, match="does not hold the weights that the run starts from"):
-        new_run(tmp_path / "run", config).load()
+        new_run(tmp_path / "run", config).begin()
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_images_that_the_weights_may_know_calibrate_nothing(source, tmp_path, ch
 def test_other_classes_get_a_new_head(source, tmp_path, classes, words):
     run = new_run(tmp_path / "run", tiny(weights=str(source)), classes)
     fresh = copy.deepcopy(run.model.state_dict())
-    run.load()
+    run.begin()
     head = {"linear.weight", "linear.bias"}
     now = run.model.state_dict()
     assert differing({k: v for k, v in weights(source).items() if k not in head}, now) == set()
@@ -191,6 +191,18 @@ def test_the_model_is_that_of_the_weights(source):
     assert settled(from_recipe).model == config.model
     with pytest.raises(InputError, match=r"model is resnext11, and .* has weights of a model of its own"):
         settled(from_recipe, model_given=True)
+
+
+@pytest.mark.parametrize("wrong", [{"weights": "other.pt"}, {"schedule_begins": 1, "epochs": 2}])
+def test_what_cannot_begin_deletes_nothing(source, tmp_path, wrong):
+    run = shutil.copytree(source, tmp_path / "run")
+    if "weights" in wrong:
+        torch.save({"conv.weight": torch.zeros(3, 3)}, tmp_path / "other.pt")
+        wrong = {"weights": str(tmp_path / "other.pt")}
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file() and path.name[0] != "."}
+    with pytest.raises(InputError, match=r"entries fit|schedule_begins"):
+        train(tiny(**wrong), run, overwrite=True)
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.name in before} == before
 
 
 def test_settings_for_weights_without_weights_are_refused():

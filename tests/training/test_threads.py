@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from said import Said
 from tiny import AtStep, tiny
 
 from flatnext.errors import InputError
@@ -56,6 +57,18 @@ def test_the_number_is_measured_and_kept(two_threads, tmp_path):
     train(config, tmp_path / "run", threads="auto", resume=True)
     assert threads_of(tmp_path / "run") == 1
     assert two_threads == [[2, 1]]
+
+
+def test_other_threads_than_before_are_told(two_threads, tmp_path, monkeypatch):
+    def stop():
+        raise KeyboardInterrupt
+
+    config, said = tiny(epochs=2), Said()
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "run", threads=1, display=AtStep(5, stop))
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    train(config, tmp_path / "run", threads="auto", resume=True, display=said)
+    assert "computes with 2 threads, before with 1: its bits depend on that" in said.lines
 
 
 def test_what_the_user_has_set_is_kept(two_threads, tmp_path, monkeypatch):

@@ -93,7 +93,9 @@ def add_arguments(parser: Parser) -> None:
     )
     _add_cluster_flags(parser)
     parser.add_argument("--output", type=path, metavar="DIR", help="study folder (default studies/DATA)")
-    parser.add_argument("--overwrite", action="store_true", help="train everything again, also finished runs")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="delete the runs that are there, and train everything anew"
+    )
     add_place_flags(parser, of_run=False)
     add_track_flag(parser)
     methods = {name: recipe(name).method for name in METHODS}

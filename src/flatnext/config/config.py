@@ -90,6 +90,11 @@ class Config(Settings):
         )
 
     @property
+    def passes(self) -> float:
+        """How often the run goes forward and backward over the training images."""
+        return round(self.epochs * self.method.passes, 9)  # 100 x 1.1 is a little more than 110
+
+    @property
     def given_class_weights(self) -> tuple[float, ...] | None:
         """The numbers in `class_weights`; None for none and balanced, and no numbers where it is something else."""
         if self.class_weights in ("none", "balanced"):

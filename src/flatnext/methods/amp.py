@@ -57,10 +57,10 @@ def amp(
         What the first call of `closure`, at theta, returned.
 
     Raises:
-        InputError: a setting is negative, not finite or unknown, the closure runs no backward pass, or a parameter is
-            given twice where `epsilon` or `inner_lr` has a number for each.
+        InputError: a setting is no number, negative, not finite or unknown, the closure runs no backward pass, or a
+            parameter is given twice where `epsilon` or `inner_lr` has a number for each.
     """
-    check(epsilon=epsilon, inner_lr=inner_lr, inner_iter=inner_iter, ball=ball)
+    check(epsilon=epsilon, inner_lr=inner_lr, inner_iter=inner_iter, ball=ball, several=("epsilon", "inner_lr"))
     if ball == "global" and isinstance(epsilon, Sequence):
         raise InputError("epsilon has a number for each parameter, and ball=global one for all: give one number")
     everything = distinct(parameters, epsilon=epsilon, inner_lr=inner_lr)

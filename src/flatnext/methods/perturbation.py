@@ -6,7 +6,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from numbers import Real  # NumPy's too
+from numbers import Integral, Real  # NumPy's too
 from typing import TypeVar
 
 import torch
@@ -20,15 +20,24 @@ Radius = float | Sequence[float] | Tensor  # one for all, one for each, or one o
 TINY = 1e-12  # keeps a norm of zero from being divided by; the authors of AMP and SAM add the same
 
 
-def check(**settings: object) -> None:
-    """Raise `InputError` for a number, or one of several, that is negative, or for a ball that is unknown."""
+def check(*, ball: str = "tensor", several: Sequence[str] = (), **settings: object) -> None:
+    """Raise `InputError` for a setting that is no number, or negative or not finite, or for a ball that is unknown.
+
+    A tensor is not looked at. `several` names the settings that may be a list, with a number for each parameter;
+    `inner_iter` is a whole number.
+    """
     for name, value in settings.items():
-        numbers = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-        for number in numbers:
-            if isinstance(number, Real) and not 0 <= float(number) < math.inf:
+        listed = name in several and isinstance(value, Sequence) and not isinstance(value, str)
+        for number in value if listed else [value]:  # type: ignore[attr-defined]
+            if isinstance(number, Tensor):
+                continue
+            if not isinstance(number, Integral if name == "inner_iter" else Real):
+                kind = "whole number" if name == "inner_iter" else "number"
+                raise InputError(f"{name} is {number!r}: give a {kind}")
+            if not 0 <= float(number) < math.inf:
                 raise InputError(f"{name} is {number}: it must be finite and not negative")
-    if settings.get("ball", "tensor") not in ("tensor", "global"):
-        raise InputError(f"ball is {settings['ball']!r}: choose tensor or global")
+    if ball not in ("tensor", "global"):
+        raise InputError(f"ball is {ball!r}: choose tensor or global")
 
 
 class Seen:

@@ -14,7 +14,7 @@ from flatnext.report.svg import INK, PAPER, QUIET
 from flatnext.report.tables import BY_IMAGES, by_images, mean, quantity_table
 from flatnext.runs.class_balance import class_sizes, majority
 from flatnext.runs.scores import Confusion
-from flatnext.study.contrasts import Contrast, passes
+from flatnext.study.contrasts import Contrast
 from flatnext.study.groups import Group
 from flatnext.study.quantities import Quantity
 from flatnext.study.statistics import ALPHA, FEWEST_FOR_SIGN_FLIPS, MOST_SEEDS, POWER, Comparison, points
@@ -72,7 +72,7 @@ def _recipes(study: Study) -> Table:
         f"{accuracy_name(study)} (%)": lambda group: _with_images(study.headline, group.label),
         "95 % interval": lambda group: _interval(study.headline, group.label),
         "test accuracy (%)": lambda group: _with_images(study.accuracy, group.label),
-        "passes": lambda group: f"{passes(group):g}",
+        "passes": lambda group: f"{group.config.passes:g}",
         "training a run": lambda group: _training(study, group),
     }
     rows = [(group.label, *(cell(group) for cell in columns.values())) for group in study.groups]

@@ -157,6 +157,13 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror}; choose another --output") from error
 
+    def empty(self, config: Config) -> None:
+        """Delete the run, if there is one, so that a new one with this config can begin. `HeldError`: it is held."""
+        if self.is_run():
+            with self.locked():
+                self.tidy(overwrite=True)
+                write_json(self.path / CONFIG, dump(config))  # it stays a run's folder, whatever else is in it
+
     def begin(self, config: Config, environment: Environment) -> None:
         """Write where the run runs now, and its config unless there is one: from then on the folder is a run's.
 

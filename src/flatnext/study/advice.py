@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flatnext.study.contrasts import Contrast, passes
+from flatnext.study.contrasts import Contrast
 from flatnext.study.failures import is_sound, warnings
 from flatnext.study.groups import Group
 from flatnext.study.statistics import FEWEST_SEEDS, adjust, estimate, points
@@ -133,7 +133,7 @@ def _cost(study: Study, group: Group) -> str:
     ratios = [
         f"{ratio:.2g} times that of {label}"
         if (ratio := _time_ratio(study, group, other))
-        else f"{passes(group) / passes(other):.2g} times the passes of {label}"
+        else f"{group.config.passes / other.config.passes:.2g} times the passes of {label}"
         for label, other in others.items()
     ]
     return "".join(f", {text}" for text in (*texts, " and ".join(ratios)) if text)
@@ -152,7 +152,7 @@ def _seconds(study: Study, group: Group) -> float | None:
 
 def _cost_ratio(study: Study, group: Group, other: Group) -> float:
     """Return what a run of one group costs relative to another: in time on the same machine, else in passes."""
-    return _time_ratio(study, group, other) or passes(group) / passes(other)
+    return _time_ratio(study, group, other) or group.config.passes / other.config.passes
 
 
 def _time_ratio(study: Study, group: Group, other: Group) -> float | None:

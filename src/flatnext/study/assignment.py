@@ -25,7 +25,6 @@ class Assignment:
     data_dir: str
     device: str
     download: bool
-    overwrite: bool
     command: str
     track: tuple[str, ...]
     threads: int | None = None
@@ -81,7 +80,7 @@ class InProcess:
 def carry_out(
     assignment: Assignment, display: Display, after_checkpoint: Callable[[], object] | None = None
 ) -> Outcome:
-    """Make a run, going on with what is half-finished unless it is to be overwritten."""
+    """Make a run, going on with what is half-finished."""
     folder = Path(assignment.folder)
     try:
         with threads(assignment.threads):
@@ -91,8 +90,7 @@ def carry_out(
                 data_dir=assignment.data_dir,
                 device=assignment.device,
                 download=assignment.download,
-                resume=not assignment.overwrite,
-                overwrite=assignment.overwrite,
+                resume=True,
                 display=display,
                 command=assignment.command,
                 track=assignment.track,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
-from flatnext.study.contrasts import Contrast, is_plain, passes
+from flatnext.study.contrasts import Contrast, is_plain
 from flatnext.study.epoch_comparison import EpochComparison, compare_epochs
 from flatnext.study.measures import Direction
 from flatnext.study.quantities import Quantity
@@ -211,7 +211,7 @@ def _answer(
     )
     if tested and (decided := verdict(tested)) in ("shown", "the opposite is shown"):
         return replace(answer, verdict=decided)
-    if claim is LONGER and passes(contrast.group) > passes(contrast.baseline):
+    if claim is LONGER and contrast.group.config.passes > contrast.baseline.config.passes:
         return replace(answer, verdict="by construction")
     if tested:
         return replace(answer, verdict=decided)

@@ -87,11 +87,6 @@ def is_plain(group: Group) -> bool:
     return group.config.method.name == "sgd"
 
 
-def passes(group: Group) -> float:
-    """Return how often a run goes forward and backward over the training images."""
-    return group.config.epochs * group.config.method.passes
-
-
 def same_but_for_method(group: Group, other: Group) -> bool:
     """Return whether the configs differ in nothing but the method and the recipe's name."""
     return replace(group.config, recipe=other.config.recipe, method=other.config.method) == other.config
@@ -118,7 +113,7 @@ def _of_equal_compute(group: Group, groups: Sequence[Group]) -> Group | None:
             for other in groups
             if is_plain(other)
             and other.config.epochs > group.config.epochs
-            and 0 <= passes(other) - passes(group) < 1
+            and 0 <= other.config.passes - group.config.passes < 1
             and shared(other.config) == shared(group.config)
         ),
         None,

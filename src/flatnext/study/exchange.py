@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flatnext.errors import InputError
 from flatnext.files import write_atomically
 from flatnext.runs.folder import RunFolder
+from flatnext.runs.lock import HeldError
 from flatnext.runs.reading import METRICS, RESULT, STUDY
-from flatnext.runs.records import StudyPlan
 from flatnext.study.division import Division
 from flatnext.study.plan import PlannedRun, RunPlan
 from flatnext.study.presence import at_work
@@ -60,11 +60,19 @@ class Exchange:
         if brought or sent:
             say(f"{self.storage.url}: brought {counted(brought, 'run')} from there, sent {sent} that were further here")
 
-    def plan(self, plan: RunPlan, command: str, division: Division | None, before: StudyPlan | None) -> None:
+    def plan(self, plan: RunPlan, command: str, division: Division | None) -> None:
         """Write the plan of the study, here and there."""
-        plan.write(self.output, command, division, before)
+        plan.write(self.output, command, division)
         if self.storage:
             self.storage.write(STUDY, (self.output / STUDY).read_bytes())
+
+    def clear(self, runs: Sequence[PlannedRun]) -> None:
+        """Delete the runs, here and there, but for those that another process has."""
+        for run in runs:
+            if self.storage:
+                self.storage.clear(self.name(run.folder))
+            with suppress(HeldError):
+                RunFolder(run.folder).empty(run.config)
 
     def end(self, folder: Path) -> None:
         """Bring a run that has ended."""

@@ -14,13 +14,13 @@ from flatnext.words import counted, duration
 class Overview:
     """Shows the runs of a study that are made at the same time. Use it in a `with` block.
 
-    The time left is by the work that was done in this session: epochs times passes, which does not see that one model
-    of a study is slower than another.
+    The time left is by the work that was done in this session, in passes over the images, which does not see that one
+    model of a study is slower than another.
     """
 
     def __init__(self, display: Display, assignments: Sequence[Assignment]) -> None:
         self.display, self.stack = display, ExitStack()
-        self.work = {item.folder: item.config.epochs * item.config.method.passes for item in assignments}
+        self.work = {item.folder: item.config.passes for item in assignments}
         self.first: dict[str, float] = {}
         self.part: dict[str, float] = {}
         self.ended: set[str] = set()

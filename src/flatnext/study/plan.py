@@ -13,7 +13,8 @@ from flatnext.config import METHODS, Config, Sgd, with_model
 from flatnext.config.data import READING
 from flatnext.errors import InputError
 from flatnext.files import write_json
-from flatnext.runs.reading import STUDY
+from flatnext.runs.lock import wait_for_lock
+from flatnext.runs.reading import STUDY, read_plan
 from flatnext.runs.records import StudyPlan
 from flatnext.schema import dump
 from flatnext.study.contrasts import default_pairs
@@ -36,7 +37,7 @@ class RunPlan:
     """Recipes x seeds, in the order in which they run: all recipes with the first seed, then with the next.
 
     `contrasts` are the pairs of recipes to compare, the baseline last; none: each method with plain SGD. `max_seeds`:
-    seeds are added until the contrasts are decided, up to so many.
+    seeds are added until the contrasts are decided, up to so many. The seeds in the configs do not count, and become 0.
     """
 
     configs: tuple[Config, ...]
@@ -46,6 +47,7 @@ class RunPlan:
 
     def __post_init__(self) -> None:
         """Check that there is something to run, once each."""
+        object.__setattr__(self, "configs", tuple(replace(config, seed=0) for config in self.configs))
         names = [config.recipe for config in self.configs]
         if not names or not self.seeds:
             raise InputError("a study needs at least one recipe and one seed")
@@ -90,10 +92,16 @@ class RunPlan:
             for config in self.configs
         ]
 
-    def write(
-        self, output: Path, command: str, division: Division | None = None, before: StudyPlan | None = None
-    ) -> None:
-        """Write `study.json`: what was planned, by which command, how the machine is divided, and what was `before`."""
+    def write(self, output: Path, command: str, division: Division | None = None) -> None:
+        """Write `study.json`: what is planned, by which command, and how the machine is divided.
+
+        What was planned before stays, also what another command has planned meanwhile.
+        """
+        with wait_for_lock(output):
+            write_json(output / STUDY, dump(self._joined(command, division, plan_in(output))))
+
+    def _joined(self, command: str, division: Division | None, before: StudyPlan | None) -> StudyPlan:
+        """Return what `study.json` is to hold where it holds `before`."""
         record = self.record(command)
         if before:
             contrasts = self._with_those(before)
@@ -107,8 +115,9 @@ class RunPlan:
                 begun_with=before.begun_with or len(before.seeds),
             )
         if division:
-            record = replace(record, jobs=division.jobs, threads=division.threads)
-        write_json(output / STUDY, dump(record))
+            threads = before.threads if before and before.jobs else division.threads  # as its first runs have
+            record = replace(record, jobs=division.jobs, threads=threads)
+        return record
 
     def kept(self, before: StudyPlan | None) -> tuple[tuple[str, str], ...]:
         """Return the contrasts of an earlier command that this one does not name: they count as well."""
@@ -123,13 +132,19 @@ class RunPlan:
             return ()
         of_before = [config for config in self.configs if config.recipe in before.recipes]
         earlier = before.contrasts or before.defaults or _default_names(of_before)
-        own = self.contrasts or [pair for pair in _default_names(self.configs) if pair[0] not in before.recipes]
+        defaults = _default_names(self.configs)
+        own = self.contrasts or [pair for pair in defaults if not {*pair} <= {*before.recipes}]
         return tuple(dict.fromkeys([*earlier, *own]))
 
 
 def _default_names(configs: Iterable[Config]) -> list[tuple[str, str]]:
     pairs = default_pairs([Group(config.recipe, config, ()) for config in configs])
     return [(group.config.recipe, other.config.recipe) for group, other in pairs]
+
+
+def plan_in(output: Path) -> StudyPlan | None:
+    """Return the plan of the study in a folder; None where there is none."""
+    return read_plan(output / STUDY) if (output / STUDY).is_file() else None
 
 
 def check_goes_on(plan: RunPlan, before: StudyPlan | None, output: Path) -> None:
@@ -173,21 +188,20 @@ def with_equal_compute(configs: Sequence[Config]) -> list[Config]:
     if not methods:
         names = ", ".join(config.recipe for config in configs)
         raise InputError(f"none of the recipes {names} takes more passes than plain SGD: leave --equal-compute out")
-    dearest = max(methods, key=lambda config: config.epochs * config.method.passes)
-    factor = dearest.method.passes
+    dearest = max(methods, key=lambda config: config.passes)
     plain = replace(dearest, method=Sgd())
     twins = (config.recipe for config in configs if replace(plain, recipe=config.recipe) == config)
-    return [*configs, replace(stretched(plain, factor), recipe=f"{next(twins, 'sgd')}-{factor:.3g}x")]
+    longer = stretched(plain, math.ceil(dearest.passes))
+    return [*configs, replace(longer, recipe=f"{next(twins, 'sgd')}-{dearest.method.passes:.3g}x")]
 
 
 STRETCHED = ("epochs", "early_sizes", "warmup_epochs", "t_max", "milestones")
 """What `stretched` changes: the settings that are given in epochs."""
 
 
-def stretched(config: Config, factor: float) -> Config:
-    """Return a config with `factor` times the epochs (rounded up), and all that is given in epochs in proportion."""
+def stretched(config: Config, epochs: int) -> Config:
+    """Return a config with so many epochs, and all that is given in epochs in proportion."""
     schedule, sizes = config.schedule, config.data.early_sizes
-    epochs = math.ceil(round(config.epochs * factor, 9))  # 1.1 x 100 is a little more than 110
     longer = epochs / config.epochs
     if sizes:
         sizes = tuple(sizes[int(epoch / longer)] for epoch in range(round(len(sizes) * longer)))

@@ -123,20 +123,22 @@ class Pool:
 
 
 def open_pool(
-    jobs: Jobs, threads: int | None, kept: Division | None, sample: Sample, display: Display, runs: int
+    jobs: Jobs, threads: int | None, kept: Division | None, samples: Sequence[Sample], display: Display, runs: int
 ) -> tuple[Pool, Division]:
     """Return a pool for so many runs, and how the machine is divided among its workers.
 
-    With `auto` that is as it is `kept` with the study, as far as this machine has the cores for it, or else measured.
+    With `auto` that is as it is `kept` with the study, as far as this machine has the cores for it, or else measured,
+    by the one of the `samples` that takes the most memory.
     """
-    devices = gpus(sample.device)
-    room = fitting(sample) or runs
+    devices = gpus(samples[0].device)
+    rooms = [fitting(sample) or runs for sample in samples]
+    room = min(rooms)
     if jobs != "auto" and jobs > room:
         raise InputError(f"the memory that is free is enough for {room} at a time: give --jobs {room}, or auto")
     if jobs == "auto" and not devices and not threads and not kept:
         pool = Pool(min(cores(), runs, room), display)
         try:
-            division = _measured(pool, sample)
+            division = _measured(pool, samples[rooms.index(room)])
         except BaseException:
             pool.__exit__()
             raise

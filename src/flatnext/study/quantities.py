@@ -98,5 +98,5 @@ def _differing(conditions: Iterable[Mapping[str, Any]]) -> str:
     """Return the conditions that are not the same in all runs, with what they are; empty if all are."""
     conditions = list(conditions)
     names = dict.fromkeys(name for by_name in conditions for name in by_name)
-    texts = {name: dict.fromkeys(show(by_name.get(name), ", ") for by_name in conditions) for name in names}
+    texts = {name: dict.fromkeys(show(by_name.get(name), ", ", exact=True) for by_name in conditions) for name in names}
     return "; ".join(f"{name} {' or '.join(values)}" for name, values in texts.items() if len(values) > 1)

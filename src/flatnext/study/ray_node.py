@@ -61,8 +61,6 @@ def make_run(order: dict[str, Any], version: str, send: Send) -> dict[str, Any]:
 def _make(order: Order, display: PipeDisplay) -> Outcome:
     assignment = order.assignment
     display.say(f"{assignment.title}: on node {platform.node()}")
-    if order.again:  # what it has done is not thrown away
-        assignment = replace(assignment, overwrite=False)
     if order.storage is None:
         if not _appears(Path(order.study) / sign_name(order.sign)):
             return _refused(f"does not see the folder {order.study}: put the study on a shared one, or give --storage")
@@ -81,10 +79,7 @@ def _make_on(storage: Storage, assignment: Assignment, display: PipeDisplay) -> 
     name, attempt = assignment.folder, secrets.token_hex(8).encode()
     with tempfile.TemporaryDirectory(prefix="flatnext-") as scratch:
         folder = Path(scratch) / Path(name).name
-        if assignment.overwrite:
-            storage.clear(name)
-        else:
-            storage.pull(name, folder)
+        storage.pull(name, folder)
         storage.write(f"{name}/{ATTEMPT}", attempt)
 
         def push() -> None:

@@ -56,7 +56,11 @@ def read_study(paths: Iterable[Path]) -> Study:
     files = [folder / STUDY for folder in of_runs if (folder / STUDY).is_file()]
     groups = _groups(finished, recipes)
     places = dict(zip(map(id, records), folders, strict=True))
-    most = max((len(group.runs) for group in groups), default=0)
+
+    def most_seeds(study: Path) -> int:
+        inside = [sum(study in places[id(run)].parents for run in group.runs) for group in groups]
+        return max(inside, default=0)
+
     return Study(
         groups=groups,
         left_out=tuple(left_out),
@@ -66,7 +70,9 @@ def read_study(paths: Iterable[Path]) -> Study:
         ),
         paths=paths,
         sequential=any(plan.max_seeds for plan in (*plans.values(), *map(read_plan, files))),
-        begun_with=next((p.begun_with for p in plans.values() if p.begun_with and p.begun_with < most), None),
+        begun_with=next(
+            (p.begun_with for f, p in plans.items() if p.begun_with and p.begun_with < most_seeds(f)), None
+        ),
     )
 
 

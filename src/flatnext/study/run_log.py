@@ -43,7 +43,7 @@ class RunLog:
         self.display.say(
             self.label(assignment) + (f" (the study needs about {duration(seconds)} more)" if known else "")
         )
-        if self.overwrite or not Path(assignment.folder).exists():  # half a run tells nothing of a whole one
+        if not RunFolder(Path(assignment.folder)).started():  # half a run tells nothing of a whole one
             self.began[assignment.folder] = time.monotonic()
 
     def end(self, assignment: Assignment, outcome: Outcome) -> None:

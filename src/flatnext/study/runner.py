@@ -14,11 +14,10 @@ from flatnext.device import resolve_device
 from flatnext.errors import InputError
 from flatnext.progress import Display
 from flatnext.runs.folder import RunFolder
-from flatnext.runs.reading import STUDY, read_plan
 from flatnext.study.assignment import Assignment, InProcess, Runner
 from flatnext.study.division import Division, Sample
 from flatnext.study.exchange import Exchange, kept_on
-from flatnext.study.plan import PlannedRun, RunPlan, check_goes_on
+from flatnext.study.plan import PlannedRun, RunPlan, check_goes_on, plan_in
 from flatnext.study.pool import Jobs, open_pool
 from flatnext.study.ray_cluster import Cluster, open_cluster
 from flatnext.study.run_log import RunLog
@@ -54,7 +53,8 @@ def run_study(
     Args:
         plan: the runs.
         output: the study's folder.
-        data_dir, device, download, overwrite, display, command, track: as of `flatnext.train`.
+        data_dir, device, download, display, command, track: as of `flatnext.train`.
+        overwrite: delete the runs of the plan that are there, before the first new one begins.
         jobs: so many runs at a time, each in a process of its own, on a GPU of its own where there are several. `auto`
             measures once how many make the most images a second, and keeps that with the study.
         threads: of each run; by default those that the study began with, or its share of the cores. The bits of a run
@@ -68,20 +68,20 @@ def run_study(
         Stopped: Ctrl-C or a termination signal came; the same command goes on.
     """
     display = display or Display()
+    Division(jobs=1 if jobs == "auto" else jobs, threads=threads)  # checks the numbers
     plan = replace(plan, configs=tuple(map(settled, plan.configs)))
     make = functools.partial(
         Assignment,
         data_dir=str(data_dir),
         device=device,
         download=download,
-        overwrite=overwrite,
         command=command,
         track=tuple(track),
     )
     with kept_on(cluster.storage if cluster else None, output, display.say) as exchange:
         runs = plan.runs(output)
         exchange.bring_plan()
-        before = read_plan(output / STUDY) if (output / STUDY).is_file() else None
+        before = plan_in(output)
         check_goes_on(plan, before, output)
         if not overwrite:
             exchange.begin(runs, display.say)
@@ -98,18 +98,23 @@ def run_study(
             names = ", ".join(map(":".join, kept_contrasts))
             display.say(f"{counted(len(kept_contrasts), 'contrast')} planned by an earlier command, kept: {names}")
         log = RunLog(display, [str(run.folder) for run in runs], overwrite=overwrite)
-        exchange.plan(plan, command, kept, before)
+        exchange.plan(plan, command, kept)
         if not left:
             return log.close()
         wanted = _Wanted(
             jobs=jobs,
             threads=threads if threads is not None else kept.threads if kept else None,
             kept=kept,
-            sample=Sample(config=runs[0].config, data_dir=str(data_dir), device=device, threads=1),
+            samples=tuple(
+                Sample(config=config, data_dir=str(data_dir), device=device, threads=1)
+                for config in {run.config.recipe: run.config for run in left}.values()
+            ),
             runs=len(left),
         )
         with _runner(wanted, display, cluster, exchange) as (runner, division):
-            exchange.plan(plan, command, division, before)
+            exchange.plan(plan, command, division)
+            if overwrite:  # all at once: what is stopped goes on without it
+                exchange.clear(left)
             threads = wanted.threads or (division.threads if division else None)
             assignments = [make(config=run.config, folder=str(run.folder), threads=threads) for run in left]
             with closing(runner.carry_out(assignments, log.begin)) as outcomes:
@@ -140,7 +145,7 @@ class _Wanted:
     jobs: Jobs
     threads: int | None
     kept: Division | None
-    sample: Sample
+    samples: tuple[Sample, ...]  # one of each recipe
     runs: int
 
 
@@ -150,7 +155,7 @@ def _runner(
     """Give what makes the runs, and how the machine or the cluster is divided among them."""
     if cluster is None:
         return _local(wanted, display)
-    device, threads, jobs = wanted.sample.device, wanted.threads, wanted.jobs
+    device, threads, jobs = wanted.samples[0].device, wanted.threads, wanted.jobs
     return open_cluster(cluster, exchange, display, device=device, threads=threads, jobs=jobs)
 
 
@@ -161,6 +166,6 @@ def _local(wanted: _Wanted, display: Display) -> Iterator[tuple[Runner, Division
         number = torch.get_num_threads() if wanted.threads is None else wanted.threads
         yield InProcess(display), wanted.kept or Division(jobs=1, threads=number)
         return
-    pool, division = open_pool(wanted.jobs, wanted.threads, wanted.kept, wanted.sample, display, wanted.runs)
+    pool, division = open_pool(wanted.jobs, wanted.threads, wanted.kept, wanted.samples, display, wanted.runs)
     with pool:
         yield pool, division

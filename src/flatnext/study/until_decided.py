@@ -13,8 +13,7 @@ from flatnext.errors import InputError
 from flatnext.progress import Display
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.lock import HeldError, lock
-from flatnext.runs.reading import STUDY, read_plan
-from flatnext.study.plan import RunPlan
+from flatnext.study.plan import RunPlan, plan_in
 from flatnext.study.reading import read_study
 from flatnext.study.runner import run_study
 from flatnext.study.sequential import critical_t
@@ -44,7 +43,7 @@ def run_until_decided(plan: RunPlan, output: Path, *, display: Display | None = 
         raise InputError(
             f"max_seeds is {most}, below the {len(plan.seeds)} to begin with: give --seeds {most} or fewer"
         )
-    before = read_plan(output / STUDY) if (output / STUDY).is_file() else None
+    before = plan_in(output)
     begun = len(before.seeds) if before and before.seeds[:1] == plan.seeds[:1] else 0
     count = min(max(len(plan.seeds), FEWEST, begun), most)
     while True:

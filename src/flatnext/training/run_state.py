@@ -168,21 +168,22 @@ class RunState:
         self.train_seconds += self.metrics.seconds
         self.epoch, self.step_in_epoch, self.metrics = self.epoch + 1, 0, MetricSums(self.device)
 
-    def load(self, checkpoint: Checkpoint | None = None, before: Config | None = None) -> None:
-        """Go on from a checkpoint of the folder; without one, begin from trained weights if the config says so.
+    def begin(self) -> None:
+        """Begin a new run, from trained weights if the config says so."""
+        if self.config.schedule.schedule_begins:
+            raise InputError(
+                f"schedule_begins is {self.config.schedule.schedule_begins}, as in a run that was made longer: for "
+                "a new run set it to 0"
+            )
+        self.started_from = begin(self.model, self.config, self.fingerprint)
+        if self.average and self.started_from:
+            self.average.update(0)
+
+    def load(self, checkpoint: Checkpoint, before: Config | None = None) -> None:
+        """Go on from a checkpoint of the folder.
 
         `before` is the config of a run that is made longer: its checkpoint has that config, or this one already.
         """
-        if checkpoint is None:
-            if self.config.schedule.schedule_begins:
-                raise InputError(
-                    f"schedule_begins is {self.config.schedule.schedule_begins}, as in a run that was made longer: for "
-                    "a new run set it to 0"
-                )
-            self.started_from = begin(self.model, self.config, self.fingerprint)
-            if self.average and self.started_from:
-                self.average.update(0)
-            return
         checkpoint.require_config(*filter(None, (before, self.config)))
         state = checkpoint.state or state_of_finished(self.folder, checkpoint)
         self.has_optimizer_state = checkpoint.state is not None

@@ -89,17 +89,20 @@ def run_session(
         keep_memory()
         run = RunState(config, folder, normalized(config, partition, checkpoint), where, processes)
         require_memory(run)
+        if checkpoint is None:
+            run.begin()  # what cannot begin deletes nothing
         hold.make(run)
-        run.load(checkpoint, before)
+        if checkpoint is not None:
+            run.load(checkpoint, before)
         if config != before:
             display.say(
                 described_change(before, config, run.rate_factor) + ("" if run.has_optimizer_state else NO_STATE)
             )
             run.save()  # a checkpoint of the new config, before the folder has it
         options = _as_before(options, folder)
-        number, measured = choose_threads(run, options.threads)
-        if measured:
-            display.say(measured)
+        number, note = choose_threads(run, options.threads)
+        if note:
+            display.say(note)
         stack.enter_context(threads(number))
         if processes.first:
             folder.keep_epochs(run.epoch)

@@ -42,8 +42,9 @@ class Step:
     The gradient is that of the mean loss over the whole batch, whatever `grad_accum_steps` and the number of
     processes. With several processes the gradient of every pass is summed over them, so that all perturb by the same.
     With the method's `m_sharpness` each process perturbs by the gradient of its own images, clipped to `clip_norm`, and
-    only the last gradient, with which the step is taken, is summed. Batch norm sees a micro-batch of one process; its
-    running statistics are averaged over the processes.
+    only the last gradient, with which the step is taken, is summed. With its `ascent_share` each process takes the
+    first images of its own part of the batch, so that they are others than with one process. Batch norm sees a
+    micro-batch of one process; its running statistics are averaged over the processes.
 
     `interrupt` is called before each micro-batch of each pass. Where it raises `Interrupted`, the step is left undone:
     weights, buffers and optimizer are as before it.
@@ -87,7 +88,7 @@ class Step:
             self.method.optimizer.zero_grad(set_to_none=True)
             share = self.method.share(number, next(passes))
             # Batch norm may need two images in each micro-batch.
-            count = min(len(labels), max(math.ceil(share * len(labels)), 2 * self.grad_accum_steps))
+            count = min(len(labels), max(math.ceil(round(share * len(labels), 9)), 2 * self.grad_accum_steps))
             stats = self._passes(images[:count], labels[:count], 1.0 if local else weight, len(labels))
             if not local:
                 self.processes.sum(p.grad for p in parameters if p.grad is not None)

@@ -15,6 +15,7 @@ from flatnext.device import autocast, dtype, threads
 from flatnext.runs.reading import ENVIRONMENT
 from flatnext.training.options import Threads
 from flatnext.training.run_state import RunState
+from flatnext.words import counted
 
 SECONDS = 1.0
 """In which passes are timed, after one of each number of threads that is not."""
@@ -27,19 +28,23 @@ WORTH = 0.9
 
 
 def choose_threads(run: RunState, wanted: Threads | None) -> tuple[int, str]:
-    """Return the number of threads for a run, and a phrase that says what was measured, empty where nothing was.
+    """Return the number of threads for a run, and what is to be said of it, empty where nothing is.
 
     `auto`: a run that goes on keeps its number, since the bits of its results depend on it; a number in the variable
     `OMP_NUM_THREADS` is kept as well; several processes, or a GPU, have as many as torch has; else it is measured.
     """
     if isinstance(wanted, int):
         return wanted, ""
-    if wanted is None or run.device.type != "cpu" or run.processes.count > 1 or "OMP_NUM_THREADS" in os.environ:
-        return torch.get_num_threads(), ""
-    folder = run.folder
-    if (folder.path / ENVIRONMENT).is_file() and (before := folder.environment().threads) <= cores():
+    number = torch.get_num_threads()
+    if run.device.type != "cpu" or run.processes.count > 1:
+        return number, ""
+    before = run.folder.environment().threads if (run.folder.path / ENVIRONMENT).is_file() else None
+    if wanted is None or "OMP_NUM_THREADS" in os.environ:
+        note = f"computes with {counted(number, 'thread')}, before with {before}: its bits depend on that"
+        return number, "" if before in (None, number) else note
+    if before is not None and before <= cores():
         return before, ""
-    numbers = thread_numbers(torch.get_num_threads())
+    numbers = thread_numbers(number)
     if len(numbers) == 1:
         return numbers[0], ""
     rates = measured_rates(run, numbers)

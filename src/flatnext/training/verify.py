@@ -211,7 +211,7 @@ def _before(
     config = config.override({"precision": environment.precision})  # what "auto" was there
     run = RunState(config, folder, normalized(config, partition, start), resolve_device(options.device))
     if start is None:
-        run.load()
+        run.begin()
     else:
         assert start.state is not None
         run.restore(start, start.state)
