@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import fsspec
@@ -257,3 +258,13 @@ def test_one_is_at_work_at_a_time(storage: Storage, monkeypatch: pytest.MonkeyPa
     with at_work(storage, said.append) as sign:  # it was killed
         assert is_at_work(storage, sign)
     assert said[-1].startswith("process 1 on gone was at work on")
+
+
+def test_one_that_was_taken_over_gives_no_more_signs(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presence, "BEAT_SECONDS", 0.05)
+    other = json.dumps({"host": "other", "process": 1, "name": "x", "count": 0}).encode()
+    with at_work(storage, print):
+        storage.write(presence.FILE, other)  # of a head that saw no sign while this process stood still
+        time.sleep(0.3)
+        assert storage.read(presence.FILE) == other
+    assert storage.read(presence.FILE) == other

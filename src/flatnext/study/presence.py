@@ -55,7 +55,8 @@ def at_work(storage: Storage, say: Callable[[str], object]) -> Iterator[str]:
 
 def is_at_work(storage: Storage, name: str) -> bool:
     """Return whether the signs of life under this name are on the storage, as it is seen from here."""
-    return json.loads(storage.read(FILE) or b"{}").get("name") == name
+    found = storage.read(FILE)
+    return found is not None and _name(found) == name
 
 
 def _beat(storage: Storage, name: str, ended: threading.Event) -> None:
@@ -63,12 +64,18 @@ def _beat(storage: Storage, name: str, ended: threading.Event) -> None:
     while not ended.wait(BEAT_SECONDS):
         count += 1
         with suppress(StorageError):  # the next one may get through
+            if (found := storage.read(FILE)) is not None and _name(found) != name:
+                return  # taken over while this process stood still: its nodes see that
             _sign(storage, name, count)
 
 
 def _sign(storage: Storage, name: str, count: int) -> None:
     facts = {"host": platform.node(), "process": os.getpid(), "name": name, "count": count}
     storage.write(FILE, json.dumps(facts).encode())
+
+
+def _name(content: bytes) -> str:
+    return json.loads(content)["name"]
 
 
 def _who(content: bytes) -> str:
