@@ -147,6 +147,8 @@ def read_json(path: Path) -> Any:
     """Return what a JSON file holds. Raises `InputError` naming the file if it is missing or damaged."""
     try:
         return json.loads(read_text(path))
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

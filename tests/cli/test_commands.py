@@ -289,3 +289,36 @@ def test_an_output_that_is_not_utf_8_ends_no_command(encoding, tmp_path):
     made = subprocess.run(command, check=False, env=environment, capture_output=True, timeout=120)
     assert (made.returncode, made.stderr) == (0, b"")
     assert rb"sam \u2212 rmp is" in made.stdout
+
+
+def test_only_what_runs_in_several_processes_is_silent_in_the_others(run, monkeypatch):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}.items():
+        monkeypatch.setenv(name, value)
+    assert "nowhere.onnx" in run("predict", "nowhere.onnx", "x.png")[2]
+    assert "did you mean" in run("predictt")[2]
+    assert run("train", "--recip", "sgd")[2] == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "x" * 300], "unrecognized arguments"),
+        (["summary", "--image-size", "10000000000"], "image_size is 10000000000"),
+        (["summary", "--table1", "--classes", "7"], "leave the settings of a model out"),
+        (["export", "resnext29-cifar10", "--to", "onnx", "--private"], "private is for --push"),
+        (["bench", "--method", "amp"], "did you mean --methods?"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_one_line(run, arguments, words):
+    status, _, err = run(*arguments)
+    assert status == 2
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_a_percent_sign_in_a_file_name_is_one_in_the_help(run, tmp_path):
+    (tmp_path / "a%b.json").write_text('{"recipe": "quick", "epochs": 3}')
+    status, out, _ = run("study", "--recipes", "a%b.json", "--help")
+    assert status == 0
+    assert "(a%b.json: 3)" in out

@@ -117,6 +117,18 @@ def test_what_is_named_is_downloaded(run, tmp_path, fetched, command, arguments,
     assert fetched == [folder]
 
 
+@pytest.mark.parametrize("config", ['{"recipe": "quick", "epochs": 1}', '{"recipe": "sgd", "epochs": 1}'])
+def test_pictures_are_not_left_out_for_the_data_set_of_a_config_file(run, tmp_path, fetched, config):
+    for number in range(8):
+        paint(tmp_path / "pets" / "ab"[number % 2] / f"{number}.png")
+    (tmp_path / "q.json").write_text(config)
+    status, out, err = run("train", "--config", "q.json", "--data-dir", "pets")
+    assert (status, out) == (2, "")
+    assert "pets holds pictures, and q.json is for" in err
+    assert err.endswith("give --dataset folder as well\n")
+    assert not fetched
+
+
 def test_another_data_set_is_not_looked_for_in_the_folder_of_the_run(tmp_path):
     pets = tmp_path / "pets"
     for number in range(24):

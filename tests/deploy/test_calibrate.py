@@ -127,8 +127,9 @@ def test_the_best_epoch_is_known_by_any_name(run, tmp_path):
 
 
 def test_weights_that_ship_need_another_file(folder):
-    with pytest.raises(InputError, match="give an --output"):
-        calibrate("resnext11-digits", split="test")
+    for path in ("resnext11-digits", *folder.glob("*.safetensors")):
+        with pytest.raises(InputError, match="ships with the package, which is left as it is: give an --output"):
+            calibrate(path, split="test")
 
 
 def test_an_export_and_an_unfinished_run_are_refused(copy, tmp_path):
@@ -136,8 +137,9 @@ def test_an_export_and_an_unfinished_run_are_refused(copy, tmp_path):
     with pytest.raises(InputError, match="export them again"):
         calibrate(tmp_path / "model.onnx", split="test")
     (copy / "result.json").unlink()
-    with pytest.raises(InputError, match="has not finished"):
-        calibrate(copy, split="test")
+    for path in (copy, copy / "last.safetensors"):
+        with pytest.raises(InputError, match="run has not finished"):
+            calibrate(path, split="test")
 
 
 def test_the_command(copy, capsys):

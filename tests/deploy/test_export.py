@@ -212,6 +212,25 @@ def test_quantized_weights_are_the_weights_to_half_a_step(onnx_file, digits):
         assert whole[f"{name}.bias.q"].dtype == np.int32
 
 
+def test_a_channel_with_weights_near_zero_keeps_its_bias_in_eight_bits(onnx_file, digits):
+    from onnx import numpy_helper
+
+    graph = exported_graph(onnx_file.path)
+    constants = {each.name: each for each in graph.graph.initializer}
+    _, node, *_ = (node for node in graph.graph.node if node.op_type == "Conv")  # the first stays as it is
+    name, other = node.input[1:]
+    weight, bias = (numpy_helper.to_array(constants[each]).copy() for each in (name, other))
+    weight[0], bias[0] = 1e-9 * weight[0], 2.0
+    constants[name].CopyFrom(numpy_helper.from_array(weight, name))
+    constants[other].CopyFrom(numpy_helper.from_array(bias, other))
+    whole = {
+        each.name: numpy_helper.to_array(each)
+        for each in quantized(graph, digits.images[:20].numpy()).graph.initializer
+    }
+    kept = whole[f"{other}.q"].astype(np.float64) * whole[f"{other}.scale"]
+    assert abs(kept[0] - 2.0) < 1e-3
+
+
 def test_the_file_of_torch_export(run, digits, trained_logits, tmp_path):
     exported = export(run, "torch-export", tmp_path / "model.pt2", images=30)
     files = {MANIFEST: ""}

@@ -14,12 +14,15 @@ from places import FIXTURES
 
 from flatnext import data, models
 from flatnext.config import Model
+from flatnext.deploy.calibrate import calibrate
 from flatnext.errors import InputError
 from flatnext.evaluation import load_trained_model
 from flatnext.evaluation.corruptions import NAMES as CORRUPTIONS
 from flatnext.evidence import measuring
 from flatnext.evidence.gather import gather, run_folders
+from flatnext.evidence.measuring import KINDS
 from flatnext.evidence.plan import EvidencePlan, in_order
+from flatnext.files import sha256
 from flatnext.progress import Display, silent
 from flatnext.runs import lock as waiting
 from flatnext.runs.evidence import MEASUREMENTS
@@ -287,6 +290,38 @@ def test_a_run_that_has_not_finished_is_refused(run, tmp_path):
     (tmp_path / "run" / "result.json").unlink()
     with pytest.raises(InputError, match="has not finished"):
         gather(tmp_path / "run", ["errors"], QUICK)
+
+
+def test_a_checkpoint_of_a_run_that_has_not_finished_is_refused_as_well(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    (folder / "result.json").unlink()
+    with pytest.raises(InputError, match="run has not finished"):
+        gather(folder / "last.safetensors", ["errors"], QUICK)
+
+
+def test_what_was_measured_of_weights_that_have_changed_is_not_kept(run, tmp_path, monkeypatch):
+    folder = shutil.copytree(run, tmp_path / "run")
+    gather(folder, ["errors"], QUICK)
+    real = KINDS["calibration"].measure
+
+    def measure(*inputs):
+        calibrate(folder, split="test")
+        return real(*inputs)
+
+    monkeypatch.setitem(KINDS, "calibration", replace(KINDS["calibration"], measure=measure))
+    with pytest.raises(InputError, match="has changed while it was measured"):
+        gather(folder, ["calibration"], QUICK, overwrite=True)
+    content = read(folder / "evidence.json")
+    assert "errors" in content["parts"]
+    assert content["sha256"] == sha256(folder / "last.safetensors")
+
+
+def test_double_precision_is_another_setting(run, tmp_path):
+    output = tmp_path / "e.json"
+    for precision in ("bf16", "fp32", "fp64"):
+        gather(run, ["attacks"], QUICK, output=output, overrides={"precision": precision})
+        settings = read(output)["parts"]["attacks"]["settings"]
+        assert settings.get("precision") == ("fp64" if precision == "fp64" else None)
 
 
 def test_another_division_of_the_data_is_measured_anew(run, tmp_path):

@@ -362,3 +362,23 @@ class TestInferenceCopy:
             assert inference_copy(network, precision) is network
         preact = flatnext.create_model("preact30")
         assert inference_copy(preact, "fp32") is preact
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", pytest.param("int8", marks=needs_int8)])
+def test_other_weights_can_be_loaded_after_use(precision):
+    (first, images), (second, _) = net(), net()
+    for parameter in second.parameters():
+        parameter.data.mul_(1.1)
+    one, other = (for_inference(m, precision, images if precision == "int8" else None) for m in (first, second))
+    one(images)
+    if precision == "int8":  # the scales of the activations are no part of the state
+        other = copy.deepcopy(one)
+        state = {name: -value if name.endswith("weight") else value for name, value in one.state_dict().items()}
+        other.load_state_dict(state)
+    one.load_state_dict(other.state_dict())
+    assert torch.equal(one(images), other(images))
+
+
+def test_a_summary_of_the_copy():
+    fast = for_inference(net()[0], "fp32").to("meta")
+    assert fast(torch.empty(2, 3, 32, 32, device="meta")).shape[0] == 2

@@ -1,9 +1,11 @@
 """Files of `torch.save` that would take for ever to read are refused at once; others are read as by torch."""
 
+import argparse
 import collections
 import io
 import pickle
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -79,3 +81,14 @@ def test_what_torch_reads_is_read(tmp_path, archive):
     assert all(torch.equal(found["model"][name], value) for name, value in content["model"].items())
     for key in ("ordered", "counts", "numbers", "best"):
         assert found[key] == content[key]
+
+
+def test_files_are_read_by_threads_and_what_a_program_allows_stays(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({"best": np.float64(0.5), "args": argparse.Namespace(a=1)}, path)
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        before = set(torch.serialization.get_safe_globals())
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: read_pickled(path), range(40)))
+        assert all(item["best"] == 0.5 for item in found)
+        assert set(torch.serialization.get_safe_globals()) == before

@@ -645,3 +645,66 @@ def test_code_that_others_could_have_written_is_not_loaded(tmp_path: Path, monke
     monkeypatch.setattr(build.os, "getuid", lambda: os.geteuid() + 1)
     with pytest.raises(RuntimeError, match="belongs to another user"):
         build._compiled()
+
+
+@compiled
+@pytest.mark.filterwarnings("ignore")  # torch's own: of tensors that it looks at, and of rules that it lacks
+@pytest.mark.parametrize("kind", ["compiled autograd", "batched"])
+def test_a_backward_pass_that_torch_looks_into_is_torchs(kind: str) -> None:
+    """The kernels get addresses, which mean nothing while a compiler or `vmap` goes through the backward pass."""
+
+    def gradients() -> list[Tensor]:
+        torch.manual_seed(0)
+        block = Block(32, 32, 64, 1, 8).train().to(memory_format=torch.channels_last)
+        x = random_images(4, 32, 8, 8).requires_grad_()
+        leaves, y = [x, *block.parameters()], block(x)
+        if kind == "batched":
+            seeds = torch.stack([y.detach(), torch.ones_like(y)])
+            return list(torch.autograd.grad(y, leaves, seeds, is_grads_batched=True))
+        with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager")):
+            y.square().sum().backward()
+        return [leaf.grad for leaf in leaves if leaf.grad is not None]
+
+    found = gradients()
+    with ops.disabled():
+        expected = gradients()
+    for a, b in zip(found, expected, strict=True):
+        assert relative(a, b) < 1e-4
+
+
+@compiled
+def test_a_forward_pass_that_was_replaced_is_called(every_shape: None) -> None:
+    model, calls = make_model(), []
+    for layer in (model.bn1, model.layer1[0].conv2, model.layer1[0].conv1):
+        own = layer.forward
+        layer.forward = lambda x, own=own: (calls.append(1), own(x))[1]
+    model.train()(random_images(4, 3, 8, 8))
+    assert len(calls) == 3
+
+
+@compiled
+def test_a_traced_graph_has_torchs_operations() -> None:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    block = Block(32, 32, 64, 1, 8).train()
+    names = [str(node.target) for node in make_fx(block)(random_images(4, 32, 8, 8)).graph.nodes]
+    assert sum("convolution" in name for name in names) == 3 + (len(list(block.shortcut.children())) > 0)
+
+
+@compiled
+def test_a_library_that_cannot_be_loaded_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tmp_path / "kernels.so"
+
+    def compiled_() -> Path:
+        if not made.exists():
+            shutil.copy(real, made)
+        return made
+
+    real = build._compiled()
+    made.touch()
+    monkeypatch.setattr(build, "_compiled", compiled_)
+    build.library.cache_clear()
+    try:
+        assert build.library() is not None
+    finally:
+        build.library.cache_clear()

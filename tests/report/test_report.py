@@ -430,6 +430,26 @@ def test_control_characters_reach_no_output(tmp_path: Path) -> None:
     assert page.row("xy/seed-7")[1] == "unfinished: 4 of 8 epochs"
 
 
+def test_names_in_figures_are_clean(tmp_path: Path) -> None:
+    names = ["caf\udce9.pt", "c\x1b[2J\x0b\x01.pt", "a\u202eb.pt", "run-#22252a(url(#x).pt"]
+    for number, name in enumerate(names):
+        config = recipe("sgd").override({"weights": name, "recipe": f"arm{number}"})
+        for seed in (0, 1):
+            write_run(tmp_path / config.recipe / f"seed-{seed}", replace(config, seed=seed), epochs=2)
+    for file in tmp_path.rglob("environment.json"):
+        content = json.loads(file.read_text())
+        weights = names[int(file.parts[-3].removeprefix("arm"))]
+        write_json(file, content | {"not_of_recipe": {"weights": weights}})
+    report(tmp_path)
+    for file in (tmp_path / "figures").glob("*.svg"):
+        text = file.read_text(encoding="utf-8")
+        ET.fromstring(text)
+        assert not [c for c in text if not (c.isprintable() or c in "\n\u200b\u00a0")]
+    drawn = (tmp_path / "figures" / "curves-all-accuracy.svg").read_text(encoding="utf-8")
+    assert "#22252a(url(#x).pt" in drawn
+    assert "caf\\udce9.pt" in drawn
+
+
 def test_names_are_escaped(tmp_path: Path) -> None:
     classes = ["<b>bold</b>", "a|b", "</title><script>alert(1)</script>", "&amp;", "*x*", *CLASSES[5:]]
     write_study(tmp_path, seeds=(0, 1), epochs=2, classes=classes)

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import importlib
 import json
 import signal
@@ -278,3 +279,35 @@ def test_many_classes(started, tmp_path):
     request = started(write_model(tmp_path / "many.onnx", classes=classes, golden=(golden,)))
     (image,) = request("POST", "/predict?top=1000", content=RED, headers=IMAGE).json()["images"]
     assert sorted(each["label"] for each in image["top"]) == sorted(classes)
+
+
+@pytest.mark.parametrize("part", ["fields", "field", "target", "trailers"])
+def test_a_head_without_an_end_is_refused(connection, part):
+    begins = {
+        "fields": b"GET / HTTP/1.1\r\nHost: a\r\n",
+        "field": b"GET / HTTP/1.1\r\nHost: a\r\nX: ",
+        "target": b"GET /",
+        "trailers": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n",
+    }
+    more = {"fields": b"a:b\r\n", "trailers": b"a:b\r\n"}.get(part, b"aaaaa")
+
+    async def ask():
+        with listen("127.0.0.1", 0) as listening:
+            config = uvicorn.Config(slow, http=connection, log_config=None, lifespan="off", timeout_keep_alive=5)
+            server = uvicorn.Server(config)
+            running = asyncio.create_task(server.serve(sockets=[listening]))
+            reader, writer = await asyncio.open_connection("127.0.0.1", listening.getsockname()[1])
+            writer.write(begins[part])
+            sent = 0
+            with contextlib.suppress(ConnectionError):
+                while sent < 4_000_000 and not reader.at_eof():
+                    writer.write(more * 2000)
+                    await writer.drain()
+                    sent += 2000 * len(more)
+                    await asyncio.sleep(0.005)
+            writer.close()
+            server.should_exit = True
+            await running
+            return sent
+
+    assert asyncio.run(ask()) < 2_000_000

@@ -60,6 +60,8 @@ def run(options: argparse.Namespace) -> int:
     """Export, print what was measured, and push."""
     from flatnext.deploy.export import export, format_exported
 
+    if options.private and options.push is None:
+        raise InputError("private is for --push: leave it out")
     if options.push is not None:
         if options.to != "hub":
             raise InputError(f"push is for --to hub, and --to is {options.to}: leave it out")

@@ -94,7 +94,7 @@ def add_setting_flags(
     others = {label: vars(method) for label, method in methods.items()}
 
     def note(name: str) -> str:
-        return _note(name, values) or _note(name, others)
+        return (_note(name, values) or _note(name, others)).replace("%", "%%")  # argparse fills in what follows one
 
     for title in groups or GROUPS:
         group = parser.add_argument_group(title if defaults is not None else f"{title} (default: as in training)")
@@ -178,6 +178,17 @@ def data_overrides(options: argparse.Namespace) -> dict[str, Any]:
     if dataset != DATASET:
         raise InputError(f"{folder} holds {dataset}: say so with --dataset {dataset}")
     return overrides
+
+
+def require_no_pictures(options: argparse.Namespace, dataset: str, source: Path) -> None:
+    """Raise `InputError` where --data-dir is a folder of pictures, and the data set is another that was not named."""
+    folder = options.data_dir
+    if folder is None or dataset == "folder" or "dataset" in setting_overrides(vars(options)):
+        return
+    from flatnext.pictures import holds_pictures
+
+    if holds_pictures(folder):
+        raise InputError(f"{folder} holds pictures, and {source} is for {dataset}: give --dataset folder as well")
 
 
 def add_place_flags(parser: argparse.ArgumentParser, *, of_run: bool = True) -> None:

@@ -111,6 +111,8 @@ def _flag(name: str, flags: Collection[str]) -> str | None:
     meant = SYNONYMS.get(name)
     if name in flags:
         return f"{name} VALUE"
+    if f"{name}s" in flags:
+        return f"{name}s"
     if meant is not None and meant.split()[0] in flags:
         return meant
     known = [flag for flag in flags if flag.startswith("--")]
@@ -124,6 +126,10 @@ def _value(value: str, unknown: Collection[str], flags: Collection[str]) -> str 
         if flag in flags and value in names:
             return " ".join([flag, *(other for other in unknown if other in names)])
     path = Path(value)
+    try:
+        path.exists()
+    except (OSError, ValueError):  # too long to be a path
+        return None
     kinds = {
         "--resume": (path / "config.json").is_file(),
         "--data-dir": path.is_dir(),

@@ -8,6 +8,7 @@ commands. What is slow to import is imported inside `run`, so that `--help` come
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import shlex
 import sys
@@ -71,37 +72,45 @@ COMMANDS: dict[str, ModuleType] = {
 }
 
 
+JOINING = ("train", "rerun")
+"""The commands that several processes carry out together: there the first one alone speaks."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 done, 1 a run failed, 2 bad input, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
     let_threads_sleep()
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
-        sys.stdout.reconfigure(errors="backslashreplace")  # to show a result must not fail what has been done
+    if isinstance(sys.stdout, io.TextIOWrapper):  # to show a result must not fail what has been done
+        is_utf8 = sys.stdout.encoding.lower() == "utf-8"
+        sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
     options = make_parser(arguments[:1], arguments[1:]).parse_args(arguments)
     options.command_line = shlex.join(["flatnext", *arguments])
     options.make_parser = make_parser
-    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    speaks = is_first() or options.command not in JOINING
+    warnings.showwarning = functools.partial(_show_warning, speaks)
     try:
         with interruptible():
             return COMMANDS[options.command].run(options)
     except KeyboardInterrupt as error:
-        return _fail(str(error) or "interrupted", status=130)
+        return _fail(str(error) or "interrupted", speaks, status=130)
     except Exception as error:
-        return _failed(error)
+        return _failed(error, speaks)
 
 
-def _failed(error: Exception) -> int:
+def _failed(error: Exception, speaks: bool) -> int:
     """Say what is wrong and return the exit status; an error that only a bug explains is raised."""
     match error:
         case InputError():
-            return _fail(f"error: {error}")
+            return _fail(f"error: {error}", speaks)
         case BrokenPipeError():  # the reader of the output has gone, as in `flatnext weights | head -1`
             sys.stderr.close()
             return 0
         case OSError():
-            return _fail(f"error: {error.filename or 'a file'}: {error.strerror or error}")
+            return _fail(f"error: {error.filename or 'a file'}: {error.strerror or error}", speaks)
         case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or _lacks_memory(str(error)):
-            return _fail("error: out of memory: lower --batch-size or --image-size, or raise --grad-accum-steps")
+            return _fail(
+                "error: out of memory: lower --batch-size or --image-size, or raise --grad-accum-steps", speaks
+            )
     raise error
 
 
@@ -140,15 +149,15 @@ def _wide(prog: str) -> argparse.HelpFormatter:
 _show_by_python = warnings.showwarning
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+def _show_warning(speaks: bool, message: Warning | str, category: type[Warning], *place: Any) -> None:
     """Show a fallback of this package as one line, once for all processes, and another warning as Python does."""
     if not issubclass(category, FallbackWarning):
         _show_by_python(message, category, *place)
-    elif is_first():
+    elif speaks:
         print(f"flatnext: warning: {printable(str(message))}", file=sys.stderr)
 
 
-def _fail(message: str, status: int = 2) -> int:
-    if is_first():
+def _fail(message: str, speaks: bool, status: int = 2) -> int:
+    if speaks:
         print(f"flatnext: {printable(message)}", file=sys.stderr)
     return status

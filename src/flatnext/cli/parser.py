@@ -40,7 +40,8 @@ class Parser(argparse.ArgumentParser):
             message = f"{message}: {self.usage}"
         elif lacks and (metavar := self._option_string_actions[lacks[1]].metavar):
             message = f"{message}: {lacks[1]} {metavar}"
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n" if is_first() else None)
+        speaks = is_first() or self.prog != "flatnext train"
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n" if speaks else None)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

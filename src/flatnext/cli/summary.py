@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--table1", action="store_true", help="print Table 1 of the baseline paper instead: ResNet-50 and ResNeXt-50"
     )
-    parser.add_argument("--classes", type=int, default=10, metavar="N", help="number of classes (default 10)")
-    parser.add_argument("--image-size", type=int, default=32, metavar="N", help="pixels a side (default 32)")
+    parser.add_argument("--classes", type=int, metavar="N", help="number of classes (default 10)")
+    parser.add_argument("--image-size", type=int, metavar="N", help="pixels a side (default 32)")
     add_setting_flags(parser, "model", without=["parameter_budget"])
 
 
@@ -31,11 +31,15 @@ def run(options: argparse.Namespace) -> int:
     from flatnext import models
 
     if options.table1:
-        if overrides:
+        if overrides or options.classes is not None or options.image_size is not None:
             raise InputError("--table1 shows two models of its own: leave the settings of a model out")
         print(models.table1())
         return 0
     with torch.device("meta"):  # nothing is allocated, so that any size can be asked for
-        model = models.build(settings, options.classes)
-    print(models.format_summary(models.summarize(model, options.image_size)))
+        model = models.build(settings, 10 if options.classes is None else options.classes)
+    size = 32 if options.image_size is None else options.image_size
+    try:
+        print(models.format_summary(models.summarize(model, size)))
+    except RuntimeError as error:
+        raise InputError(f"image_size is {size}: torch has no tensors so large: give a smaller one") from error
     return 0

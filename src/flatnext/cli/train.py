@@ -21,6 +21,7 @@ from flatnext.cli.flags import (
     number_or_auto,
     path,
     peek,
+    require_no_pictures,
     setting_overrides,
     trackers,
 )
@@ -179,6 +180,8 @@ def config_and_folder(options: argparse.Namespace) -> tuple[Config, Path]:
     else:
         config = recipe(options.recipe or default_recipes(overrides.get("dataset"))[0])
     config = config.override(overrides)
+    if (source := options.config or options.like) is not None:
+        require_no_pictures(options, config.data.dataset, source)
     if config.start.weights:
         from flatnext.training.starting import settled
 

@@ -87,7 +87,7 @@ CHUNK = 5_000_000
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation over all pixels of uint8 images (N x C x H x W), a channel each, in [0, 1].
 
-    They come from the counts of the 256 values, so they are exact however many images there are.
+    They come from the counts of the 256 values, so that rounding does not grow with the number of images.
     """
     values = torch.arange(256, dtype=torch.float64) / 255
     means, stds = [], []

@@ -15,10 +15,12 @@ from flatnext.errors import InputError
 from flatnext.evaluation import load_predictor
 from flatnext.evaluation.conformal import in_halves
 from flatnext.evaluation.trained_model import load_trained_model
-from flatnext.files import read_json, require_new, sha256, write_json
+from flatnext.files import as_typed, read_json, require_new, sha256, write_json
+from flatnext.models.catalog import is_shipped
+from flatnext.models.hub import is_address
 from flatnext.runs.conformal import Conformal
 from flatnext.runs.evidence import evidence_file
-from flatnext.runs.folder import RunFolder
+from flatnext.runs.folder import require_finished
 from flatnext.runs.lock import wait_for_lock
 from flatnext.schema import dump
 from flatnext.words import counted
@@ -88,13 +90,13 @@ def calibrate(
         raise InputError(f"split is {split!r}: choose test or validation, which the model was not trained on")
     if path.suffix.lower() == ".onnx" and path.is_file():
         raise InputError(f"{path} was exported: calibrate the weights that it is of, and export them again")
-    if RunFolder(path).started() and not RunFolder(path).finished():
-        raise InputError(f"{path} has not finished: wait, or go on with {RunFolder(path).resume_command}")
+    require_finished(path)
     if output is not None:
         require_new(output, overwrite=overwrite)
     weights = models.find_weights(path, checkpoint)
-    if not path.exists() and output is None:
-        raise InputError(f"{path} ships with the package, which is left as it is: give an --output")
+    if output is None and (not path.exists() or is_shipped(weights)):
+        whose = "is on the Hub" if is_address(path) else "ships with the package"
+        raise InputError(f"{as_typed(path)} {whose}, which is left as it is: give an --output")
     metadata = models.read_weights(weights)[1]
     origin = models.require_origin(metadata, weights)
     if test_set is not None:

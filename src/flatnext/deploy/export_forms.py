@@ -23,6 +23,7 @@ from flatnext.deploy.manifest import Manifest
 from flatnext.deploy.onnx_model import INPUT, OUTPUTS, session
 from flatnext.errors import InputError
 from flatnext.files import write_atomically, write_output
+from flatnext.models.weights import without_state
 
 MANIFEST = "manifest.json"
 """The name of the manifest in a `.pt2` file."""
@@ -35,7 +36,7 @@ class Form(Protocol):
         """Return the logits of uint8 images (N x C x H x W), by the runtime that it is for."""
 
     def write(self, target: Path, manifest: Manifest) -> int:
-        """Write it with its manifest, whole or not at all, and return its size in bytes."""
+        """Write it with its manifest, each file whole or not at all, and return its size in bytes."""
 
 
 class Onnx:
@@ -100,7 +101,7 @@ class Hub:
         from flatnext.deploy import hub  # huggingface_hub is needed for this form alone
 
         settings = hub.settings_of(source.origin, source.manifest().image_size)
-        metadata = {key: value for key, value in source.metadata.items() if isinstance(value, str) and key != "state"}
+        metadata = {key: value for key, value in without_state(source.metadata).items() if isinstance(value, str)}
         metadata |= {"name": source.name, "image_size": str(source.manifest().image_size)}
         self.card = hub.CARD
         self.files = {

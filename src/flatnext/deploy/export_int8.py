@@ -92,10 +92,13 @@ class _Rewriting:
         activation = node.input[0].partition(" for ")[0].removesuffix(".q")
         # A convolution has no bias where no batch norm follows it that could be folded into it.
         weight, *bias = (self.onnx.numpy_helper.to_array(self.constants[name]) for name in node.input[1:])
-        scale = np.maximum(np.abs(weight).max(axis=(1, 2, 3)) / LARGEST, 1e-12).astype(np.float32)
+        limit = 2**31 - 128
+        scale = np.maximum(np.abs(weight).max(axis=(1, 2, 3)) / LARGEST, 1e-12)
+        for b in bias:  # of a channel whose weights are nearly zero: its bias counts in the same unit, and must fit
+            scale = np.maximum(scale, np.abs(b.astype(np.float64)) / (scales[activation].scale * limit))
+        scale = scale.astype(np.float32)
         whole = np.round(weight / scale[:, None, None, None]).astype(np.int8)
         of_sum = scale * np.float32(scales[activation].scale)
-        limit = 2**31 - 128
         shifts = [np.clip(np.round(b.astype(np.float64) / of_sum), -limit, limit).astype(np.int32) for b in bias]
         parts = zip((whole, *shifts), (scale, of_sum), strict=False)
         for place, (values, factor) in enumerate(parts, start=1):

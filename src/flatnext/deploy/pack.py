@@ -24,6 +24,7 @@ from flatnext.errors import InputError
 from flatnext.files import write_atomically, write_json
 from flatnext.models import catalog
 from flatnext.models.catalog import INDEX, Shipped, best_first, shipped
+from flatnext.models.weights import without_state
 from flatnext.runs.artifact import require_run
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import read_run
@@ -92,7 +93,7 @@ def pack(
     dataset = data.load_by(
         record.config.data, Path(data_dir), channels=models.input_channels(state), download=download, progress=progress
     )
-    metadata = {key: value for key, value in metadata.items() if not key.startswith("state")}  # the optimizer's state
+    metadata = without_state(metadata)
     metadata |= {"name": name, "image_size": str(dataset.test.images.shape[-1])}
     origin = _origin(metadata, source, dataset)
     content = _stored(state, metadata, source)

@@ -22,7 +22,7 @@ from flatnext.evidence.plan import EvidencePlan, in_order
 from flatnext.files import read_json, sha256, write_json
 from flatnext.progress import Display
 from flatnext.runs.evidence import DIVISION, EVIDENCE, Corruptions, Measurement, Provenance, evidence_file
-from flatnext.runs.folder import RunFolder, find_runs
+from flatnext.runs.folder import RunFolder, find_runs, require_finished
 from flatnext.runs.lock import wait_for_lock
 from flatnext.runs.reading import CONFIG
 from flatnext.schema import dump
@@ -72,10 +72,9 @@ def gather(
     """
     plan, display, path = plan or EvidencePlan(), display or Display(), Path(path)
     todo = _measurements(names, test_sets, cifar10_c)
-    if RunFolder(path).started() and not RunFolder(path).finished():
-        raise InputError(f"{path} has not finished: wait, or go on with {RunFolder(path).resume_command}")
+    require_finished(path)
     weights = models.find_weights(path, checkpoint)
-    digest = sha256(weights)  # before they are read: if they change meanwhile, the results are stale and not wrong
+    digest = sha256(weights)  # before they are read
     model = load_trained_model(
         path,
         checkpoint=checkpoint,
@@ -86,12 +85,14 @@ def gather(
         overrides=overrides,
     )
     digests = _check_images(model, test_sets, cifar10_c)
-    checkpoint = checkpoint or "last"
+    checkpoint = checkpoint or ("best" if weights.stem == "best" else "last")
     file = _EvidenceFile(output or _default_file(path, checkpoint), checkpoint, digest, model, overwrite)
     everything = _all_settings(plan, model, Path(data_dir), cifar10_c, test_sets) | {"test_set_images": digests}
     changes = {name: getattr(model.config.data, name) for name in CHANGES if name in (overrides or {})}
     for name, measure in todo.items():
         settings = {key: everything[key] for key in (*COMMON_SETTINGS, *KINDS[name].settings)} | changes
+        if everything["precision"] == "fp64":  # `full_precision` keeps it
+            settings["precision"] = "fp64"
         title, before = f"{path}: {name}", file.settings(name)
         if before == settings and not overwrite:
             display.say(f"{title}: gathered before")
@@ -102,6 +103,8 @@ def gather(
         with display.task(title) as progress:
             result = measure(model, plan, progress)
         made = _provenance(model, time.monotonic() - start, command)
+        if sha256(weights) != digest:
+            raise InputError(f"{weights} has changed while it was measured: give the same command again")
         file.add(name, Measurement(settings=settings, made=made, result=result))
         display.say(f"{title}: {duration(made.seconds)}")
     return file.path

@@ -90,7 +90,7 @@ def measure_errors(model: TrainedModel, plan: EvidencePlan, progress: Progress) 
 
 
 def measure_flatness(model: TrainedModel, plan: EvidencePlan, progress: Progress) -> Flatness:
-    """Return curves, surface, sharpness and Hessian, on training images in single precision.
+    """Return curves, surface, sharpness and Hessian, on training images, as `full_precision` says.
 
     A checkpoint that does not say what it was trained on is measured on test images.
     """
@@ -158,7 +158,7 @@ def published_images(model: TrainedModel, folder: Path) -> corruptions.Cifar10C:
 def measure_attacks(model: TrainedModel, plan: EvidencePlan, progress: Progress) -> Attacks:
     """Return the accuracy under FGSM, PGD and AutoAttack, and the checks that gradients are not masked.
 
-    In single precision: bf16 rounds a pixel by up to 0.4/255, which is much of a small budget.
+    As `full_precision` says: bf16 rounds a pixel by up to 0.4/255, which is much of a small budget.
     """
     test = sample(model.split("test"), plan.share(16), plan.seed)
     few = sample(model.split("test"), max(FEWEST, plan.share(32)), plan.seed)

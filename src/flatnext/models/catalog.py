@@ -130,6 +130,11 @@ def find_weights(path: Path | str, checkpoint: str | None = None) -> Path:
     return path if entry is None else _verified(WEIGHTS / entry.file, entry)
 
 
+def is_shipped(path: Path) -> bool:
+    """Return whether a file lies where the weights are that ship, whose SHA-256 is in the index."""
+    return path.resolve().parent == WEIGHTS.resolve()
+
+
 def _in_folder(folder: Path, checkpoint: str | None) -> Path:
     """Return the weights file in a folder; warn where it is of a run that has not finished."""
     file = folder / f"{checkpoint or 'last'}.safetensors"

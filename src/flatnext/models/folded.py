@@ -106,6 +106,10 @@ class Convolution(nn.Module):
         self._packed = self._columns = None  # they belong to the old type and device
         return super()._apply(*args, **kwargs)
 
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._packed = self._columns = None  # they are of the old weights
+        super()._load_from_state_dict(*args)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_packed": None, "_columns": None}  # the former can be neither copied nor pickled
 
@@ -165,7 +169,7 @@ class InferenceNet(nn.Module):
             raise InputError(f"image size is {height}x{width}: give sides that are multiples of {self.downsampling}")
         if not images.is_floating_point():
             raise InputError(f"images are {images.dtype}: give floating-point ones, normalised as in training")
-        with torch.autocast(images.device.type, enabled=False):
+        with torch.autocast("cpu" if images.is_meta else images.device.type, enabled=False):
             dtype = next(self.stem.buffers()).dtype
             x = self.blocks(self.stem(images.to(dtype, memory_format=torch.channels_last)))
             return self.linear(x.mean((2, 3), dtype=self.linear.weight.dtype))

@@ -27,7 +27,7 @@ def add_metadata(path: Path, metadata: Mapping[str, str], output: Path | None = 
     try:
         header = json.loads(content[LENGTH:end])
         header["__metadata__"] = {**header.get("__metadata__", {}), **metadata}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is not a safetensors file: give a weights file of this package") from error
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % ALIGNMENT)

@@ -7,7 +7,10 @@ NumPy and a parsed command line: they are read by the few lines here, whatever a
 from __future__ import annotations
 
 import argparse
+import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +57,26 @@ ALLOWED: list[Any] = [
 ]
 
 
+_alone = threading.Lock()
+
+
+@contextmanager
+def _allowing() -> Iterator[None]:
+    """Let torch read what is `ALLOWED`: one thread at a time, since that holds for the process.
+
+    What a program has allowed itself stays allowed.
+    """
+    with _alone:
+        there = torch.serialization.get_safe_globals()
+        with torch.serialization.safe_globals([item for item in ALLOWED if item not in there]):
+            yield
+
+
 def read_pickled(path: Path) -> Any:
     """Return what a file of `torch.save` holds, tensors on the CPU. `InputError`: it is damaged, or more than data."""
     try:
         _check_keys(path)
-        with torch.serialization.safe_globals(ALLOWED):
+        with _allowing():
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load lets through whatever a damaged file makes zipfile or pickle raise.
         raise InputError(f"{path}: {_refusal(path)}") from error
@@ -123,7 +141,7 @@ def _check_keys(path: Path) -> None:
 def _refusal(path: Path) -> str:
     """Return why nothing was read, and what to do."""
     try:
-        with torch.serialization.safe_globals(ALLOWED):
+        with _allowing():
             refused = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # the same that made `torch.load` fail
         refused = []

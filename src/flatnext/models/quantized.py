@@ -144,5 +144,13 @@ class QuantizedConvolution(nn.Module):
             )
         return self._packed
 
+    def _apply(self, *args: Any, **kwargs: Any) -> QuantizedConvolution:
+        self._packed = None  # it belongs to the old device
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._packed = None  # it is of the old weights
+        super()._load_from_state_dict(*args)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_packed": None}  # it can be neither copied nor pickled

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,11 @@ from flatnext.runs.fingerprint import DataFingerprint
 from flatnext.schema import parse
 from flatnext.words import counted, shortened
 
-NOT_DIGESTED = ("state", "state_sha256", "conformal")
-"""What of the metadata a digest leaves out: what names the state of a run, and what is added later."""
+OF_STATE = ("state", "state_sha256")
+"""What of the metadata names the state of a run, which weights that go elsewhere do not have."""
+
+NOT_DIGESTED = (*OF_STATE, "conformal")
+"""What of the metadata a digest leaves out: that, and what is added later."""
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 """What DataParallel, `torch.compile`, Lightning and wrappers of one's own put before every name."""
@@ -116,15 +120,19 @@ def read_origin(metadata: Mapping[str, Any], path: Path) -> Origin | None:
     if "config" not in metadata or not {"classes", "mean", "std"} & metadata.keys():
         return None
     try:
+        mean, std = (tuple(map(float, json.loads(metadata[key]))) for key in ("mean", "std"))
+        image_size = int(metadata["image_size"]) if "image_size" in metadata else None
+        if not all(map(math.isfinite, (*mean, *std))) or (image_size is not None and image_size < 1):
+            raise ValueError
         return Origin(
             config=Config.from_json(json.loads(metadata["config"])),
             classes=tuple(map(str, json.loads(metadata["classes"]))),
-            normalization=Normalization(*(tuple(map(float, json.loads(metadata[key]))) for key in ("mean", "std"))),
-            image_size=int(metadata["image_size"]) if "image_size" in metadata else None,
+            normalization=Normalization(mean, std),
+            image_size=image_size,
             data=parse(DataFingerprint | None, json.loads(metadata.get("data", "null")), unknown="ignore"),
             conformal=parse(Conformal | None, json.loads(metadata.get("conformal", "null")), unknown="ignore"),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: its metadata is damaged: copy the file again") from error
 
 
@@ -138,6 +146,11 @@ def require_origin(metadata: Mapping[str, Any], path: Path) -> Origin:
 def origin_of(path: Path) -> Origin | None:
     """Return what a file of weights says of its run; None if no run of this package wrote it."""
     return read_origin(read_weights(path)[1], path)
+
+
+def without_state(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a file without what names the state of its run."""
+    return {name: value for name, value in metadata.items() if name not in OF_STATE}
 
 
 def digest_weights(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:

@@ -33,12 +33,16 @@ def usable(x: Tensor) -> bool:
         and type(x) is Tensor
         and not torch.jit.is_tracing()
         and torch._C._functorch.maybe_current_level() is None
+        and not torch._C._functorch.is_legacy_batchedtensor(x)  # of `is_grads_batched`
         and forward_ad._current_level < 0
+        and not torch._C._len_torch_dispatch_stack()
     )
 
 
 def has_hooks(layer: nn.Module) -> bool:
     """Return whether hooks on the layer, or on all modules, expect its own forward pass to be called.
+
+    So does a forward pass that was put in the place of the layer's own.
 
     A hook before the forward passes of all modules may have a function `needs`, which says whether it needs a layer's.
     """
@@ -48,4 +52,8 @@ def has_hooks(layer: nn.Module) -> bool:
         torch_module._global_backward_pre_hooks,
     )
     before_all = torch_module._global_forward_pre_hooks.values()
-    return any(hooks) or any(not hasattr(hook, "needs") or hook.needs(layer) for hook in before_all)
+    return (
+        "forward" in vars(layer)
+        or any(hooks)
+        or any(not hasattr(hook, "needs") or hook.needs(layer) for hook in before_all)
+    )

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flatnext.report.blocks import Panel
+from flatnext.report.blocks import Panel, plain
 from flatnext.report.svg import SERIES, STYLE, to_svg
 from flatnext.study.groups import Group
 from flatnext.study.study import Study
@@ -71,7 +71,7 @@ def plot(axes: Axes, lines: Sequence[Line]) -> None:
 
 def literal(text: str) -> str:
     """Return a text that matplotlib draws as it is: `$` begins no formula, and `_` leaves no line out of the legend."""
-    text = text.replace("$", r"\$")
+    text = plain(text).replace("$", r"\$")
     return f"\u200b{text}" if text.startswith("_") else text
 
 

@@ -78,8 +78,10 @@ def _table(table: Table) -> str:
 
 
 def _gallery(gallery: Gallery) -> str:
-    rows = tuple(f"| {_images(p)} | {' | '.join(map(escape, p.lines))} |" for p in gallery.pictures)
-    columns = 1 + len(gallery.pictures[0].lines)
+    most = max(len(picture.lines) for picture in gallery.pictures)
+    lines = [(*map(escape, p.lines), *("" for _ in range(most - len(p.lines)))) for p in gallery.pictures]
+    rows = tuple(f"| {_images(p)} | {' | '.join(own)} |" for p, own in zip(gallery.pictures, lines, strict=True))
+    columns = 1 + most
     header = f"| image |{' |' * (columns - 1)}", f"|{' --- |' * columns}"
     return f"*{escape(gallery.caption)}*\n\n" + "\n".join((*header, *rows))
 

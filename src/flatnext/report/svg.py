@@ -11,6 +11,8 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from flatnext.report.blocks import plain
+
 SERIES = ("#0068a8", "#c24d00", "#007a5a", "#a23c80", "#7a6400", "#555e66")
 """The recipes' colours, in order: told apart with any colour vision, and by their lightness."""
 
@@ -60,14 +62,20 @@ def to_svg(figure: Figure, name: str, alt: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
-    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", text)
-    for color, variable in VARIABLES.items():
-        text = text.replace(color, f"var(--{variable})")
+    text = re.sub(r"<[^>]*>", lambda tag: _tag(tag[0], name), text)
     opening, rest = text.split(">", 1)
     opening = re.sub(r' (width|height)="([\d.]+)pt"', "", opening)
     opening += f' role="img" aria-labelledby="{name}-title"'
-    return f'{opening}>\n <title id="{name}-title">{html.escape(alt, quote=False)}</title>{rest}'.strip()
+    return f'{opening}>\n <title id="{name}-title">{html.escape(plain(alt), quote=False)}</title>{rest}'.strip()
+
+
+def _tag(tag: str, name: str) -> str:
+    """Return a tag with the page's colours and font, and ids that start with `name`."""
+    tag = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", tag)
+    tag = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", tag)
+    for color, variable in VARIABLES.items():
+        tag = tag.replace(color, f"var(--{variable})")
+    return tag
 
 
 def standalone(svg: str) -> str:

@@ -71,7 +71,12 @@ class RunFolder:
     def is_run(self) -> bool:
         """Return whether a run was created here: other programs too have a `config.json`."""
         file = self.path / CONFIG
-        content = read_json(file) if file.is_file() else None
+        try:
+            content = read_json(file) if file.is_file() else None
+        except InputError:
+            if (self.path / ENVIRONMENT).is_file():
+                raise
+            return False
         return isinstance(content, dict) and "recipe" in content and "optimizer" in content
 
     def started(self) -> bool:
@@ -288,6 +293,13 @@ def known_data_dir(run: Path | str, dataset: str | None = None) -> Path | None:
     folder = RunFolder(path if path.is_dir() else path.parent)
     other = dataset is not None and not (folder.started() and folder.config().data.dataset == dataset)
     return None if other else folder.data_dir()
+
+
+def require_finished(path: Path) -> None:
+    """Raise `InputError` for a run, or a checkpoint in its folder, that has not finished: it may be writing it."""
+    folder = RunFolder(path if path.is_dir() else path.parent)
+    if path.exists() and folder.started() and not folder.finished():
+        raise InputError(f"{folder.path} has not finished: wait, or go on with {folder.resume_command}")
 
 
 def require_other_images(model: Path | str, test_set: Path | str) -> None:

@@ -96,7 +96,8 @@ def _add_errors(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         unknown = next((each for each in error.errors() if each["type"] == "extra_forbidden"), None)
         first = unknown or error.errors()[0]
-        name = shown(".".join(str(part) for part in first["loc"][1:])) or "the request"
+        where = ".".join(str(part) for part in first["loc"][1:])
+        name = shown(where) if where else "the request"
         if unknown:
             known = ", ".join(Query.model_fields)
             close = " or ".join(alike(unknown["loc"][-1], Query.model_fields))

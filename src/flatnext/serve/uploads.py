@@ -81,7 +81,10 @@ async def read_uploads(request: Request, settings: ServeSettings, take: Take) ->
     another kind; 422 no image, or text in the form; 503 too many bodies at once. The content of images is not looked
     at.
     """
-    kind, options = parse_options_header(request.headers.get("content-type") or RAW)
+    try:
+        kind, options = parse_options_header(request.headers.get("content-type") or RAW)
+    except (TypeError, ValueError) as error:  # python-multipart before 0.0.20 or so
+        raise HTTPException(400, f"the Content-Type is malformed: {HOW}") from error
     media = kind.decode("latin-1").lower()
     if media not in (RAW, MULTIPART) and not media.startswith("image/"):
         raise HTTPException(415, f"the body is {shown(media)}: {HOW}")

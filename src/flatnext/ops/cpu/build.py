@@ -51,7 +51,12 @@ def library() -> ctypes.CDLL | None:
     if os.environ.get("FLATNEXT_KERNELS") == "0" or platform.system() != "Linux" or platform.machine() != "x86_64":
         return None
     try:
-        return _load(_compiled())
+        path = _compiled()
+        try:
+            return _load(path)
+        except OSError:  # a file that a power cut has left empty, say
+            path.unlink()
+            return _load(_compiled())
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         # No compiler, one that fails, a folder that cannot be written, or (`Path.home`) a user without a home.
         warn_of_fallback(

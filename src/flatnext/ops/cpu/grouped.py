@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from flatnext.ops import twice
 from flatnext.ops.cpu import outputs
 from flatnext.ops.cpu.build import computed_in, kernels_for, library
+from flatnext.ops.switch import usable
 
 SHAPES = {(group, stride) for group in (4, 8, 16) for stride in (1, 2)}  # (channels of a group, stride)
 FASTER = {
@@ -69,7 +70,7 @@ class _GroupedConvolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of x and the weight."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or not usable(gradient):
             return *twice.convolution(ctx, gradient), None
         x, weight = ctx.saved_tensors
         # A hook on saved tensors, such as `save_on_cpu`, gives back the values and not the layout.

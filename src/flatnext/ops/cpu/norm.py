@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from flatnext.ops import twice
 from flatnext.ops.cpu import outputs
 from flatnext.ops.cpu.build import kernels_for, library
-from flatnext.ops.switch import has_hooks
+from flatnext.ops.switch import has_hooks, usable
 
 
 def batch_norm(norm: nn.BatchNorm2d, x: Tensor, residual: Tensor | None, *, relu: bool) -> Tensor:
@@ -103,7 +103,7 @@ class _BatchNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of x, the residual, weight and bias."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or not usable(gradient):
             return *twice.batch_norm(ctx, gradient), None, None, None, None, None
         x, y, *rows_of_channels = ctx.saved_tensors
         # A hook on saved tensors, such as `save_on_cpu`, gives back the values and not the layout.

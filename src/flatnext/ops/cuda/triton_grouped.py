@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from flatnext.ops import twice
+from flatnext.ops.switch import usable
 
 PIXELS = 128  # of a program
 CHUNK_PIXELS = 32  # taken at a time, for the weight's gradient
@@ -141,7 +142,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of x and the weight."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or not usable(gradient):
             return *twice.convolution(ctx, gradient), None, None
         x, weight = ctx.saved_tensors
         # A hook on saved tensors, such as `save_on_cpu`, gives back the values and not the layout.
