@@ -68,6 +68,7 @@ def repaint(data):
         (repaint, "pixels or labels of the 12 test images are different"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*has not finished")
 def test_a_run_does_not_go_on_with_other_data(tmp_path, begun, change, words):
     shutil.copytree(begun, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "run" / "last.safetensors").read_bytes()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,10 +105,10 @@ def test_a_study_from_a_larger_machine_does_not_ask_for_more_than_there_is(monke
     monkeypatch.setattr(pool, "Pool", lambda jobs, display: made.append(jobs))
     monkeypatch.setattr(pool, "cores", lambda: 4)
     monkeypatch.setattr(pool, "gpus", lambda device: 0)
-    sample = Sample(config=PAIR[0], data_dir=".data", device="cpu", threads=1)
+    samples = (Sample(config=PAIR[0], data_dir=".data", device="cpu", threads=1),)
     kept = Division(jobs=64, threads=2)
-    assert pool.open_pool("auto", 2, kept, sample, Display(), 10)[1] == Division(jobs=2, threads=2)
-    assert pool.open_pool(3, 2, kept, sample, Display(), 10)[1] == Division(jobs=3, threads=2)
+    assert pool.open_pool("auto", 2, kept, samples, Display(), 10)[1] == Division(jobs=2, threads=2)
+    assert pool.open_pool(3, 2, kept, samples, Display(), 10)[1] == Division(jobs=3, threads=2)
     assert made == [2, 3]
 
 
@@ -129,7 +130,10 @@ def test_no_more_runs_at_a_time_than_the_memory_is_enough_for(monkeypatch: pytes
     }
     for name, stub in stubs.items():
         monkeypatch.setattr(pool, name, stub)
-    sample = Sample(config=PAIR[0], data_dir=".data", device="cpu", threads=1)
+    samples = (Sample(config=PAIR[0], data_dir=".data", device="cpu", threads=1),)
     with pytest.raises(InputError, match="enough for 2 at a time: give --jobs 2, or auto"):
-        pool.open_pool(3, 1, None, sample, Display(), 10)
-    assert pool.open_pool("auto", 1, None, sample, Display(), 10)[1].jobs == 2
+        pool.open_pool(3, 1, None, samples, Display(), 10)
+    assert pool.open_pool("auto", 1, None, samples, Display(), 10)[1].jobs == 2
+    monkeypatch.setattr(pool, "fitting", lambda sample: 6 if sample.config == PAIR[0] else 3)
+    samples = (*samples, replace(samples[0], config=PAIR[1]))
+    assert pool.open_pool("auto", 1, None, samples, Display(), 10)[1].jobs == 3  # the larger one decides

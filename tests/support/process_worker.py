@@ -131,7 +131,9 @@ def rollback(processes, folder):
             save_checkpoint(own, torch.nn.Linear(2, 2), {"epoch": 0}, 0, {"step": "0"})
             keep_checkpoint(own, 0, 1)
         saved = []
-        run = SimpleNamespace(epoch=0, processes=processes, folder=SimpleNamespace(path=own), rollbacks=())
+        run = SimpleNamespace(
+            epoch=0, step_in_epoch=0, processes=processes, folder=SimpleNamespace(path=own), rollbacks=()
+        )
         run.rate_factor = 1.0
         run.save = lambda saved=saved: saved.append(processes.any([False]))  # all processes must call it
         prepare_rollback(run)

@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
             message = f"{message}: {self.usage}"
         elif lacks and (metavar := self._option_string_actions[lacks[1]].metavar):
             message = f"{message}: {lacks[1]} {metavar}"
-        speaks = is_first() or self.prog != "flatnext train"
+        speaks = is_first() or self.prog not in ("flatnext", "flatnext train")
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n" if speaks else None)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
