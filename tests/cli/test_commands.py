@@ -98,7 +98,7 @@ def test_the_commit_of_a_clone_and_of_none(tmp_path: Path) -> None:
         (["train", "resnet30"], "did you mean --model resnet30?"),
         (["study", "--recipes", "sgd", "apm"], "did you mean amp?"),
         (["study", "--method", "amp"], "did you mean --recipes sgd amp"),
-        (["study", "--seed", "3"], "did you mean --seeds?"),
+        (["study", "--seed", "3"], "did you mean --seeds or --first-seed?"),
         (["trian"], "did you mean train?"),
         (["train", "--seed", "1", "--num-workers", "4"], "leave it out"),
         (["evaluate", "runs/x", "--images", "50"], "it is a flag of flatnext evidence"),

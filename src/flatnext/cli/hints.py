@@ -111,8 +111,9 @@ def _flag(name: str, flags: Collection[str]) -> str | None:
     meant = SYNONYMS.get(name)
     if name in flags:
         return f"{name} VALUE"
-    if f"{name}s" in flags:
-        return f"{name}s"
+    several, first = f"{name}s", f"--first-{name.removeprefix('--')}"
+    if several in flags:
+        return f"{several} or {first}" if first in flags else several
     if meant is not None and meant.split()[0] in flags:
         return meant
     known = [flag for flag in flags if flag.startswith("--")]

@@ -86,8 +86,8 @@ def add_arguments(parser: Parser) -> None:
         type=number_or_auto,
         default="auto",
         metavar="N",
-        help="threads on a CPU; auto measures which number is the fastest beside what else the machine does (default "
-        "auto; a run that is resumed, and OMP_NUM_THREADS, keep theirs)",
+        help="threads on a CPU (default auto: OMP_NUM_THREADS where that is set, else as many as a run that is resumed "
+        "had, else what is measured to be the fastest beside what else the machine does)",
     )
     parser.add_argument(
         "--keep-checkpoints",

@@ -19,7 +19,7 @@ from flatnext.training.run_state import RunState
 PEAK = 1.6
 """The peak over what a forward pass keeps for the backward pass: gradients on their way, and gaps between tensors.
 
-Measured 1.45 to 1.76 for eight configs of ResNeXt-29 and smaller networks, batches of 16 to 256, 8 to 96 pixels, fp32.
+Measured 1.45 to 1.76 for eight configs of ResNeXt-29 and smaller networks, batches of 8 to 256, 8 to 96 pixels, fp32.
 """
 
 USABLE = 0.9

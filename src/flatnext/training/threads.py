@@ -28,23 +28,29 @@ WORTH = 0.9
 
 
 def choose_threads(run: RunState, wanted: Threads | None) -> tuple[int, str]:
-    """Return the number of threads for a run, and what is to be said of it, empty where nothing is.
+    """Return the number of threads for a run, and what is to be said of it, empty where nothing is."""
+    environment = run.folder.path / ENVIRONMENT
+    before = run.folder.environment().threads if run.device.type == "cpu" and environment.is_file() else None
+    number, note = _chosen(run, wanted, before)
+    if before not in (None, number):
+        changed = f"computes with {counted(number, 'thread')}, before with {before}: its bits depend on that"
+        note = "; ".join(filter(None, (note, changed)))
+    return number, note
+
+
+def _chosen(run: RunState, wanted: Threads | None, before: int | None) -> tuple[int, str]:
+    """Return the number, and a phrase that says what was measured, empty where nothing was.
 
     `auto`: a run that goes on keeps its number, since the bits of its results depend on it; a number in the variable
     `OMP_NUM_THREADS` is kept as well; several processes, or a GPU, have as many as torch has; else it is measured.
     """
     if isinstance(wanted, int):
         return wanted, ""
-    number = torch.get_num_threads()
-    if run.device.type != "cpu" or run.processes.count > 1:
-        return number, ""
-    before = run.folder.environment().threads if (run.folder.path / ENVIRONMENT).is_file() else None
-    if wanted is None or "OMP_NUM_THREADS" in os.environ:
-        note = f"computes with {counted(number, 'thread')}, before with {before}: its bits depend on that"
-        return number, "" if before in (None, number) else note
+    if wanted is None or run.device.type != "cpu" or run.processes.count > 1 or "OMP_NUM_THREADS" in os.environ:
+        return torch.get_num_threads(), ""
     if before is not None and before <= cores():
         return before, ""
-    numbers = thread_numbers(number)
+    numbers = thread_numbers(torch.get_num_threads())
     if len(numbers) == 1:
         return numbers[0], ""
     rates = measured_rates(run, numbers)
