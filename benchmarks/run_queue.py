@@ -50,7 +50,7 @@ class Queue:
             made = _read(summary)["command"]
         else:
             made = _read(run / "environment.json")["sessions"][0]["command"] if begun else f"flatnext {command}"
-        if not made.startswith(f"flatnext train {flags} --output "):
+        if _settings(made) != _settings(command):
             sys.exit(f"{name} was made by {made!r}, and not with {flags!r}: move it away")
         if not summary.is_file():
             self.call(f"train --resume {shlex.quote(str(run))}" if begun else command, name)
@@ -81,6 +81,18 @@ class Queue:
         self.stopping = True
         for process in list(self.processes):
             process.send_signal(signal.SIGTERM)
+
+
+def _settings(command: str) -> dict[str, list[str]]:
+    """Return the flags of a command with what was given to them, but for where its files are."""
+    found: dict[str, list[str]] = {}
+    values: list[str] = []
+    for word in shlex.split(command):
+        if word.startswith("--"):
+            values = found[word] = []
+        else:
+            values.append(word)
+    return {flag: values for flag, values in found.items() if flag not in ("--output", "--data-dir")}
 
 
 def _read(file: Path) -> dict[str, Any]:
