@@ -27,8 +27,9 @@ for part in $parts; do
         # The rest of these files does not need a GPU.
         "$python" -c 'import xdist' 2> /dev/null && many='-n 8' || many=
         # shellcheck disable=SC2086  # two words or none
-        "$python" -m pytest -q -p no:cacheprovider $many -k 'on_a_gpu or many_chunks or (torchs and bfloat16)' \
-            tests/training/test_graph.py tests/ops/test_cuda.py tests/ops/test_triton.py
+        "$python" -m pytest -q -p no:cacheprovider -p no:benchmark $many \
+            -k 'on_a_gpu or a_gpu_sees or many_chunks or (torchs and bfloat16)' \
+            tests/data/test_loader.py tests/training/test_graph.py tests/ops/test_cuda.py tests/ops/test_triton.py
         ;;
     steps) "$python" benchmarks/gpu.py --json "$out/gpu.json" ;;
     bench)

@@ -140,9 +140,11 @@ def repeat(model: OnnxModel, images: np.ndarray, seconds: float) -> Turn:
 
 
 def processor_seconds(process: int) -> float:
-    """Return the processor time that a process has used, all of its threads together."""
+    """Return the processor time that a process and its children have used: these decode the pictures."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    own = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # also of children that have ended
+    threads = Path(f"/proc/{process}/task").glob("*/children")
+    return own + sum(processor_seconds(int(child)) for file in threads for child in file.read_text().split())
 
 
 def start(path: Path, core: int | None = None) -> tuple[subprocess.Popen[str], int]:

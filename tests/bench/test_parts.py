@@ -77,7 +77,7 @@ class InProcess:
             return {"bytes": memory.growth("cpu")}
         if self.settings["config"] is None:
             return {"bytes": 2**30}
-        assert memory.peak(self.settings) >= 0  # this process may have held more before
+        assert 0 < memory.peak(self.settings) < 2**30
         return {"bytes": 2**28}
 
 

@@ -161,6 +161,7 @@ def test_one_augmentation_changes_neither_order_nor_the_others():
     assert torch.equal(images, NORMALIZATION(split.images[labels]))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2**70), st.integers(0, 2**40)), min_size=2, max_size=30, unique=True))
 def test_seeds_of_epochs_do_not_collide(pairs):
     assert len({mix(seed, epoch) for seed, epoch in pairs}) == len(pairs)

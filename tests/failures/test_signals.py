@@ -224,7 +224,10 @@ def test_a_second_ctrl_c_ends_at_once(server: ForkServer, place: Path, tmp_path:
     child = server.start(*words, log=tmp_path / "log", code=code)
     wait_for(child, "epoch 1")  # there is a checkpoint
     before = child.output().count("a micro-batch")
+    until = time.monotonic() + 60
     while child.output().count("a micro-batch") == before:
+        assert child.status is None, child.output()
+        assert time.monotonic() < until, child.output()
         child.server.look(0.005)
     child.send(signal.SIGINT)
     time.sleep(0.3)

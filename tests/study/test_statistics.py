@@ -49,6 +49,7 @@ def test_an_estimate_from_one_value_claims_no_spread() -> None:
     assert (found.n, found.mean, found.sd, found.low, found.high) == (1, 0.5, None, None, None)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(0, 1), min_size=2, max_size=6),
     st.floats(0, 1),

@@ -49,7 +49,8 @@ def take_turns(setup: Setup, configs: dict[str, Config]) -> dict[str, list[float
     plan, steps = setup.plan, setup.steps
     warm_up = 2 if setup.device.type == "cpu" else 20  # a GPU's steps are recorded after some of each kind
     needed = plan.batch_size * (warm_up + plan.rounds * steps)
-    partition = random_partition(max(min(needed, STORED), plan.batch_size), plan.image_size)
+    batches = max(min(needed, STORED) // plan.batch_size, 1)  # whole ones, as the rates count
+    partition = random_partition(batches * plan.batch_size, plan.image_size)
     with Child("flatnext.bench.baseline", settings_of(setup, plan.batch_size)) as child:
         contenders = {name: Contender(config, partition, setup.device) for name, config in configs.items()}
         setup.say("training: warm-up")
