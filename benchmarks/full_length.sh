@@ -20,14 +20,16 @@ recipes=
 while [ $# -gt 0 ] && [ "$1" != -- ]; do recipes="$recipes $1"; shift; done
 [ $# -gt 0 ] && shift
 python=${PYTHON:-python3}
+case $python in */*) python=$(cd "$(dirname "$python")" && pwd)/$(basename "$python") ;; esac
 PYTHONPATH=$PWD/src${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONPATH
 mkdir -p "$results" "$study"
 if [ -n "${RESTORE:-}" ] && [ ! -e "$study/study.json" ]; then
     part=$study/.restored  # whole, or not at all
     rm -rf "$part" && mkdir "$part" && tar xzf "$RESTORE/runs.tar.gz" -C "$part" &&
-        cat "$RESTORE"/checkpoint.tar.* > "$study/.checkpoint.tar" && tar xf "$study/.checkpoint.tar" -C "$part" || exit 1
-    cp -R "$part/." "$study" && rm -rf "$part" "$study/.checkpoint.tar"
+        cat "$RESTORE"/checkpoint.tar.* > "$study/.checkpoint.tar" && tar xf "$study/.checkpoint.tar" -C "$part" &&
+        mv "$part/study.json" "$study/.study.json" && cp -R "$part/." "$study" && rm -rf "$part" "$study/.checkpoint.tar" &&
+        mv "$study/.study.json" "$study/study.json" || exit 1
 fi
 # shellcheck disable=SC2086  # a list of words
 timeout --foreground -s TERM "$seconds" "$python" -m flatnext study --recipes $recipes --seeds "${SEEDS:-1}" --output "$study" "$@"
@@ -41,7 +43,6 @@ for recipe in $recipes; do
 done
 (cd "$study" && find . -name '*.json' -o -name '*.jsonl' -o -name 'report.*' | tar czf - -T -) > "$results/runs.tar.gz"
 if [ -n "${KEEP:-}" ]; then
-    rm -f "$results"/checkpoint.tar.*
     (cd "$study" && "$python" -c '
 from pathlib import Path
 from flatnext.training.checkpoint import read_metadata
@@ -49,7 +50,9 @@ for last in Path().glob("*/*/last.safetensors"):
     state = last.parent / (read_metadata(last) or {}).get("state", "")  # a finished run has none
     if state.is_file():
         print(*filter(Path.is_file, (state, last, last.with_name("best.safetensors"))), sep="\n")
-' | tar cf - -T -) | split -b 15m - "$results/checkpoint.tar."
+' > .checkpoint.list) || exit 1
+    rm -f "$results"/checkpoint.tar.*
+    (cd "$study" && tar cf - -T .checkpoint.list) | split -b 15m - "$results/checkpoint.tar."
 fi
 [ "$status" = 124 ] && status=0  # its time was up
 exit "$status"

@@ -40,6 +40,18 @@ def is_first() -> bool:
         return True
 
 
+JOINING = ("train", "rerun")
+"""The commands that several processes carry out together."""
+
+
+def speaks(command: str) -> bool:
+    """Return whether this process says what is wrong with a command: of several that join, the first alone does.
+
+    What is no command may be meant to be one of these.
+    """
+    return is_first() or command not in ("", *JOINING)
+
+
 def ignored() -> str | None:
     """Return a line on variables of torchrun's that this process ignores; None where there are none."""
     given = [f"{name}={os.environ[name]}" for name in ("RANK", "WORLD_SIZE") if os.environ.get(name)]

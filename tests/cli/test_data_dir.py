@@ -125,8 +125,16 @@ def test_pictures_are_not_left_out_for_the_data_set_of_a_config_file(run, tmp_pa
     status, out, err = run("train", "--config", "q.json", "--data-dir", "pets")
     assert (status, out) == (2, "")
     assert "pets holds pictures, and q.json is for" in err
-    assert err.endswith("give --dataset folder as well\n")
+    assert "give --dataset folder as well, or --dataset " in err
     assert not fetched
+
+
+def test_pictures_beside_the_data_set_of_a_config_file_are_no_error(run, tmp_path, fetched):
+    make(tmp_path)
+    paint(tmp_path / "cifar100" / "cat" / "1.png")
+    paint(tmp_path / "cifar100" / "dog" / "2.png")
+    (tmp_path / "q.json").write_text('{"recipe": "sgd", "epochs": 1, "data": {"dataset": "cifar100"}}')
+    assert "holds pictures" not in run("train", "--config", "q.json", "--data-dir", "cifar100")[2]
 
 
 def test_another_data_set_is_not_looked_for_in_the_folder_of_the_run(tmp_path):

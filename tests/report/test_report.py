@@ -23,6 +23,7 @@ from sklearn.metrics import f1_score
 from flatnext.config import METHODS, Amp, recipe
 from flatnext.errors import InputError
 from flatnext.report import write_report
+from flatnext.report.drawing import literal
 from flatnext.report.markdown import escape
 from flatnext.report.page import bound
 from flatnext.report.protocol import remarks
@@ -448,6 +449,10 @@ def test_names_in_figures_are_clean(tmp_path: Path) -> None:
     drawn = (tmp_path / "figures" / "curves-all-accuracy.svg").read_text(encoding="utf-8")
     assert "#22252a(url(#x).pt" in drawn
     assert "caf\\udce9.pt" in drawn
+
+
+def test_a_text_in_a_figure_keeps_its_lines() -> None:
+    assert literal("two\nlines\x1b of $5") == "two\nlines of \\$5"
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:

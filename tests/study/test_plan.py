@@ -166,7 +166,12 @@ def test_a_study_keeps_the_threads_that_it_began_with(tmp_path: Path) -> None:
     for division in (Division(jobs=1, threads=1), Division(jobs=2, threads=2)):
         plan.write(tmp_path, "", division)
     kept = read_plan(tmp_path / "study.json")
-    assert (kept.jobs, kept.threads) == (2, 1)
+    assert (kept.jobs, kept.threads) == (1, 1)
+    plan.write(tmp_path, "")
+    assert read_plan(tmp_path / "study.json") == kept
+    plan.write(tmp_path, "", Division(jobs=2, threads=2), overwrite=True)
+    kept = read_plan(tmp_path / "study.json")
+    assert (kept.jobs, kept.threads) == (2, 2)
 
 
 def test_the_seed_of_a_config_makes_no_other_recipe() -> None:

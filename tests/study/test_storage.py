@@ -217,6 +217,7 @@ def test_what_is_overwritten_is_gone_here_and_there(tmp_path: Path, storage: Sto
         exchange.clear([run])
         assert [path.name for path in run.folder.iterdir() if not path.name.startswith(".")] == ["config.json"]
         assert on(storage, "quick/seed-0") == {}
+        assert storage.read("quick/seed-0/.attempt") is not None  # another attempt ends
         exchange.begin([run], lambda _: None)
     assert not RunFolder(run.folder).finished()
 

@@ -180,15 +180,19 @@ def data_overrides(options: argparse.Namespace) -> dict[str, Any]:
     return overrides
 
 
-def require_no_pictures(options: argparse.Namespace, dataset: str, source: Path) -> None:
-    """Raise `InputError` where --data-dir is a folder of pictures, and the data set is another that was not named."""
-    folder = options.data_dir
-    if folder is None or dataset == "folder" or "dataset" in setting_overrides(vars(options)):
-        return
+def require_no_pictures(folder: Path | None, dataset: str, source: Path) -> None:
+    """Raise `InputError` where --data-dir is a folder of pictures alone, and `source` is for another data set."""
     from flatnext.pictures import holds_pictures
 
-    if holds_pictures(folder):
-        raise InputError(f"{folder} holds pictures, and {source} is for {dataset}: give --dataset folder as well")
+    if folder is None or dataset == "folder" or not holds_pictures(folder):
+        return
+    from flatnext.data.cifar import LAYOUTS, lies_in  # the room imports torch
+
+    if dataset not in LAYOUTS or not lies_in(dataset, folder):
+        raise InputError(
+            f"{folder} holds pictures, and {source} is for {dataset}: give --dataset folder as well, or --dataset "
+            f"{dataset}"
+        )
 
 
 def add_place_flags(parser: argparse.ArgumentParser, *, of_run: bool = True) -> None:

@@ -44,7 +44,7 @@ from flatnext.cli.parser import Parser, VersionAction
 from flatnext.cpu import let_threads_sleep
 from flatnext.errors import FallbackWarning, InputError
 from flatnext.interruption import interruptible
-from flatnext.launch import is_first
+from flatnext.launch import speaks
 from flatnext.progress import printable
 
 COMMANDS: dict[str, ModuleType] = {
@@ -72,10 +72,6 @@ COMMANDS: dict[str, ModuleType] = {
 }
 
 
-JOINING = ("train", "rerun")
-"""The commands that several processes carry out together: there the first one alone speaks."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 done, 1 a run failed, 2 bad input, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -86,31 +82,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser(arguments[:1], arguments[1:]).parse_args(arguments)
     options.command_line = shlex.join(["flatnext", *arguments])
     options.make_parser = make_parser
-    speaks = is_first() or options.command not in JOINING
-    warnings.showwarning = functools.partial(_show_warning, speaks)
+    aloud = speaks(options.command)
+    warnings.showwarning = functools.partial(_show_warning, aloud)
     try:
         with interruptible():
             return COMMANDS[options.command].run(options)
     except KeyboardInterrupt as error:
-        return _fail(str(error) or "interrupted", speaks, status=130)
+        return _fail(str(error) or "interrupted", aloud, status=130)
     except Exception as error:
-        return _failed(error, speaks)
+        return _failed(error, aloud)
 
 
-def _failed(error: Exception, speaks: bool) -> int:
+def _failed(error: Exception, aloud: bool) -> int:
     """Say what is wrong and return the exit status; an error that only a bug explains is raised."""
     match error:
         case InputError():
-            return _fail(f"error: {error}", speaks)
+            return _fail(f"error: {error}", aloud)
         case BrokenPipeError():  # the reader of the output has gone, as in `flatnext weights | head -1`
             sys.stderr.close()
             return 0
         case OSError():
-            return _fail(f"error: {error.filename or 'a file'}: {error.strerror or error}", speaks)
+            return _fail(f"error: {error.filename or 'a file'}: {error.strerror or error}", aloud)
         case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or _lacks_memory(str(error)):
-            return _fail(
-                "error: out of memory: lower --batch-size or --image-size, or raise --grad-accum-steps", speaks
-            )
+            return _fail("error: out of memory: lower --batch-size or --image-size, or raise --grad-accum-steps", aloud)
     raise error
 
 
@@ -149,15 +143,15 @@ def _wide(prog: str) -> argparse.HelpFormatter:
 _show_by_python = warnings.showwarning
 
 
-def _show_warning(speaks: bool, message: Warning | str, category: type[Warning], *place: Any) -> None:
+def _show_warning(aloud: bool, message: Warning | str, category: type[Warning], *place: Any) -> None:
     """Show a fallback of this package as one line, once for all processes, and another warning as Python does."""
     if not issubclass(category, FallbackWarning):
         _show_by_python(message, category, *place)
-    elif speaks:
+    elif aloud:
         print(f"flatnext: warning: {printable(str(message))}", file=sys.stderr)
 
 
-def _fail(message: str, speaks: bool, status: int = 2) -> int:
-    if speaks:
+def _fail(message: str, aloud: bool, status: int = 2) -> int:
+    if aloud:
         print(f"flatnext: {printable(message)}", file=sys.stderr)
     return status

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from flatnext.cli.hints import COMMANDS, hint
 from flatnext.errors import choose
-from flatnext.launch import is_first
+from flatnext.launch import speaks
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,8 +40,8 @@ class Parser(argparse.ArgumentParser):
             message = f"{message}: {self.usage}"
         elif lacks and (metavar := self._option_string_actions[lacks[1]].metavar):
             message = f"{message}: {lacks[1]} {metavar}"
-        speaks = is_first() or self.prog not in ("flatnext", "flatnext train")
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n" if speaks else None)
+        command = self.prog.partition(" ")[2]
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n" if speaks(command) else None)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:

@@ -41,5 +41,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         print(models.format_summary(models.summarize(model, size)))
     except RuntimeError as error:
+        if "overflow" not in str(error):
+            raise
         raise InputError(f"image_size is {size}: torch has no tensors so large: give a smaller one") from error
     return 0

@@ -168,7 +168,7 @@ def run(options: argparse.Namespace) -> int:
 
 def config_and_folder(options: argparse.Namespace) -> tuple[Config, Path]:
     """Return the config and the run folder that the flags ask for."""
-    overrides = setting_overrides(vars(options))
+    overrides, typed = setting_overrides(vars(options)), options.data_dir
     if options.resume is not None:
         return _resumed(options, overrides), options.resume
     if options.config is None and options.like is None:
@@ -180,8 +180,8 @@ def config_and_folder(options: argparse.Namespace) -> tuple[Config, Path]:
     else:
         config = recipe(options.recipe or default_recipes(overrides.get("dataset"))[0])
     config = config.override(overrides)
-    if (source := options.config or options.like) is not None:
-        require_no_pictures(options, config.data.dataset, source)
+    if (source := options.config or options.like) is not None and "dataset" not in overrides:
+        require_no_pictures(typed, config.data.dataset, source)
     if config.start.weights:
         from flatnext.training.starting import settled
 

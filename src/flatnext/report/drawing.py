@@ -71,7 +71,7 @@ def plot(axes: Axes, lines: Sequence[Line]) -> None:
 
 def literal(text: str) -> str:
     """Return a text that matplotlib draws as it is: `$` begins no formula, and `_` leaves no line out of the legend."""
-    text = plain(text).replace("$", r"\$")
+    text = "\n".join(map(plain, text.split("\n"))).replace("$", r"\$")
     return f"\u200b{text}" if text.startswith("_") else text
 
 

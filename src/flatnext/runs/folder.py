@@ -59,7 +59,7 @@ WRITTEN = (
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run's folder. `config.json` makes it one, and says that `environment.json` is there; `result.json` ends it."""
+    """A run's folder. `config.json` makes it one, `environment.json` says that it has begun; `result.json` ends it."""
 
     path: Path
 

@@ -14,7 +14,7 @@ from flatnext.runs.reading import METRICS, RESULT, STUDY
 from flatnext.study.division import Division
 from flatnext.study.plan import PlannedRun, RunPlan
 from flatnext.study.presence import at_work
-from flatnext.study.storage import Storage, StorageError
+from flatnext.study.storage import ATTEMPT, Storage, StorageError
 from flatnext.words import counted
 
 Say = Callable[[str], object]
@@ -60,9 +60,9 @@ class Exchange:
         if brought or sent:
             say(f"{self.storage.url}: brought {counted(brought, 'run')} from there, sent {sent} that were further here")
 
-    def plan(self, plan: RunPlan, command: str, division: Division | None) -> None:
+    def plan(self, plan: RunPlan, command: str, division: Division | None, *, overwrite: bool = False) -> None:
         """Write the plan of the study, here and there."""
-        plan.write(self.output, command, division)
+        plan.write(self.output, command, division, overwrite=overwrite)
         if self.storage:
             self.storage.write(STUDY, (self.output / STUDY).read_bytes())
 
@@ -71,6 +71,7 @@ class Exchange:
         for run in runs:
             if self.storage:
                 self.storage.clear(self.name(run.folder))
+                self.storage.write(f"{self.name(run.folder)}/{ATTEMPT}", b"overwritten")  # ends who still makes it
             with suppress(HeldError):
                 RunFolder(run.folder).empty(run.config)
 

@@ -92,16 +92,23 @@ class RunPlan:
             for config in self.configs
         ]
 
-    def write(self, output: Path, command: str, division: Division | None = None) -> None:
+    def write(self, output: Path, command: str, division: Division | None = None, *, overwrite: bool = False) -> None:
         """Write `study.json`: what is planned, by which command, and how the machine is divided.
 
-        What was planned before stays, also what another command has planned meanwhile.
+        Recipes and contrasts of commands before stay, also of one that came meanwhile; and how the machine was divided
+        for the first runs, unless these are overwritten.
         """
         with wait_for_lock(output):
-            write_json(output / STUDY, dump(self._joined(command, division, plan_in(output))))
+            before = plan_in(output)
+            check_goes_on(self, before, output)
+            record = self._joined(command, before)
+            kept = before if before and before.jobs and not overwrite else division
+            if kept:
+                record = replace(record, jobs=kept.jobs, threads=kept.threads)
+            write_json(output / STUDY, dump(record))
 
-    def _joined(self, command: str, division: Division | None, before: StudyPlan | None) -> StudyPlan:
-        """Return what `study.json` is to hold where it holds `before`."""
+    def _joined(self, command: str, before: StudyPlan | None) -> StudyPlan:
+        """Return what is planned now and before."""
         record = self.record(command)
         if before:
             contrasts = self._with_those(before)
@@ -114,9 +121,6 @@ class RunPlan:
                 defaults=defaults,
                 begun_with=before.begun_with or len(before.seeds),
             )
-        if division:
-            threads = before.threads if before and before.jobs else division.threads  # as its first runs have
-            record = replace(record, jobs=division.jobs, threads=threads)
         return record
 
     def kept(self, before: StudyPlan | None) -> tuple[tuple[str, str], ...]:

@@ -13,7 +13,7 @@ from typing import Any
 from flatnext.schema import dump, parse
 from flatnext.study.assignment import Assignment, Outcome, carry_out
 from flatnext.study.presence import is_at_work
-from flatnext.study.storage import Storage, StorageError
+from flatnext.study.storage import ATTEMPT, Storage, StorageError
 from flatnext.study.worker import PipeDisplay, Send
 from flatnext.versions import version_of
 
@@ -25,9 +25,6 @@ LOOK_SECONDS = 15.0
 
 WAIT_SECONDS = 1.0
 """Between two tries of a run that the process that was thought lost still has."""
-
-ATTEMPT = ".attempt"
-"""The file on the storage by which a process that was thought lost sees that another makes its run."""
 
 
 @dataclass(frozen=True, kw_only=True)

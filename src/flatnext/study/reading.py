@@ -58,8 +58,10 @@ def read_study(paths: Iterable[Path]) -> Study:
     places = dict(zip(map(id, records), folders, strict=True))
 
     def most_seeds(study: Path) -> int:
-        inside = [sum(study in places[id(run)].parents for run in group.runs) for group in groups]
-        return max(inside, default=0)
+        def belongs(run: RunRecord) -> bool:  # by its real path, which a link may have elsewhere
+            return len(plans) == 1 or study in places[id(run)].parents
+
+        return max((sum(map(belongs, group.runs)) for group in groups), default=0)
 
     return Study(
         groups=groups,

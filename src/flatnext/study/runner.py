@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from flatnext.config import Config, Sgd
 from flatnext.device import resolve_device
 from flatnext.errors import InputError
 from flatnext.progress import Display
@@ -107,12 +108,12 @@ def run_study(
             kept=kept,
             samples=tuple(
                 Sample(config=config, data_dir=str(data_dir), device=device, threads=1)
-                for config in {run.config.recipe: run.config for run in left}.values()
+                for config in _different_networks(run.config for run in left)
             ),
             runs=len(left),
         )
         with _runner(wanted, display, cluster, exchange) as (runner, division):
-            exchange.plan(plan, command, division)
+            exchange.plan(plan, command, division, overwrite=overwrite)
             if overwrite:  # all at once: what is stopped goes on without it
                 exchange.clear(left)
             threads = wanted.threads or (division.threads if division else None)
@@ -131,6 +132,11 @@ def _left(runs: Sequence[PlannedRun], *, overwrite: bool) -> list[PlannedRun]:
     return [run for run in runs if overwrite or not RunFolder(run.folder).finished()]
 
 
+def _different_networks(configs: Iterable[Config]) -> Iterable[Config]:
+    """Return configs that may take different memory: those that differ in the method alone take about the same."""
+    return {replace(config, recipe="any", seed=0, method=Sgd()): config for config in configs}.values()
+
+
 def _make(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -145,7 +151,7 @@ class _Wanted:
     jobs: Jobs
     threads: int | None
     kept: Division | None
-    samples: tuple[Sample, ...]  # one of each recipe
+    samples: tuple[Sample, ...]
     runs: int
 
 

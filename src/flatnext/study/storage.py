@@ -21,6 +21,10 @@ PASSING = ("state-*.pt", "previous.safetensors", FAILURE)
 """What a run deletes itself."""
 
 
+ATTEMPT = ".attempt"
+"""The file in the folder of a run by which a process that was thought lost sees that another makes it."""
+
+
 class StorageError(OSError):
     """The storage does not answer as it should; says which and why."""
 

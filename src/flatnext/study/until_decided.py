@@ -11,8 +11,8 @@ from typing import Any
 
 from flatnext.errors import InputError
 from flatnext.progress import Display
-from flatnext.runs.claim import is_claimed
 from flatnext.runs.folder import RunFolder
+from flatnext.runs.lock import HeldError, lock
 from flatnext.study.plan import RunPlan, plan_in
 from flatnext.study.reading import read_study
 from flatnext.study.runner import run_study
@@ -76,5 +76,13 @@ def run_until_decided(plan: RunPlan, output: Path, *, display: Display | None = 
 
 
 def _is_held(folder: Path) -> bool:
-    """Return whether another process has a run that has not finished. Nothing is locked, which others would see."""
-    return is_claimed(folder) and not RunFolder(folder).finished()
+    """Return whether another process has a run that has not finished."""
+    try:
+        with lock(folder):
+            return False
+    except HeldError:
+        return not RunFolder(folder).finished()
+    except InputError:
+        if folder.exists():
+            raise
+        return False  # the run failed before its first step

@@ -159,7 +159,7 @@ class _Hold:
         if not self.taken:
             self.take()
             self.processes.on_first(self._require_none)
-        new = self.options.overwrite or not self.folder.is_run()
+        new = self.options.overwrite or not self.folder.started()
         run.claim = self.claim
         if new and self.processes.first:
             self.stack.enter_context(self.folder.removed_unless(lambda: run.step > 0))

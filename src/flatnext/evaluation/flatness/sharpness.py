@@ -98,7 +98,7 @@ def _measure(
     steps: int,
 ) -> tuple[Sharpness, ...]:
     """Let the rule of each radius climb from the weights, in so many `steps`, and put them back."""
-    check(radius=radii, several=("radius",))
+    check(radius=list(radii), several=("radius",))
     _ = objective.slope  # at the weights, before anything is moved; every climb starts with it
     results: list[Sharpness] = []
     for radius, rule in zip(radii, rules, strict=True):

@@ -54,8 +54,10 @@ def library() -> ctypes.CDLL | None:
         path = _compiled()
         try:
             return _load(path)
-        except OSError:  # a file that a power cut has left empty, say
-            path.unlink()
+        except OSError:
+            if path.read_bytes()[:4] == b"\x7fELF":
+                raise
+            path.unlink(missing_ok=True)  # left empty by a power cut, say; another process may have seen it as well
             return _load(_compiled())
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         # No compiler, one that fails, a folder that cannot be written, or (`Path.home`) a user without a home.
