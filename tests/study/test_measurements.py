@@ -188,3 +188,18 @@ def test_another_test_set_has_a_name_of_its_own_and_is_compared_with_the_same_im
     assert others.compare("amp", "sgd") is not None
     digests["amp"] = "b"
     assert one(read(), "accuracy", split="test set test").compare("amp", "sgd") is None
+
+
+@pytest.mark.parametrize(
+    ("identifier", "bounds"),
+    [
+        ("recall.lost luggage", (0, 1)),
+        ("corruption.snow", (0, 1)),
+        ("accuracy", (0, 1)),
+        ("lost.pgd.linf", (-1, 1)),
+        ("corruptions.lost", (-1, 1)),
+        ("loss", (-np.inf, np.inf)),
+    ],
+)
+def test_between_what_a_measure_lies(identifier: str, bounds: tuple[float, float]) -> None:
+    assert measure(identifier).bounds == bounds

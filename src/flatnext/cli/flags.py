@@ -182,13 +182,12 @@ def data_overrides(options: argparse.Namespace) -> dict[str, Any]:
 
 def require_no_pictures(folder: Path | None, dataset: str, source: Path) -> None:
     """Raise `InputError` where --data-dir is a folder of pictures alone, and `source` is for another data set."""
-    from flatnext.pictures import holds_pictures
-
-    if folder is None or dataset == "folder" or not holds_pictures(folder):
+    if folder is None or dataset == "folder":
         return
     from flatnext.data.cifar import LAYOUTS, lies_in  # the room imports torch
+    from flatnext.pictures import holds_pictures
 
-    if dataset not in LAYOUTS or not lies_in(dataset, folder):
+    if holds_pictures(folder) and not (dataset in LAYOUTS and lies_in(dataset, folder)):
         raise InputError(
             f"{folder} holds pictures, and {source} is for {dataset}: give --dataset folder as well, or --dataset "
             f"{dataset}"

@@ -128,13 +128,12 @@ def _value(value: str, unknown: Collection[str], flags: Collection[str]) -> str 
             return " ".join([flag, *(other for other in unknown if other in names)])
     path = Path(value)
     try:
-        path.exists()
+        kinds = {
+            "--resume": (path / "config.json").is_file(),
+            "--data-dir": path.is_dir(),
+            "--config": path.suffix.lower() in CONFIGS and path.is_file(),
+            "--weights": path.suffix.lower() in WEIGHTS and path.is_file(),
+        }
     except (OSError, ValueError):  # too long to be a path
         return None
-    kinds = {
-        "--resume": (path / "config.json").is_file(),
-        "--data-dir": path.is_dir(),
-        "--config": path.suffix.lower() in CONFIGS and path.is_file(),
-        "--weights": path.suffix.lower() in WEIGHTS and path.is_file(),
-    }
     return next((f"{flag} {shlex.quote(value)}" for flag, right in kinds.items() if right and flag in flags), None)

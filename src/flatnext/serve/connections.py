@@ -1,6 +1,6 @@
 """Connections that send nothing, or a head without an end, or take nothing.
 
-uvicorn's own limit of time, `timeout_keep_alive`, begins after an answer, and with httptools it has none of a head.
+uvicorn's own limit of time, `timeout_keep_alive`, begins after an answer, and httptools has no limit for a head.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FRAMED = 8
 """Times the bytes of its body that the frames around its chunks may be: those around single bytes are six."""
 
 COUNTS = hasattr(AutoHTTPProtocol, "on_body")  # httptools: h11 counts itself
-TOO_LARGE = b'{"detail":"the head of the request has more than 65,536 bytes: send a smaller one"}'
+TOO_LARGE = f'{{"detail":"the head of the request has more than {HEAD_BYTES:,} bytes: send a smaller one"}}'.encode()
 
 
 class Connection(AutoHTTPProtocol):  # type: ignore[misc, valid-type]

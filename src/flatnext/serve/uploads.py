@@ -83,7 +83,7 @@ async def read_uploads(request: Request, settings: ServeSettings, take: Take) ->
     """
     try:
         kind, options = parse_options_header(request.headers.get("content-type") or RAW)
-    except (TypeError, ValueError) as error:  # python-multipart before 0.0.20 or so
+    except (TypeError, ValueError) as error:  # of python-multipart 0.0.18
         raise HTTPException(400, f"the Content-Type is malformed: {HOW}") from error
     media = kind.decode("latin-1").lower()
     if media not in (RAW, MULTIPART) and not media.startswith("image/"):

@@ -40,7 +40,7 @@ class Measure:
         """Between what the values lie: of accuracies 0 and 1, of what they lost -1 and 1."""
         if self.unit != "%":
             return -math.inf, math.inf
-        return (-1.0 if self.id == "corruptions.lost" or self.id.startswith("lost.") else 0.0), 1.0
+        return (-1.0 if self.better == "lower" else 0.0), 1.0
 
     def text(self, split: str, at: float | None = None) -> str:
         """Return the label of the measure on a split or test set, at a radius, severity or budget."""

@@ -32,7 +32,7 @@ Chance has log(classes), which is below 10. Weights that give so much more are o
 def prepare_rollback(run: RunState) -> bool:
     """Keep a checkpoint to go back to, before an epoch is trained, unless there is one; return whether it is new.
 
-    A run that is told to go back only within an epoch has none until that has ended.
+    A run that goes on within an epoch, and is told only now to go back, keeps none until that epoch has ended.
     """
     kept = kept_path(run.folder.path, run.epoch)
     if run.step_in_epoch or run.processes.on_first(kept.exists):  # the others may look before the first has written it
