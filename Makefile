@@ -12,11 +12,13 @@ help:            ## list the verbs
 
 env: $(VENV)/ready  ## make the pinned environment in .venv
 # All but torch has its hashes in the lock: which build of torch an index gives depends on the machine and its device.
+# `--no-deps`: the lock is complete, and without it pip refuses whatever depends on torch, which has no hash there.
 $(VENV)/ready: pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) --require-hashes --requirement requirements.lock
+	$(PIP) --require-hashes --no-deps --requirement requirements.lock
 	$(PIP) --constraint constraints.txt torch
 	$(PIP) --no-deps --no-build-isolation --editable .
+	$(BIN)/pip check
 	$(BIN)/python -c 'from flatnext import ops; ops.library()'  # compiles them, so that no first run has to
 	touch $@
 
