@@ -156,7 +156,8 @@ def _finished(folder: Path) -> RunRecord:
 def _check_name(name: str, config: Config, folder: Path, overwrite: bool) -> None:
     dataset = config.data.dataset
     if not re.fullmatch(rf"[a-z0-9][a-z0-9.-]*-{dataset}-[a-z0-9.]*[a-z0-9]", name):
-        raise InputError(f"name is {name!r}: give MODEL-{dataset}-VARIANT in small letters, digits, '.' and '-'")
+        allowed = "small letters, digits and '.' (in MODEL also '-')"
+        raise InputError(f"name is {name!r}: give MODEL-{dataset}-VARIANT of {allowed}")
     if not overwrite and any((folder / f"{name}{ending}").exists() for ending in (".safetensors", ".md")):
         raise InputError(f"{folder} has a {name} already: give another --name, or --overwrite")
 
