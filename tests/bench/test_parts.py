@@ -77,7 +77,7 @@ class InProcess:
             return {"bytes": memory.growth("cpu")}
         if self.settings["config"] is None:
             return {"bytes": 2**30}
-        assert 0 < memory.peak(self.settings) < 2**30
+        assert 0 <= memory.peak(self.settings) < 2**30  # 0 where this process has memory left from other tests
         return {"bytes": 2**28}
 
 
