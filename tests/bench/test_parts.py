@@ -102,6 +102,14 @@ def test_resident_memory_grows_with_what_is_held():
         assert memory.resident(peak=True) >= memory.resident() - 2**20
 
 
+def test_the_peak_counts_what_was_given_back():
+    def take(_):
+        with mmap.mmap(-1, 2**25) as held:
+            held.write(bytes(2**25))
+
+    assert memory.peak_of(take, CPU) > 2**24
+
+
 def test_start_up_is_timed_to_the_first_step(tmp_path, monkeypatch):
     assert startup.dataset_here(str(tmp_path)) == "digits"
     (tmp_path / "cifar-10-batches-bin").mkdir()

@@ -37,12 +37,12 @@ def schedule(optimizer):
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 1 / (1 + epoch))
 
 
-def own_loop(make, epochs=EPOCHS, precision="32-true"):
+def own_loop(make, precision="32-true"):
     """Return the network after the epochs; each closure zeroes, and clips, as Lightning's does."""
     model = bn_network()
     optimizer = make(model.parameters())
     scheduler = schedule(optimizer)
-    for _ in range(epochs):
+    for _ in range(EPOCHS):
         for images, labels in BATCHES:
 
             def closure(images=images, labels=labels):
