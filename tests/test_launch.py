@@ -62,6 +62,14 @@ def test_a_restart_is_one_of_torchruns(variables):
     assert (launch.attempt(), launch.launch(), launch.local_rank()) == (1, "left", 1)
 
 
+def test_launches_that_torchrun_calls_alike_are_told_apart_by_the_process_that_started_them(variables, monkeypatch):
+    variables(**TORCHRUN, TORCHELASTIC_RESTART_COUNT="1", TORCHELASTIC_RUN_ID="none")
+    name = launch.launch()
+    assert launch.launch() == name  # a restart has the same parent
+    monkeypatch.setattr("os.getppid", lambda: 1)
+    assert launch.launch() != name
+
+
 def test_a_process_takes_nothing_from_the_working_folder_and_needs_no_installation(tmp_path, monkeypatch):
     for name in ("numbers", "flatnext", "runpy"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name}')")

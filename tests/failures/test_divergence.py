@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,18 @@ def fragile(monkeypatch: pytest.MonkeyPatch) -> None:
         if rate == factors.get(number, 0) * expected_rate(number):
             stats = type(stats)(stats.loss * math.inf, stats.correct, stats.count, stats.trained)
         return stats
+
+    monkeypatch.setattr(Step, "_take", take)
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int, float], bool]) -> None:
+    """Let the loss of further steps, by their number and rate, be infinite."""
+    real = Step._take
+
+    def take(self: Step, images: Any, labels: Any, number: int, count: int) -> Any:
+        stats = real(self, images, labels, number, count)
+        factor = math.inf if fails(number, self.method.optimizer.param_groups[0]["lr"]) else 1
+        return type(stats)(stats.loss * factor, stats.correct, stats.count, stats.trained)
 
     monkeypatch.setattr(Step, "_take", take)
 
@@ -147,6 +161,38 @@ def test_stopped_anywhere_it_ends_in_the_same_bits(back: Path, tmp_path: Path, s
     assert list(read_environment(tmp_path / "run" / "environment.json").rollbacks) == BACK
 
 
+def test_stopped_after_a_return_to_the_start_it_goes_on_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The return happens as the stop writes its checkpoint: no step is left, but the lower rate is."""
+    spoil(monkeypatch, lambda number, rate: number == 1 and rate == expected_rate(1))
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    stop = AtStep(3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Stopped, match="stopped at step 0; go on with: flatnext train --resume"):
+        train(CONFIG, run, track=(), on_divergence="rollback", display=stop)
+    assert read_environment(run / "environment.json").rollbacks == (Rollback(epoch=1, step=1, rate_factor=0.5),)
+    train(CONFIG, run, track=(), resume=True)
+    train(CONFIG, whole, track=(), on_divergence="rollback")
+    assert_same_run(run, whole)
+
+
+def test_steps_that_were_taken_back_are_not_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint before the last is then of a later step."""
+    monkeypatch.setattr("flatnext.training.trainer.CHECKPOINT_SECONDS", 0.0)
+    first = []  # the steps 10, of which the first alone fails
+    spoil(monkeypatch, lambda number, _: number == 10 and not first and not first.append(number))
+    run = tmp_path / "run"
+
+    def stop() -> None:
+        if len(read_environment(run / "environment.json").rollbacks) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Stopped, match="stopped at step 8"):
+        train(CONFIG, run, track=(), on_divergence="rollback", after_checkpoint=stop)
+    result = verify(run)
+    assert (result.span.epoch, result.steps, result.same) == (1, (0, 4), True)
+
+
 def test_told_within_an_epoch_it_keeps_none_of_it(tmp_path: Path) -> None:
     run = tmp_path / "run"
     first, second = (AtStep(step, lambda: os.kill(os.getpid(), signal.SIGINT)) for step in (2, 1))
@@ -206,6 +252,14 @@ def test_it_can_be_made_again_and_replayed(back: Path, tmp_path: Path) -> None:
     assert_same_run(tmp_path / "kept", back)
     for epoch in (1, 2, 3):
         assert verify(tmp_path / "kept", epoch=epoch).same
+
+
+def test_it_is_made_again_with_its_returns_whatever_its_last_session_was_told(back: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(back, tmp_path / "run")
+    environment = json.loads((run / "environment.json").read_text())
+    environment["sessions"].append({**environment["sessions"][-1], "from_step": 8, "on_divergence": "stop"})
+    (run / "environment.json").write_text(json.dumps(environment))
+    assert rerun(run).same
 
 
 def test_the_report_and_the_model_card_say_it(back: Path, tmp_path: Path) -> None:

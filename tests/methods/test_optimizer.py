@@ -191,6 +191,32 @@ def test_the_state_of_a_plain_optimizer_can_be_taken_up():
     assert len(calls) == 3
 
 
+class Counting(torch.optim.SGD):
+    """Keeps more than torch's state, as lookahead optimizers do."""
+
+    steps = 0
+
+    def step(self, closure=None):
+        self.steps += 1
+        return super().step(closure)
+
+    def state_dict(self):
+        return {**super().state_dict(), "steps": self.steps}
+
+    def load_state_dict(self, state):
+        super().load_state_dict({name: value for name, value in state.items() if name != "steps"})
+        self.steps = state["steps"]
+
+
+def test_what_a_base_keeps_beside_torchs_state_is_saved_and_loaded():
+    model = bn_network()
+    optimizer = AMP(model.parameters(), lr=0.1, epsilon=0.05, base_optimizer=Counting)
+    train(model, optimizer, image_batches(3))
+    fresh = AMP(model.parameters(), lr=0.1, epsilon=0.05, base_optimizer=Counting)
+    fresh.load_state_dict(saved(optimizer.state_dict()))
+    assert fresh.base_optimizer.steps == 3
+
+
 def test_hooks_of_loading_and_saving_are_called_as_by_torch():
     def called(optimizer):
         calls = []
@@ -202,6 +228,7 @@ def test_hooks_of_loading_and_saving_are_called_as_by_torch():
 
         optimizer.register_load_state_dict_pre_hook(before_loading)
         optimizer.register_load_state_dict_post_hook(lambda hooked: calls.append(hooked.param_groups[0]["lr"]))
+        optimizer.register_state_dict_pre_hook(lambda hooked: calls.append(hooked is optimizer))
         optimizer.register_state_dict_post_hook(lambda hooked, state: calls.append("saved"))
         optimizer.load_state_dict(optimizer.state_dict())
         return calls, optimizer.param_groups[0]["lr"]

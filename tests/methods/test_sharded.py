@@ -84,6 +84,31 @@ def three_steps(name, model, images, labels, set_to_none):
     return {"found": [whole(t) for p in model.parameters() for t in (p.grad, p)], "back": back}
 
 
+def restarted(model, again, images, labels):
+    """Return the same of SAM around ZeroRedundancyOptimizer, whose last step a new optimizer takes from its state."""
+    from torch.distributed.optim import ZeroRedundancyOptimizer  # which warns of torch's own module
+
+    def make(model):
+        base = {"base_optimizer": ZeroRedundancyOptimizer, "optimizer_class": torch.optim.SGD, "momentum": 0.9}
+        return flatnext.SAM(model.parameters(), lr=0.1, rho=0.1, **base)
+
+    def step(model, optimizer):
+        optimizer.step(lambda: F.cross_entropy(model(images), labels).backward())
+
+    optimizer, kept = make(model), [None]
+    for _ in range(2):
+        step(model, optimizer)
+    optimizer.base_optimizer.consolidate_state_dict(to=0)
+    if dist.get_rank() == 0:
+        kept[0] = optimizer.state_dict()
+    dist.broadcast_object_list(kept)
+    again.load_state_dict(model.state_dict())
+    fresh = make(again)
+    fresh.load_state_dict(kept[0])
+    step(again, fresh)
+    return [whole(t) for p in again.parameters() for t in (p.grad, p)]
+
+
 def work(rank):
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(16, 6, generator=generator, dtype=torch.float64)
@@ -94,6 +119,8 @@ def work(rank):
         for how, make in HOW.items():
             for set_to_none in (True, False):
                 found[name, how, set_to_none] = three_steps(name, make(), images[rank::2], labels[rank::2], set_to_none)
+    make = HOW["replicated"]
+    found["restarted"] = restarted(make(), make(), images[rank::2], labels[rank::2])
     return found
 
 
@@ -125,6 +152,13 @@ def test_three_steps_in_two_processes_equal_those_in_one(both, name, how, set_to
         result = found[name, how, set_to_none]
         assert result["back"]
         for ours, alone in zip(result["found"], found[name, "alone"]["found"], strict=True):
+            torch.testing.assert_close(ours, alone, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.skipif(not dist.is_available() or sys.platform == "win32", reason="no torch.distributed with gloo")
+def test_the_state_of_a_zero_redundancy_optimizer_is_saved_and_loaded(both):
+    for found in both:
+        for ours, alone in zip(found["restarted"], found["SAM", "alone"]["found"], strict=True):
             torch.testing.assert_close(ours, alone, rtol=1e-9, atol=1e-12)
 
 

@@ -166,6 +166,17 @@ def test_each_epoch_of_a_run_that_was_made_longer_has_its_own_schedule(tmp_path:
         verify(tmp_path / "one", epoch=1)
 
 
+def test_an_epoch_within_which_the_run_was_made_longer_is_not_replayed(tmp_path: Path) -> None:
+    config = tiny(epochs=3, schedule="cosine")
+    with pytest.raises(Stopped):
+        stop = AtStep(6, lambda: os.kill(os.getpid(), signal.SIGINT))
+        train(config, tmp_path, track=(), keep_checkpoints="all", display=stop)
+    train(config, tmp_path, track=(), resume=True, changes={"epochs": 4, "schedule": "constant"})
+    with pytest.raises(InputError, match="was made longer within epoch 2, which had two schedules"):
+        verify(tmp_path, epoch=2)
+    assert [verify(tmp_path, epoch=epoch).same for epoch in (3, 4)] == [True] * 2
+
+
 def test_other_data_are_refused(tmp_path: Path) -> None:
     config = tiny(dataset="folder", image_size=8, train_images=None, validation=None, epochs=1, batch_size=20)
     data = paint_data(tmp_path / "data")

@@ -105,6 +105,16 @@ class PerturbedOptimizer(torch.optim.Optimizer):
         first = next(iter(self._groups()))
         return first.device, first.dtype
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return that of the base optimizer, which may keep more than torch's own, or keep its state elsewhere."""
+        for before_saving in self._optimizer_state_dict_pre_hooks.values():
+            before_saving(self)
+        state_dict = self.base_optimizer.state_dict()
+        for after_saving in self._optimizer_state_dict_post_hooks.values():
+            changed = after_saving(self, state_dict)
+            state_dict = state_dict if changed is None else changed
+        return state_dict
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` gave, or the state of a base optimizer, which keeps the rule's settings."""
         state_dict = state_dict.copy()

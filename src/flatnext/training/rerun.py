@@ -103,7 +103,7 @@ def rerun(
         display=display,
         track=(),
         threads=was.threads,
-        on_divergence=was.sessions[-1].on_divergence,
+        on_divergence="rollback" if was.rollbacks else was.sessions[-1].on_divergence,
         known=known_data(first, record.environment, record.config.data),
     )
     run_session(config, folder, options, Trainer.fit, RunFolder.result)

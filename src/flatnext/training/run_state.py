@@ -106,6 +106,11 @@ class RunState:
         return self.epoch * len(self.loader) + self.step_in_epoch
 
     @property
+    def begun(self) -> bool:
+        """Whether there is something to keep: a step, or a return to the start, which is in the checkpoint."""
+        return self.step > 0 or bool(self.rollbacks)
+
+    @property
     def total_steps(self) -> int:
         """Steps of the whole run."""
         return self.config.epochs * len(self.loader)

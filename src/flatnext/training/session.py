@@ -162,7 +162,7 @@ class _Hold:
         new = self.options.overwrite or not self.folder.started()
         run.claim = self.claim
         if new and self.processes.first:
-            self.stack.enter_context(self.folder.removed_unless(lambda: run.step > 0))
+            self.stack.enter_context(self.folder.removed_unless(lambda: run.begun))
         self.processes.on_first(lambda: self.folder.tidy(overwrite=self.options.overwrite))
 
 

@@ -125,7 +125,7 @@ class Trainer:
                         tracker.add(epoch)
                     self.display.say(f"{self.title}: {describe(epoch)}, {task.left(run.work(run.step))}")
                 self._tell_of_checkpoint()
-                if run.step and run.processes.any([self.stop()])[0]:  # gone back to the start it takes a step first
+                if run.begun and run.processes.any([self.stop()])[0]:
                     raise self._stopped()
         return run.folder.epochs()
 
@@ -135,7 +135,7 @@ class Trainer:
             self.train_epoch(task)
             return self._finish_epoch()
         except Interrupted:
-            if self.run.step:
+            if self.run.begun:
                 self._save()
             raise
 
@@ -279,7 +279,7 @@ class Trainer:
         return result
 
     def _stopped(self) -> Stopped:
-        if not self.run.step:  # a new run leaves nothing
+        if not self.run.begun:  # a new run leaves nothing
             return Stopped("stopped before its first step was done")
         return Stopped(f"stopped at step {self.run.step:,}; go on with: {self.run.folder.resume_command}")
 

@@ -115,6 +115,8 @@ def verify(
     first, last = start.step if start else 0, end.step if end else line.step if line else 0
     if line and line.step != last:
         raise InputError(f"{span.end} was kept within an epoch: give another --epoch")
+    if any(session.changed and first < session.from_step < last for session in environment.sessions):
+        raise InputError(f"{run} was made longer within {_called(span)}, which had two schedules: give another --epoch")
     sessions = sessions_of(environment.sessions, first, last)
     if any(session.processes > 1 for session in sessions):
         raise InputError(
@@ -168,8 +170,8 @@ def spans(folder: RunFolder, lines: Mapping[int, Epoch]) -> list[Span]:
             if (path / name).exists() and (at := _epochs(read_pair(path, path / name))) is not None:
                 ends.setdefault(at, path / name)
                 starts.setdefault(at, path / name)
-        if (path / PREVIOUS).exists():
-            parts = [Span(epoch=None, start=path / PREVIOUS, end=path / LAST)]
+        if (path / PREVIOUS).exists() and read_pair(path, path / PREVIOUS).step < read_pair(path, path / LAST).step:
+            parts = [Span(epoch=None, start=path / PREVIOUS, end=path / LAST)]  # else the run has gone back
     whole = [Span(epoch=e, start=starts[e - 1], end=ends[e]) for e in sorted(ends) if e - 1 in starts]
     return whole or parts or [Span(epoch=1, start=None, end=None)] * (1 in lines)
 
