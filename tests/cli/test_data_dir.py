@@ -129,6 +129,21 @@ def test_pictures_are_not_left_out_for_the_data_set_of_a_config_file(run, tmp_pa
     assert not fetched
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["train", "--recipe", "quick"], ["study", "--recipes", "sgd", "quick"], ["tune", "quick", "--vary", "lr=1,2"]],
+)
+def test_cifar10_is_not_left_out_for_the_digits(run, tmp_path, fetched, command):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "cifar-10-binary.tar.gz").touch()
+    status, out, err = run(*command, "--data-dir", "data")
+    assert (status, out) == (2, "")
+    assert (
+        "quick is for digits, which lie in no folder: leave --data-dir out, or give the --dataset that it holds" in err
+    )
+    assert not fetched
+
+
 def test_pictures_beside_the_data_set_of_a_config_file_are_no_error(run, tmp_path, fetched):
     make(tmp_path)
     paint(tmp_path / "cifar100" / "cat" / "1.png")

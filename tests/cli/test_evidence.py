@@ -55,6 +55,13 @@ def test_one_weights_file(run, study, tmp_path):
     assert (tmp_path / "seed-0-best-evidence.json").is_file()
 
 
+def test_a_folder_of_weights_that_is_no_run(run, study, tmp_path):
+    (tmp_path / "weights").mkdir()
+    shutil.copy(study / "quick" / "seed-0" / "last.safetensors", tmp_path / "weights" / "last.safetensors")
+    status, out, err = run("evidence", tmp_path / "weights", "--measurements", "errors", "--images", 20)
+    assert (status, out.splitlines()) == (0, [str(tmp_path / "weights" / "evidence.json")]), err
+
+
 def test_the_best_epoch_has_a_file_of_its_own(run, study):
     folder = study / "quick" / "seed-0"
     flags = ["--checkpoint", "best", "--measurements", "errors", "--images", 10]

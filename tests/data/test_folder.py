@@ -184,6 +184,22 @@ def test_copies_in_the_test_set_are_counted(tmp_path):
     assert note in load("folder", tmp_path).notes
 
 
+def test_copies_in_what_is_drawn_from_the_training_images_are_counted(tmp_path):
+    for number in range(20):
+        for part in ("train", "test"):
+            paint(tmp_path / part / "red" / f"{number}.png", (255, part == "test", number))
+            paint(tmp_path / part / "blue" / f"{number}.png", (part == "test", number, 255))
+        shutil.copy(tmp_path / "train" / "red" / f"{number}.png", tmp_path / "train" / "red" / f"{number} (copy).png")
+    divided = partition(load("folder", tmp_path), config.Data(validation=10, calibration=10))
+    for part in ("validation", "calibration"):
+        held_out = getattr(divided, part).images
+        copies = sum(any(torch.equal(image, other) for other in divided.train.images) for image in held_out)
+        assert copies > 1
+        are = f"{copies} of 10 {part} images are, to the pixel, training images as well: remove the copies"
+        assert are in divided.notes
+    assert len(divided.notes) == len(load("folder", tmp_path).notes) + 2
+
+
 def test_an_image_that_is_added_moves_one_of_its_class_at_most(tmp_path):
     paint_classes(tmp_path, 20)
     before = place_of(load("folder", tmp_path))

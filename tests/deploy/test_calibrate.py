@@ -1,6 +1,7 @@
 """Calibrating weights that have no calibration: what is written where, and what is refused."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -13,6 +14,7 @@ from flatnext import cli
 from flatnext.deploy.calibrate import _chosen, calibrate, format_calibrated
 from flatnext.deploy.pack import pack
 from flatnext.errors import InputError
+from flatnext.evaluation import load_trained_model
 from flatnext.evaluation.conformal import first_half
 from flatnext.files import sha256
 from flatnext.models import read_origin, read_weights
@@ -90,6 +92,43 @@ def test_evidence_of_the_weights_stays_theirs(copy):
         calibrate(copy, split="test", images=150 if follows else 250)
         assert (json.loads(file.read_text())["sha256"] == sha256(copy / "last.safetensors")) == follows
         assert json.loads(file.read_text())["parts"] == {}
+
+
+def test_a_disk_that_is_full_leaves_weights_and_evidence_as_they_were(copy, monkeypatch):
+    weights, file = copy / "last.safetensors", copy / "evidence.json"
+    file.write_text(json.dumps({"sha256": sha256(weights), "parts": {}}))
+    before = {path.name: path.read_bytes() for path in copy.iterdir() if path.is_file()}
+
+    def full(*_):
+        raise InputError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flatnext.deploy.calibrate.write_json", full)
+        with pytest.raises(InputError, match="disk is full"):
+            calibrate(copy, split="test", images=150)
+    after = {path.name: path.read_bytes() for path in copy.iterdir() if path.is_file()}
+    assert {name: content for name, content in after.items() if name != ".lock"} == {
+        name: content for name, content in before.items() if name != ".lock"
+    }
+    calibrate(copy, split="test", images=150)
+    assert json.loads(file.read_text())["sha256"] == sha256(weights)
+
+
+def test_validation_images_that_the_starting_weights_may_know_calibrate_nothing(copy):
+    file = copy / "environment.json"
+    start = {"weights": "w", "sha256": "ab", "taken": "all", "may_know_held_out": True}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "started_from": start}))
+    with pytest.raises(InputError, match="started from weights that may have been trained on these images"):
+        calibrate(copy, split="validation")
+    assert not load_trained_model(copy).has_validation_split
+    assert calibrate(copy, split="test").conformal.images > 0
+
+
+def test_a_folder_whose_name_is_not_utf8_is_named_by_escapes(copy, tmp_path):
+    test = flatnext.load_data("digits").test
+    path = tmp_path / os.fsdecode(b"caf\xe9.npz")
+    np.savez(path, images=test.images.permute(0, 2, 3, 1).numpy(), labels=test.labels.numpy())
+    assert "images of caf\\udce9; the others" in calibrate(copy, test_set=path).conformal.source
 
 
 def test_packed_weights_have_the_calibration_of_their_run(run, packed):

@@ -79,13 +79,15 @@ def test_texts_of_users_are_shown_as_they_are(packed, run):
     environment = dataclasses.replace(record.environment, sessions=(session,), started_from=start)
     record = dataclasses.replace(record, environment=environment)
     origin = models.read_origin(models.read_weights(packed.files[0])[1], packed.files[0])
-    origin = dataclasses.replace(origin, classes=(*NAMES, *origin.classes[len(NAMES) :]))
+    conformal = dataclasses.replace(origin.conformal, source="images of <img src=x>")
+    origin = dataclasses.replace(origin, classes=(*NAMES, *origin.classes[len(NAMES) :]), conformal=conformal)
     card = card_module.model_card(record, "last", origin, packed.entry, packed.measured, 'we"ird\\path')
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in card
     assert r"a\|b" in card
     assert r"\*bold\* \[link\](javascript:0)" in card
     assert "<script>" not in card
     assert "<b>" not in card
+    assert "<img" not in card
     assert "\x1b" not in card
     assert "ä é" in card
     assert r"`` train `x` \| tee ``" in card

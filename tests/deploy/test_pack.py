@@ -188,6 +188,31 @@ def test_a_write_that_fails_leaves_no_name_with_other_weights(run, folder, tmp_p
         flatnext.from_pretrained(NAME)
 
 
+def test_ctrl_c_within_the_writing_leaves_nothing(run, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pack_module, "write_json", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pack(run, NAME, tmp_path / "new")
+    assert list((tmp_path / "new").iterdir()) == []
+    pack(run, NAME, tmp_path / "new")
+
+
+def test_an_entry_that_another_command_writes_meanwhile_stays(run, tmp_path, monkeypatch):
+    write, other = pack_module.write_atomically, "resnext11-digits-other"
+
+    def meanwhile(path, content):
+        monkeypatch.setattr(pack_module, "write_atomically", write)
+        pack(run, other, tmp_path / "new")
+        write(path, content)
+
+    monkeypatch.setattr(pack_module, "write_atomically", meanwhile)
+    pack(run, NAME, tmp_path / "new")
+    assert {entry.name for entry in models.shipped(tmp_path / "new")["resnext11-digits"]} == {NAME, other}
+
+
 def test_the_command(run, folder, capsys, tmp_path):
     status, out, err = call(capsys, "pack", run, "--name", NAME, "--output", tmp_path / "packed", "--device", "cpu")
     assert (status, err) == (0, "")

@@ -331,6 +331,12 @@ def test_another_division_of_the_data_is_measured_anew(run, tmp_path):
     assert read(output)["parts"]["calibration"]["result"]["scaled"] is None
 
 
+@pytest.mark.parametrize("overrides", [{"split_seed": 1}, {"validation": 30}])
+def test_images_of_the_training_are_not_taken_for_held_out_ones(run, tmp_path, overrides):
+    with pytest.raises(InputError, match=r"was trained with .*, and other images would be among those it was trained"):
+        gather(run, ["calibration"], QUICK, output=tmp_path / "e.json", overrides=overrides)
+
+
 def test_other_pixels_are_measured_anew(run, tmp_path):
     output = tmp_path / "e.json"
     for overrides in ({}, {"resize": "pad"}, {"resize": "stretch"}):

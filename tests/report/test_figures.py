@@ -155,6 +155,12 @@ def test_different_settings_are_not_drawn_together(tmp_path: Path) -> None:
     assert not any(hasattr(block, "panels") for block in robustness.figures(study))
 
 
+def test_what_was_measured_on_different_images_is_not_drawn_together(tmp_path: Path) -> None:
+    folder = small_study(tmp_path, seeds=1, evidence=("flatness",))
+    study = edit_evidence(folder, lambda parts, seed: parts["flatness"]["settings"].update(seed=1))
+    assert not any(hasattr(block, "panels") for block in flatness.figures(study))
+
+
 def test_one_budget_is_no_line(tmp_path: Path) -> None:
     def keep_one(parts: dict[str, Any], seed: int) -> None:
         result = parts["attacks"]["result"]

@@ -487,6 +487,17 @@ def test_a_subset_is_remarked(tmp_path: Path) -> None:
     assert "Trained on a subset of CIFAR-10: 2,000 images." in markdown
 
 
+def test_weights_that_may_know_the_validation_images_are_remarked(tmp_path: Path) -> None:
+    folder = small_study(tmp_path, seeds=1)
+    file = folder / "amp" / "seed-0" / "environment.json"
+    start = {"weights": "w", "sha256": "ab", "taken": "all", "may_know_held_out": True}
+    write_json(file, json.loads(file.read_text()) | {"started_from": start})
+    assert any(
+        text.startswith("amp/seed-0 started from weights that may have been trained on the validation images")
+        for text in remarks(read_study([folder]))
+    )
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_machines_that_differ_are_shown(tmp_path: Path) -> None:
     folder = write_study(tmp_path, seeds=(0, 1), epochs=2)

@@ -51,9 +51,11 @@ def test_overwrite_deletes_nothing_that_is_not_a_runs(tmp_path):
     with pytest.raises(InputError, match="not a run folder"):
         train(CONFIGS[0], foreign, overwrite=True)
     train(CONFIGS[0], tmp_path / "run")
-    (tmp_path / "run" / "notes.txt").write_text("precious")
+    names = ("notes.txt", "evidence-mine.json", "calibrated.safetensors")
+    for name in names:
+        (tmp_path / "run" / name).write_text("precious")
     train(CONFIGS[0], tmp_path / "run", overwrite=True)
-    assert (tmp_path / "run" / "notes.txt").read_text() == "precious"
+    assert {(tmp_path / "run" / name).read_text() for name in names} == {"precious"}
 
 
 @pytest.mark.parametrize("options", [{"overwrite": True}, {"resume": True}], ids=str)
@@ -107,11 +109,21 @@ def test_the_images_of_a_run_are_no_test_set(tmp_path, monkeypatch):
     (images / "train").mkdir(parents=True)
     (images / "test").mkdir()
     monkeypatch.setattr(folder_module.RunFolder, "data_dir", lambda self: images if self.path.name == "run" else None)
+    weights = tmp_path / "run" / "last.safetensors"
+    weights.parent.mkdir()
+    weights.touch()
     for path in (images, images / "train"):
         with pytest.raises(InputError, match=r"holds the images that .* was trained on"):
-            folder_module.require_other_images(tmp_path / "run" / "last.safetensors", path)
-    folder_module.require_other_images(tmp_path / "run" / "last.safetensors", images / "test")
+            folder_module.require_other_images(weights, path)
+    folder_module.require_other_images(weights, images / "test")
     folder_module.require_other_images(tmp_path / "elsewhere.safetensors", images)
+
+
+def test_a_name_is_not_looked_up_in_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(folder_module.RunFolder, "data_dir", lambda self: tmp_path / "pets")
+    assert folder_module.known_data_dir("resnext29-cifar10") is None
+    assert folder_module.known_data_dir(tmp_path) == tmp_path / "pets"
 
 
 def begin_interrupted(path: Path, number: int) -> bool:

@@ -64,6 +64,16 @@ def test_a_picture_that_takes_too_long_is_refused_and_the_next_one_read(decoder:
     assert decoder(png()).shape == (3, 8, 8)
 
 
+def test_the_time_of_a_picture_begins_when_the_process_is_ready(
+    decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = "import sys, time; time.sleep(0.4); print(end='R', flush=True); print(end='E' + 8 * chr(0), flush=True)"
+    monkeypatch.setattr("flatnext.serve.decoder.python", lambda *_: [sys.executable, "-c", wait])
+    decoder.seconds = 0.2
+    with pytest.raises(PictureError, match=r"the image \(\)"):  # its answer: no reason
+        decoder(b"")
+
+
 def test_a_process_that_has_been_killed_is_started_anew(decoder: Decoder) -> None:
     for _ in range(2):  # before its first picture, and after it
         decoder.start().kill()

@@ -158,6 +158,19 @@ def test_flatness_depends_on_the_images_that_were_trained_on(tmp_path: Path) -> 
     assert one(study, "ece").problem() == ""
 
 
+def test_flatness_is_of_the_images_that_it_was_measured_on(tmp_path: Path) -> None:
+    """Which another division than that of the training may have given."""
+    folder = small_study(tmp_path, evidence=("calibration", "flatness"))
+
+    def divided(parts: dict[str, Any], seed: int) -> None:
+        parts["flatness"]["settings"]["split_seed"] = parts["calibration"]["settings"]["split_seed"] = 1
+
+    study = edit_evidence(folder, divided)
+    for name in ("hessian.trace", "ece.scaled", "temperature"):
+        assert one(study, name).problem() == "measured with different settings: split_seed 0 or 1"
+    assert one(study, "ece").problem() == ""
+
+
 def test_without_metrics_there_is_no_time_of_an_epoch(tmp_path: Path) -> None:
     folder = small_study(tmp_path, ("sgd",), seeds=1)
     (folder / "sgd/seed-0/metrics.jsonl").write_text("")

@@ -226,6 +226,38 @@ def test_runs_that_are_linked_from_elsewhere_count(folder: Path, tmp_path: Path)
     assert [run.config for run in read_study([folder]).runs] == [run.config for run in before.runs]
 
 
+def test_a_recipe_that_is_linked_from_elsewhere_is_of_its_study(tmp_path: Path) -> None:
+    """Of two studies in a report, each keeps its own comparisons."""
+    for name in ("a", "b"):
+        write_study(tmp_path / name, ("sgd", "amp") if name == "a" else ("sam", "rmp"), seeds=(0, 1, 2), epochs=2)
+    plan = json.loads((tmp_path / "a/study.json").read_text())
+    write_json(tmp_path / "a/study.json", plan | {"contrasts": [["sgd", "amp"]], "max_seeds": 7})
+    paths = [tmp_path / "a", tmp_path / "b"]
+    before = read_study(paths)
+    shutil.move(tmp_path / "a" / "amp", tmp_path / "disk")
+    (tmp_path / "a" / "amp").symlink_to(tmp_path / "disk", target_is_directory=True)
+    after = read_study(paths)
+    assert [contrast.recipes for contrast in after.contrasts] == [contrast.recipes for contrast in before.contrasts]
+    assert (after.missing, after.left_out) == (before.missing, before.left_out) == (0, ())
+    assert read_study([tmp_path / "a/amp", tmp_path / "b"]).sequential
+
+
+def test_runs_that_hold_out_images_for_calibration_have_other_training_images(tmp_path: Path) -> None:
+    for name, calibration in (("sgd", 0), ("amp", 500)):
+        config = recipe(name).override({"calibration": calibration})
+        write_run(tmp_path / name, config, epochs=1, evidence=("flatness",))
+        file = tmp_path / name / "environment.json"
+        content = json.loads(file.read_text())
+        images = {"counts": [4500 - calibration // 10] * 10, "sha256": name}
+        same = {"counts": [1000] * 10, "sha256": "t"}
+        data = {"classes": content["classes"], "train": images, "validation": None, "test": same}
+        write_json(file, content | {"data": data})
+    study = read_study([tmp_path])
+    assert len(study.runs) == 2
+    [trace] = study.select("hessian.trace")
+    assert trace.problem() == "measured with different settings: calibration 0 or 500"
+
+
 def test_recipes_whose_settings_differ_in_the_last_digit_are_told_apart(tmp_path: Path) -> None:
     for name, rate, accuracy in (("a", 0.0123412, 0.5), ("b", 0.0123413, 0.7)):
         for seed in range(3):

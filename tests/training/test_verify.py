@@ -168,8 +168,8 @@ def test_each_epoch_of_a_run_that_was_made_longer_has_its_own_schedule(tmp_path:
 
 def test_an_epoch_within_which_the_run_was_made_longer_is_not_replayed(tmp_path: Path) -> None:
     config = tiny(epochs=3, schedule="cosine")
+    stop = AtStep(6, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(Stopped):
-        stop = AtStep(6, lambda: os.kill(os.getpid(), signal.SIGINT))
         train(config, tmp_path, track=(), keep_checkpoints="all", display=stop)
     train(config, tmp_path, track=(), resume=True, changes={"epochs": 4, "schedule": "constant"})
     with pytest.raises(InputError, match="was made longer within epoch 2, which had two schedules"):

@@ -57,6 +57,7 @@ def run(options: argparse.Namespace) -> int:
 
     from flatnext.evidence.gather import gather, run_folders
     from flatnext.progress import ConsoleDisplay
+    from flatnext.runs.folder import RunFolder
 
     folders = run_folders(options.path)
     if options.output and len(folders) > 1:
@@ -86,7 +87,8 @@ def run(options: argparse.Namespace) -> int:
         print(file)
     if len(errors) == len(folders):
         raise errors[0]
-    if options.path.is_dir() and not options.output and options.checkpoint != "best":  # the report is on the last
+    of_runs = all(RunFolder(folder).finished() for folder in folders)  # not of a folder of weights alone
+    if of_runs and not options.output and options.checkpoint != "best":  # the report is on the last
         write([options.path], options.path)
     for failure in errors:
         ConsoleDisplay().say(f"flatnext: error: {failure}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -178,6 +178,18 @@ def data_overrides(options: argparse.Namespace) -> dict[str, Any]:
     if dataset != DATASET:
         raise InputError(f"{folder} holds {dataset}: say so with --dataset {dataset}")
     return overrides
+
+
+def require_read(options: argparse.Namespace, overrides: Mapping[str, Any], configs: Iterable[Config]) -> None:
+    """Raise `InputError` where --data-dir is given without a data set, and that of a recipe lies in no folder."""
+    if options.data_dir is None or "dataset" in overrides or not options.data_dir.exists():
+        return
+    for config in configs:
+        if config.data.dataset == "digits":
+            raise InputError(
+                f"{config.recipe} is for digits, which lie in no folder: leave --data-dir out, or give the --dataset "
+                "that it holds"
+            )
 
 
 def require_no_pictures(folder: Path | None, dataset: str, source: Path) -> None:

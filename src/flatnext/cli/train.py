@@ -22,6 +22,7 @@ from flatnext.cli.flags import (
     path,
     peek,
     require_no_pictures,
+    require_read,
     setting_overrides,
     trackers,
 )
@@ -180,6 +181,8 @@ def config_and_folder(options: argparse.Namespace) -> tuple[Config, Path]:
     else:
         config = recipe(options.recipe or default_recipes(overrides.get("dataset"))[0])
     config = config.override(overrides)
+    if options.config is None and options.like is None:
+        require_read(options, overrides, [config])
     if (source := options.config or options.like) is not None and "dataset" not in overrides:
         require_no_pictures(typed, config.data.dataset, source)
     if config.start.weights:

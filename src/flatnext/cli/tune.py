@@ -17,6 +17,7 @@ from flatnext.cli.flags import (
     known,
     path,
     peek,
+    require_read,
 )
 from flatnext.cli.parser import Parser
 from flatnext.config import METHODS, RECIPES, Config, default_recipes, recipe
@@ -92,7 +93,9 @@ def run(options: argparse.Namespace) -> int:
         raise InputError("a search runs in one process: start the same command several times instead of torchrun")
     from flatnext.study.search_space import parse_space
 
-    config = recipe(options.recipe).override(data_overrides(options))
+    overrides = data_overrides(options)
+    config = recipe(options.recipe).override(overrides)
+    require_read(options, overrides, [config])
     space = parse_space(config, options.vary)
     output = options.output or Path("tuning") / f"{data_name(config.data, data_dir(options))}-{config.recipe}"
 

@@ -23,6 +23,7 @@ class Data(Settings):
         None,
         "resize the images to N x N pixels (default: keep their size; folder: 32)",
         at_least=4,
+        at_most=2**16,  # far above what fits into memory, and below where torch's sizes overflow
         multiple_of=4,
     )
     resize: Literal["crop", "pad", "stretch"] = setting(

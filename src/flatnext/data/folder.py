@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from flatnext.data.dataset import Dataset, Split
 from flatnext.data.images import named, read_images
 from flatnext.data.layout import LabelledFiles, files_notes, list_labelled, read_layout
 from flatnext.data.normalization import Normalization
-from flatnext.data.splits import divide, hold_out_by_name
+from flatnext.data.splits import copies, divide, hold_out_by_name
 from flatnext.errors import InputError
 from flatnext.listing import require_folder
 from flatnext.pictures import Resize, is_grey
@@ -81,7 +80,7 @@ def load_folder(data_dir: Path, reading: Reading | None = None, display: Display
             *layout.notes,
             *notes,
             *_untested(layout.classes, test),
-            *_copies(train, splits.get("validation"), test),
+            *copies(train, validation=splits.get("validation"), test=test),
         ),
     )
 
@@ -128,21 +127,6 @@ def _untested(classes: Sequence[str], test: Split) -> tuple[str, ...]:
     counts = torch.bincount(test.labels, minlength=len(classes)).tolist()
     names = [printable(name) for name, count in zip(classes, counts, strict=True) if not count]
     return (f"no test images of {shortened(names)}: the test says nothing about them",) if names else ()
-
-
-def _copies(train: Split, validation: Split | None, test: Split) -> list[str]:
-    """Return notes on images of other parts that are among those to train on too, by their pixels as they were read."""
-    known, notes = set(_digests(train)), []
-    for part, split in (("validation", validation), ("test", test)):
-        if split is not None and (count := sum(digest in known for digest in _digests(split))):
-            are = "is, to the pixel, a training image" if count == 1 else "are, to the pixel, training images"
-            notes.append(f"{count:,} of {counted(len(split), f'{part} image')} {are} as well: remove the copies")
-    return notes
-
-
-def _digests(split: Split) -> Iterator[bytes]:
-    """Yield a hash of each image; they are channels-last in memory."""
-    return (hashlib.sha256(image.permute(1, 2, 0).contiguous().numpy().data).digest() for image in split.images)
 
 
 def _check_classes(data_dir: Path, classes: Sequence[str], train: Split) -> None:

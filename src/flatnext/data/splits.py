@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -44,9 +45,27 @@ def partition(dataset: Dataset, settings: config.Data, *, overwrite: bool = Fals
         train = _keep(dataset, train, settings, generator)
     lost = dataset.train.labels.unique()[~torch.isin(dataset.train.labels.unique(), train.labels)]
     names = shortened(dataset.classes[label] for label in lost.tolist())
-    notes = (f"no image to train on is left of {counted(len(lost), 'class')}: {names}",) if len(lost) else ()
+    notes = [f"no image to train on is left of {counted(len(lost), 'class')}: {names}"] if len(lost) else []
+    if train.names is not None:  # of images that are divided already the data set has counted them
+        drawn = validation if dataset.validation is None else None
+        notes += copies(train, validation=drawn, calibration=calibration)
     parts = {"train": train, "validation": validation, "calibration": calibration, "notes": (*dataset.notes, *notes)}
     return Partition(**{**vars(dataset), **parts})
+
+
+def copies(train: Split, **parts: Split | None) -> list[str]:
+    """Return notes on images of other parts that are among those to train on too, by their pixels as they were read."""
+    known, notes = set(_digests(train)), []
+    for part, split in parts.items():
+        if split is not None and (count := sum(digest in known for digest in _digests(split))):
+            are = "is, to the pixel, a training image" if count == 1 else "are, to the pixel, training images"
+            notes.append(f"{count:,} of {counted(len(split), f'{part} image')} {are} as well: remove the copies")
+    return notes
+
+
+def _digests(split: Split) -> Iterator[bytes]:
+    """Yield a hash of each image; they are channels-last in memory."""
+    return (hashlib.sha256(image.permute(1, 2, 0).contiguous().numpy().data).digest() for image in split.images)
 
 
 def _hold_out(

@@ -16,6 +16,7 @@ from flatnext.errors import InputError, warn_of_fallback
 from flatnext.files import open_regular
 from flatnext.listing import list_images, subfolders
 from flatnext.pictures import Resize, square
+from flatnext.progress import printable
 from flatnext.words import counted
 
 DATA, LABELS = "_data.npy", "_labels.npy"
@@ -82,8 +83,8 @@ def test_set_name(path: Path | str) -> str:
     """
     location = _locate(Path(path))
     if location.is_dir():
-        return location.resolve().name
-    return location.stem if location.suffix == ".npz" else location.name.removesuffix(DATA)
+        return printable(location.resolve().name)
+    return printable(location.stem if location.suffix == ".npz" else location.name.removesuffix(DATA))
 
 
 def _locate(path: Path) -> Path:

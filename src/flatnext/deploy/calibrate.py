@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +111,11 @@ def calibrate(
                 "split is 'validation': these images have chosen the best checkpoint: give split 'test' or a test set"
             )
         model = load_trained_model(weights, data_dir=data_dir, device=device, download=download, progress=progress)
+        if split == "validation" and model.knows_held_out:
+            raise InputError(
+                f"split is 'validation': {as_typed(path)} started from weights that may have been trained on these "
+                "images: give split 'test' or a test set"
+            )
         labelled, source = model.split(split or ""), f"{split} images of {model.dataset.name}"
     first = _chosen(labelled, images)
     logits = load_predictor(weights, device=device)(labelled.images)
@@ -118,12 +126,12 @@ def calibrate(
         )
     rest = ~first
     checks = _checks((logits[rest].double() / made.temperature).softmax(dim=1), labelled.labels[rest], made)
-    target = output or weights
-    before = sha256(weights)
-    models.add_metadata(weights, {"conformal": json.dumps(dump(made))}, output)
+    metadata = {"conformal": json.dumps(dump(made))}
     if output is None:
-        _keep_evidence(weights, before)
-    return Calibrated(path=target, conformal=made, count=int(rest.sum()), checks=checks)
+        _replace(weights, metadata)
+    else:
+        models.add_metadata(weights, metadata, output)
+    return Calibrated(path=output or weights, conformal=made, count=int(rest.sum()), checks=checks)
 
 
 def format_calibrated(calibrated: Calibrated) -> str:
@@ -165,12 +173,21 @@ def _checks(probabilities: torch.Tensor, labels: torch.Tensor, made: Conformal) 
     return tuple(checks)
 
 
-def _keep_evidence(weights: Path, before: str) -> None:
-    """Let the evidence of a run that was measured on these tensors name the file as it is now."""
+def _replace(weights: Path, metadata: dict[str, str]) -> None:
+    """Add metadata to a weights file, and let the evidence of a run that was measured on it name the file as it is now.
+
+    The new file is written under a temporary name, and takes its own last, which needs no space: a full disk, or a stop
+    before, leaves both as they were.
+    """
     file = evidence_file(weights.parent, weights.stem)
-    if not file.is_file():
-        return
-    with wait_for_lock(file.parent):  # another process may be adding to it
-        content = read_json(file)
-        if isinstance(content, dict) and content.get("sha256") == before:
-            write_json(file, {**content, "sha256": sha256(weights)})
+    new = weights.with_name(f".{weights.name}.{os.getpid()}.tmp")
+    try:
+        models.add_metadata(weights, metadata, new)
+        shutil.copymode(weights, new)
+        with wait_for_lock(file.parent) if file.is_file() else nullcontext():  # another process may be adding to it
+            content = read_json(file) if file.is_file() else None
+            if isinstance(content, dict) and content.get("sha256") == sha256(weights):
+                write_json(file, {**content, "sha256": sha256(new)})
+            os.replace(new, weights)
+    finally:
+        new.unlink(missing_ok=True)

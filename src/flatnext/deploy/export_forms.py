@@ -127,9 +127,11 @@ class Hub:
             target.mkdir(parents=True, exist_ok=True)
             for name, content in files.items():
                 write_atomically(target / name, content)
-        except (OSError, InputError) as error:
+        except BaseException as error:  # Ctrl-C too
             if made:
                 shutil.rmtree(target, ignore_errors=True)
+            if not isinstance(error, (OSError, InputError)):
+                raise
             raise InputError(f"cannot write {target} ({error}): choose another --output") from error
         return sum(map(len, files.values()))
 

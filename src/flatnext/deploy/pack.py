@@ -205,20 +205,24 @@ def _write(folder: Path, entry: Shipped, content: bytes, card: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make {folder}: {error.strerror}; choose another --output") from error
-    before = [packed for entries in shipped(folder).values() for packed in entries]
-    others = [packed for packed in before if packed.name != entry.name]
-    if len(others) < len(before):
-        _write_index(folder, others)
+    before = _entries(folder)
+    if entry.name in {packed.name for packed in before}:
+        _write_index(folder, [packed for packed in before if packed.name != entry.name])
     files: dict[Path, bytes | str] = {folder / entry.file: content, folder / f"{entry.name}.md": card}
     new = [path for path in files if not path.exists()]
     try:
         for path, data in files.items():
             write_atomically(path, data)
+        others = [packed for packed in _entries(folder) if packed.name != entry.name]  # one may be new
         _write_index(folder, [*others, entry])
-    except InputError:  # so that the same can be asked for again
+    except BaseException:  # so that the same can be asked for again, also after Ctrl-C
         for path in new:
             path.unlink(missing_ok=True)
         raise
+
+
+def _entries(folder: Path) -> list[Shipped]:
+    return [packed for entries in shipped(folder).values() for packed in entries]
 
 
 def _write_index(folder: Path, entries: list[Shipped]) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 
 from flatnext import data, models
 from flatnext.config import Config
+from flatnext.config.setting import show
 from flatnext.device import resolve_device
 from flatnext.errors import InputError, choose
 from flatnext.evaluation.predictor import Predictor, load_predictor
 from flatnext.pictures import Resize
 from flatnext.runs.comparison import warn_if_edited
 from flatnext.runs.fingerprint import DataFingerprint, ImagesFingerprint, change
-from flatnext.runs.folder import require_other_images
+from flatnext.runs.folder import RunFolder, require_other_images
 
 SPLITS = ("test", "validation", "train")
 
@@ -33,7 +34,8 @@ class TrainedModel:
 
     `config_known`: the file holds the config, and so says which images were trained on; the baseline's checkpoints do
     not, and `config` is then the default one. `fingerprint` is that of the data it was trained on, None where nobody
-    knows it or other data were asked for.
+    knows it or other data were asked for. `knows_held_out`: it started from weights that may have been trained on its
+    validation images.
     """
 
     weights: Path
@@ -42,6 +44,7 @@ class TrainedModel:
     config_known: bool
     dataset: data.Dataset
     fingerprint: DataFingerprint | None = None
+    knows_held_out: bool = False
 
     @cached_property
     def partition(self) -> data.Partition:
@@ -66,8 +69,8 @@ class TrainedModel:
 
     @property
     def has_validation_split(self) -> bool:
-        """Whether images were held out from training that are no test images."""
-        return self.config_known and self.partition.validation is not None
+        """Whether images were held out from training, that of the starting weights too, that are no test images."""
+        return self.config_known and self.partition.validation is not None and not self.knows_held_out
 
     def _require_same_data(self, split: str) -> None:
         words = change(self.fingerprint, self._fingerprint_now, split) if self.fingerprint else None
@@ -148,6 +151,8 @@ def load_trained_model(
     state, metadata = models.read_weights(weights)
     origin = models.read_origin(metadata, weights)
     config = (origin.config if origin else Config(recipe="unknown")).override(overrides or {})
+    if origin:
+        _require_division(weights, origin.config, config)
     if config.data.dataset == "folder" and not Path(data_dir).is_dir():
         raise InputError(
             f"{weights} was trained on a folder of images, and {data_dir} is none: give that folder as data_dir, or "
@@ -166,4 +171,23 @@ def load_trained_model(
         config_known=origin is not None,
         dataset=dataset,
         fingerprint=origin.data if origin and origin.config.data == config.data else None,
+        knows_held_out=_knows_held_out(weights),
     )
+
+
+def _require_division(weights: Path, trained: Config, config: Config) -> None:
+    """Raise `InputError` for a division that would take images of the training for images that were held out."""
+    for name in ("validation", "split_seed"):
+        before, now = getattr(trained.data, name), getattr(config.data, name)
+        if now != before and not (name == "validation" and now == 0):  # then none are held out
+            raise InputError(
+                f"{name} is {now}: {weights} was trained with {show(before)}, and other images would be among those it "
+                "was trained on: leave it out"
+            )
+
+
+def _knows_held_out(weights: Path) -> bool:
+    """Return whether the run of a weights file in its folder has noted so of the weights that it started from."""
+    folder = RunFolder(weights.parent)
+    start = folder.environment().started_from if folder.started() else None
+    return start is not None and start.may_know_held_out

@@ -96,7 +96,7 @@ def _draw(axes: Axes, points: Points, label: str, *, facecolor: str, edgecolor: 
 def _scaling(study: Study) -> list[Block]:
     scaled = [(run.name, c.scaled) for run in study.runs if (c := _calibration(run)) and c.scaled]
     if not scaled:
-        return [Text("Without a validation split there is no temperature to fit.")]
+        return [Text("Without validation images that are new to the network there is no temperature to fit.")]
     images = listing(f"{count:,}" for count in sorted({result.validation_count for _, result in scaled}))
     blocks: list[Block] = [
         Text(f"The temperature has the lowest NLL on {images} validation images. Above 1 the network is too confident.")

@@ -93,7 +93,7 @@ def _curves(study: Study) -> list[Block]:
     images: set[int] = set()
     for along, name in ALONG.items():
         curves = [curve for run in study.runs if (curve := _curve(run, along))]
-        if len({(curve.radii, curve.count, len(curve.losses)) for curve in curves}) > 1:
+        if len({curve.radii for curve in curves}) > 1 or _differ(study, f"rise.{along}"):
             texts.append(Text(f"Loss along {name} is not drawn: it was measured with different settings."))
         elif curves:
             panels.append(_curve_panel(study, along))
@@ -105,6 +105,11 @@ def _curves(study: Study) -> list[Block]:
         "mean over seeds, the bands from the smallest to the largest"
     )
     return [Figure(caption, tuple(panels)), *texts]
+
+
+def _differ(study: Study, measure: str) -> bool:
+    """Return whether a measure was taken with different settings, such as on other images."""
+    return any(quantity.differing() for quantity in study.select(measure))
 
 
 def _curve_panel(study: Study, along: str) -> Panel:
@@ -140,7 +145,7 @@ def _surfaces(study: Study) -> list[Block]:
     if not shown:
         return []
     surfaces = [surface for *_, surface in shown]
-    if len({(surface.positions, surface.count) for surface in surfaces}) > 1:
+    if len({(surface.positions, surface.count) for surface in surfaces}) > 1 or _differ(study, "rise.*"):
         return [Text("The loss surfaces are not drawn: they were measured with different settings.")]
     lines = levels([loss for surface in surfaces for row in surface.losses for loss in row if loss is not None])
     panels = tuple(

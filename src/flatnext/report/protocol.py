@@ -60,6 +60,11 @@ def remarks(study: Study) -> tuple[str, ...]:
         if run.environment.rollbacks
     ]
     environments = [run.environment for run in study.runs]
+    if knowing := [run.name for run in study.runs if (s := run.environment.started_from) and s.may_know_held_out]:
+        texts.append(
+            f"{listing(knowing)} started from weights that may have been trained on the validation images, so that the "
+            "validation accuracy is too high, and the best epoch was chosen by it."
+        )
     if len({(s.device_name, e.precision, s.torch) for e in environments for s in e.sessions}) > 1:
         texts.append("The runs were not all made with the same device, precision and version of torch; see Settings.")
     if number := len(study.left_out):

@@ -41,13 +41,17 @@ KEPT = "checkpoints"
 ANOTHER, OVERWRITE = "choose another output folder", "overwrite it (--overwrite, in Python overwrite=True)"
 """What to do about a folder that holds a run."""
 
-# All that a run writes. The config comes last: what has one is a run folder, also if deleting it is cut short.
+# All that a run, and `flatnext evidence` of it, write. The config comes last: what has one is a run folder, also if
+# deleting it is cut short.
 WRITTEN = (
     RESULT,
     FAILURE,
     METRICS,
-    "evidence*.json",
-    "*.safetensors",
+    "evidence.json",
+    "evidence-best.json",
+    "last.safetensors",
+    "best.safetensors",
+    "previous.safetensors",
     "state-*.pt",
     KEPT,
     "tensorboard",
@@ -287,9 +291,11 @@ class RunFolder:
 def known_data_dir(run: Path | str, dataset: str | None = None) -> Path | None:
     """Return where the data of a run lay, by its folder or a file in it, if that is still there.
 
-    None for what is no run, and where `dataset` is another data set than the run's.
+    None for what is no run, such as a name of weights, and where `dataset` is another data set than the run's.
     """
     path = Path(run)
+    if not path.exists():
+        return None
     folder = RunFolder(path if path.is_dir() else path.parent)
     other = dataset is not None and not (folder.started() and folder.config().data.dataset == dataset)
     return None if other else folder.data_dir()

@@ -13,7 +13,8 @@ import json
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import IO
 
@@ -28,6 +29,9 @@ READY, PIXELS, REFUSED, TOO_LARGE = b"R", b"P", b"E", b"L"
 
 LENGTH = 8
 """Bytes of a length."""
+
+START_SECONDS = 10.0
+"""In which a process must be ready; it takes about a third of a second where nothing else runs."""
 
 
 class DecoderError(Exception):
@@ -69,31 +73,23 @@ class Decoder:
 
     def _ask(self, picture: bytes) -> np.ndarray:
         """Return the pixels of a picture. `EOFError` or `OSError`: the process has ended."""
-        process, late = self.start(), threading.Event()
-
-        def end() -> None:
-            late.set()
-            process.kill()
-
-        timer = threading.Timer(self.seconds, end)
-        timer.daemon = True
-        timer.start()
-        try:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            if not self._ready:
+        process = self.start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        if not self._ready:  # with a limit of its own: the start is no part of the picture's time
+            with _ended_after(process, START_SECONDS):
                 _read(process.stdout, len(READY))
-                self._ready = True
-            process.stdin.write(len(picture).to_bytes(LENGTH, "big") + picture)
-            process.stdin.flush()
-            return self._answer(process.stdout)
-        except (EOFError, OSError):
-            if not (late.is_set() and self._ready):
-                raise
-            self.close()
-            raise PictureError("the image", f"it takes more than {self.seconds:g} seconds") from None
-        finally:
-            timer.cancel()
+            self._ready = True
+        with _ended_after(process, self.seconds) as late:
+            try:
+                process.stdin.write(len(picture).to_bytes(LENGTH, "big") + picture)
+                process.stdin.flush()
+                return self._answer(process.stdout)
+            except (EOFError, OSError):
+                if not late.is_set():
+                    raise
+        self.close()
+        raise PictureError("the image", f"it takes more than {self.seconds:g} seconds")
 
     def close(self) -> None:
         """End the process."""
@@ -122,6 +118,24 @@ class Decoder:
             return np.frombuffer(_read(output, int(np.prod(shape))), np.uint8).reshape(shape)
         reason = _read(output, int.from_bytes(_read(output, LENGTH), "big")).decode()
         raise (TooLargeError if kind == TOO_LARGE else PictureError)("the image", reason)
+
+
+@contextmanager
+def _ended_after(process: subprocess.Popen[bytes], seconds: float) -> Iterator[threading.Event]:
+    """Kill a process that is still at the block after so long; the event then is set."""
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield late
+    finally:
+        timer.cancel()
 
 
 def _read(file: IO[bytes], count: int) -> bytes:

@@ -135,8 +135,7 @@ def _training(row: _Row, run: RunRecord) -> Rows:
 
 
 def _flatness(row: _Row, result: Flatness, run: RunRecord) -> Rows:
-    division = {name: getattr(run.config.data, name) for name in DIVISION} if result.split == "train" else {}
-    row = row.on(result.split, division)
+    row = row.on(result.split, _division(run, "flatness", *DIVISION, "calibration") if result.split == "train" else {})
     yield from _gap(row, result, run)
     for name in ("amp", "sam", "asam"):
         for ascent in getattr(result, name):
@@ -156,6 +155,13 @@ def _flatness(row: _Row, result: Flatness, run: RunRecord) -> Rows:
         yield row.on(row.split, {"probes": trace.probes})("hessian.trace", trace.trace, trace.count)
 
 
+def _division(run: RunRecord, part: str, *names: str) -> dict[str, Any]:
+    """Return how the training images were divided for a part of the evidence: as in training where it does not say."""
+    measured = getattr(run.evidence, part, None)
+    settings = measured.settings if measured else {}
+    return {name: settings.get(name, getattr(run.config.data, name)) for name in names}
+
+
 def _gap(row: _Row, result: Flatness, run: RunRecord) -> Rows:
     """Yield the loss on the training images that flatness was measured on, not augmented, and test loss minus that."""
     scores = run.result.last if run.evidence and run.evidence.checkpoint == "last" else run.result.best
@@ -172,7 +178,8 @@ def _calibration(row: _Row, result: Calibration, run: RunRecord) -> Rows:
     for measure in ("ece", "adaptive_ece", "nll", "brier"):
         yield row(measure, getattr(result, measure), result.count)
     if (scaled := result.scaled) is not None:
-        row = row.on("test", {"validation images": scaled.validation_count})
+        division = _division(run, "calibration", "split_seed")
+        row = row.on("test", {"validation images": scaled.validation_count, **division})
         yield row("temperature", scaled.temperature, result.count)
         for measure in ("ece", "adaptive_ece", "nll", "brier"):
             yield row(f"{measure}.scaled", getattr(scaled, measure), result.count)

@@ -39,9 +39,13 @@ class Quantity:
         """The precisions that it was measured in, as far as they were recorded, each once."""
         return sorted({str(row.conditions["precision"]) for row in self._of(()) if "precision" in row.conditions})
 
+    def differing(self, *recipes: str) -> str:
+        """Return the settings in which the measurements of these recipes (none named: all) differ; empty if in none."""
+        return _differing([{**row.conditions, "images": row.images} for row in self._of(recipes)])
+
     def problem(self, *recipes: str) -> str:
         """Return why these recipes (none named: all) are not compared, or not summed up; empty if they are."""
-        if differing := _differing([{**row.conditions, "images": row.images} for row in self._of(recipes)]):
+        if differing := self.differing(*recipes):
             return f"measured with different settings: {differing}"
         runs = [f"{row.recipe}, seed {row.seed}" for row in self._of(recipes) if row.value is None]
         return f"not finite in {'; '.join(runs)}" if runs else ""

@@ -31,6 +31,7 @@ def read_study(paths: Iterable[Path]) -> Study:
     paths = tuple(map(Path, paths))
     plans: dict[Path, StudyPlan] = {}  # by the real path of their folder
     folders: dict[Path, str] = {}  # real path of a run folder to its name
+    found: dict[Path, list[Path]] = {}  # and to the paths by which it was found: a link may have its recipe elsewhere
     for path in paths:
         if not path.is_dir():
             raise InputError(refusal(path, WANTED, files=False) or f"{path} is no folder: {WANTED}")
@@ -39,7 +40,9 @@ def read_study(paths: Iterable[Path]) -> Study:
             raise InputError(refusal(path, WANTED, files=False) or f"{path} holds no run: {WANTED}")
         plans |= {file.parent.resolve(): read_plan(file) for file in files}
         folders |= {folder.resolve(): _name(folder, path) for folder in runs}
-    others = {folder: name for folder, name in folders.items() if not _is_planned(folder, plans)}
+        for folder in runs:
+            found.setdefault(folder.resolve(), []).append(folder.absolute())
+    others = {folder: name for folder, name in folders.items() if not _is_planned(found[folder], plans)}
     folders = {folder: name for folder, name in folders.items() if folder not in others}
     records = [read_run(folder, name) for folder, name in folders.items()]
     left_out = [UnfinishedRun(name, "not of the study's plan", planned=False) for name in others.values()]
@@ -52,22 +55,22 @@ def read_study(paths: Iterable[Path]) -> Study:
     ]
     recipes = [recipe for plan in plans.values() for recipe in plan.recipes]
     finished = [record for record in records if isinstance(record, RunRecord)]
-    of_runs = {folder.parent.parent for folder in folders} - plans.keys()  # of a study that is given in parts
-    files = [folder / STUDY for folder in of_runs if (folder / STUDY).is_file()]
+    of_runs = {path.parent.parent.resolve() for folder in folders for path in found[folder]} - plans.keys()
+    files = [folder / STUDY for folder in of_runs if (folder / STUDY).is_file()]  # of a study that is given in parts
     groups = _groups(finished, recipes)
-    places = dict(zip(map(id, records), folders, strict=True))
+    places = {id(record): found[folder] for record, folder in zip(records, folders, strict=True)}
+
+    def belongs(run: RunRecord, study: Path) -> bool:
+        return len(plans) == 1 or any(study in _above(path) for path in places[id(run)])
 
     def most_seeds(study: Path) -> int:
-        def belongs(run: RunRecord) -> bool:  # by its real path, which a link may have elsewhere
-            return len(plans) == 1 or study in places[id(run)].parents
-
-        return max((sum(map(belongs, group.runs)) for group in groups), default=0)
+        return max((sum(belongs(run, study) for run in group.runs) for group in groups), default=0)
 
     return Study(
         groups=groups,
         left_out=tuple(left_out),
         plans=tuple(
-            ReadPlan(plan, groups if len(plans) == 1 else _within(groups, folder, places))
+            ReadPlan(plan, tuple(group for group in groups if any(belongs(run, folder) for run in group.runs)))
             for folder, plan in plans.items()
         ),
         paths=paths,
@@ -78,18 +81,19 @@ def read_study(paths: Iterable[Path]) -> Study:
     )
 
 
-def _within(groups: Iterable[Group], study: Path, places: Mapping[int, Path]) -> tuple[Group, ...]:
-    """Return the groups that have a run in the folder of a study; `places` are the folders of runs by their `id`."""
-    return tuple(group for group in groups if any(study in places[id(run)].parents for run in group.runs))
+def _above(path: Path) -> set[Path]:
+    """Return the folders above a path, where they really are."""
+    return {parent.resolve() for parent in path.parents}
 
 
-def _is_planned(run: Path, plans: Iterable[Path]) -> bool:
+def _is_planned(found: Iterable[Path], plans: Mapping[Path, StudyPlan]) -> bool:
     """Return whether a run in the folder of a study lies where the study makes its runs, in RECIPE/seed-SEED.
 
     A run that was made again, or put there, is no other seed. One that lies in no study is of no plan, and counts.
     """
-    inside = [folder for folder in plans if folder in run.parents]
-    return not inside or (run.parent.parent in inside and re.fullmatch(r"seed-\d+", run.name) is not None)
+    inside = [path for path in found if _above(path) & plans.keys()]
+    made = [path for path in inside if path.parent.parent.resolve() in plans]
+    return not inside or any(re.fullmatch(r"seed-\d+", path.name) for path in made)
 
 
 def _name(folder: Path, root: Path) -> str:
@@ -147,7 +151,13 @@ def _check_same_data(runs: Sequence[RunRecord]) -> None:
     firsts: dict[tuple[object, ...], RunRecord] = {}
     for run in runs:
         settings = run.config.data
-        division = settings.image_size, settings.validation, settings.split_seed, settings.train_images
+        division = (
+            settings.image_size,
+            settings.validation,
+            settings.split_seed,
+            settings.calibration,
+            settings.train_images,
+        )
         for key, splits in ((division[:1], ("test",)), (division, ("train", "validation"))):
             first = firsts.setdefault(key, run) if run.environment.data else run
             before, now = first.environment.data, run.environment.data

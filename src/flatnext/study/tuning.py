@@ -99,8 +99,8 @@ def tune(
     The value of a trial is the mean validation accuracy after the last epoch over the seeds, of uneven classes the
     balanced one; a config whose loss is not finite fails its trial, not the search. Settings are proposed by Optuna's
     tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011). The pruner ends a trial within the run of its
-    first seed, by its validation accuracy after an epoch, or after a seed, by the mean so far. A trial that was stopped
-    or killed goes on in the next call.
+    first seed, or after a seed, by the best of what it has reported so far: the validation accuracy after each epoch of
+    the first seed, and the mean after each seed. A trial that was stopped or killed goes on in the next call.
 
     Args:
         search: what to search.
