@@ -8,6 +8,7 @@ import pytest
 
 from flatnext import launch
 from flatnext.errors import InputError
+from flatnext.training import session
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
@@ -64,10 +65,12 @@ def test_a_restart_is_one_of_torchruns(variables):
 
 def test_launches_that_torchrun_calls_alike_are_told_apart_by_the_process_that_started_them(variables, monkeypatch):
     variables(**TORCHRUN, TORCHELASTIC_RESTART_COUNT="1", TORCHELASTIC_RUN_ID="none")
-    name = launch.launch()
-    assert launch.launch() == name  # a restart has the same parent
+    name = session._launch()
+    assert session._launch() == name  # a restart has the same parent
     monkeypatch.setattr("os.getppid", lambda: 1)
-    assert launch.launch() != name
+    assert session._launch() != name
+    variables(**TORCHRUN, TORCHELASTIC_RUN_ID="mine")
+    assert session._launch() == "mine"
 
 
 def test_a_process_takes_nothing_from_the_working_folder_and_needs_no_installation(tmp_path, monkeypatch):

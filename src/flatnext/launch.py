@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 from flatnext.errors import InputError
-from flatnext.runs.claim import began
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -71,11 +70,9 @@ def attempt() -> int:
 def launch() -> str:
     """Return the name of this start of torchrun, which its restarts share; empty without torchrun.
 
-    Without `--rdzv-id` torchrun may call all of its starts "none". Then the name has the process that started this one.
+    Without `--rdzv-id` torchrun may call all of its starts "none".
     """
-    name = os.environ.get("TORCHELASTIC_RUN_ID", "") if _complete() else ""
-    parent = os.getppid()
-    return f"none {parent} {began(parent)}" if name == "none" else name
+    return os.environ.get("TORCHELASTIC_RUN_ID", "") if _complete() else ""
 
 
 def local_rank() -> int:

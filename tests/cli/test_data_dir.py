@@ -131,9 +131,15 @@ def test_pictures_are_not_left_out_for_the_data_set_of_a_config_file(run, tmp_pa
 
 @pytest.mark.parametrize(
     "command",
-    [["train", "--recipe", "quick"], ["study", "--recipes", "sgd", "quick"], ["tune", "quick", "--vary", "lr=1,2"]],
+    [
+        ["train", "--recipe", "quick"],
+        ["train", "--config", "q.json"],
+        ["study", "--recipes", "sgd", "quick"],
+        ["tune", "quick", "--vary", "lr=1,2"],
+    ],
 )
 def test_cifar10_is_not_left_out_for_the_digits(run, tmp_path, fetched, command):
+    (tmp_path / "q.json").write_text('{"recipe": "quick"}')
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "cifar-10-binary.tar.gz").touch()
     status, out, err = run(*command, "--data-dir", "data")

@@ -25,6 +25,7 @@ from flatnext.errors import InputError
         (lambda: Schedule(gamma=0.1), "gamma"),
         (lambda: Schedule(schedule="constant", t_max=5), "t_max"),
         (lambda: Data(image_size=30), "image_size"),
+        (lambda: Data(image_size=100_000_000), "image_size"),
         (lambda: Data(validation=-1), "validation"),
         (lambda: Model(blocks=()), "blocks"),
         (lambda: Model(cardinality=0), "cardinality"),

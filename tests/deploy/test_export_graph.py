@@ -34,7 +34,10 @@ def test_every_kind_of_block_answers_as_the_trained_network(name, tmp_path):
         np.testing.assert_allclose(logits, wanted.numpy(), rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(probabilities, (wanted / 1.7).softmax(1).numpy(), rtol=1e-5, atol=1e-6)
         assert activation.shape == (5, 4, 4)
-        assert (activation.min(), activation.max()) >= (0, 0.99)
+        assert activation.min() >= 0
+        largest = activation.max(axis=(1, 2))
+        np.testing.assert_allclose(largest[largest > 0], 1, rtol=1e-5)  # a map may be zero everywhere
+        assert largest.any()
     single = [onnx_file.predict(images[index : index + 1].numpy()).logits for index in range(5)]
     np.testing.assert_allclose(np.concatenate(single), wanted.numpy(), rtol=1e-5, atol=1e-5)
     assert [values.shape for values in onnx_file.predict(images[:0].numpy())] == [(0, 4), (0, 4), (0, 4, 4)]

@@ -76,6 +76,43 @@ def test_a_calibration_is_kept_with_its_weights_alone(hub, digits, tmp_path):
     assert "conformal" not in json.loads((tmp_path / "other" / "config.json").read_text())
 
 
+def test_the_card_is_kept_with_its_weights_alone(hub, tmp_path):
+    model = HubModel.from_pretrained(hub)
+    model.save_pretrained(tmp_path / "same")
+    assert (tmp_path / "same" / "README.md").read_text() == (hub / "README.md").read_text()
+    with torch.no_grad():
+        model.network.linear.bias += 1
+    model.save_pretrained(tmp_path / "other")
+    assert "accuracy" not in (tmp_path / "other" / "README.md").read_text()
+    (shutil.copytree(hub, tmp_path / "bare") / "README.md").unlink()
+    HubModel.from_pretrained(tmp_path / "bare").save_pretrained(tmp_path / "again")
+
+
+def test_the_card_of_a_model_on_the_hub_is_fetched(hub, tmp_path, monkeypatch):
+    """The hub is the folder here, from which files are fetched by their names."""
+    fetched = []
+
+    def fetch(repo_id, filename, **options):
+        fetched.append((repo_id, filename))
+        return str(hub / filename)
+
+    for place in ("huggingface_hub.hub_mixin", "huggingface_hub"):
+        monkeypatch.setattr(f"{place}.hf_hub_download", fetch)
+    HubModel.from_pretrained("user/name").save_pretrained(tmp_path / "same")
+    assert ("user/name", "README.md") in fetched
+    assert (tmp_path / "same" / "README.md").read_text() == (hub / "README.md").read_text()
+
+
+def test_ctrl_c_within_the_writing_leaves_nothing(run, tmp_path, monkeypatch):
+    def interrupted(path, content):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flatnext.deploy.export_forms.write_atomically", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export(run, "hub", tmp_path / "new", images=50)
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize("images", [torch.rand(2, 3, 8, 8), torch.zeros(2, 1, 8, 8, dtype=torch.uint8)])
 def test_images_of_another_kind_are_refused(hub, images):
     with pytest.raises(InputError, match=r"give torch.uint8 from 0 to 255, N x 3 x H x W"):

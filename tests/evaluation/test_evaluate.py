@@ -80,6 +80,18 @@ def test_logits_are_those_of_the_model_on_normalised_images(precision):
     torch.testing.assert_close(logits.double(), wanted, atol=1e-5 if precision == "fp32" else 1e-12, rtol=0)
 
 
+def test_logits_follow_the_model_and_are_ordinary_tensors():
+    model = flatnext.create_model("resnext11", classes=10).eval()
+    predictor, images = predictor_of(model), torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8)
+    before, copy = predictor(images), predictor.inference_copy
+    assert predictor.inference_copy is copy
+    with torch.no_grad():
+        model.linear.bias += 1
+    torch.testing.assert_close(predictor(images), before + 1)
+    scale = torch.ones(1, requires_grad=True)
+    (before * scale).sum().backward()  # as a fit of the temperature does
+
+
 def test_gradients_by_the_inputs_go_through_forward(model):
     predictor = load_predictor(RUN)
     inputs = predictor.normalize(model.split("test").images[:2]).requires_grad_()

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import shutil
+import signal
 from dataclasses import replace
 
 import pytest
@@ -19,8 +20,10 @@ from flatnext.config import Optimizer, named_model
 from flatnext.data import Normalization
 from flatnext.deploy.calibrate import calibrate
 from flatnext.errors import InputError
+from flatnext.evaluation import load_trained_model
 from flatnext.files import sha256
 from flatnext.models.transfer import freeze, transfer
+from flatnext.models.weights import origin_of
 from flatnext.runs.folder import RunFolder
 from flatnext.training import RunState, StepStats, Stopped, load_data, make_optimizer, train
 from flatnext.training.checkpoint import read_checkpoint
@@ -86,6 +89,20 @@ def test_images_that_the_weights_may_know_calibrate_nothing(source, tmp_path, ch
     assert start.may_know_held_out is seen
     assert ("answers are not calibrated" in start.taken) is seen
     assert ("conformal" in models.read_weights(tmp_path / "run" / "last.safetensors")[1]) is not seen
+    copied = shutil.copy(tmp_path / "run" / "last.safetensors", tmp_path / "copied.safetensors")
+    assert load_trained_model(copied).has_validation_split is not seen
+    train(
+        tiny(weights=str(copied), **changes), tmp_path / "next"
+    )  # holds out the same images as the run it starts from
+    assert RunFolder(tmp_path / "next").environment().started_from.may_know_held_out is seen
+
+
+def test_that_the_weights_may_know_images_is_kept_over_a_stop(source, tmp_path):
+    stop = AtStep(6, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Stopped):
+        train(tiny(weights=str(source), split_seed=1), tmp_path / "run", display=stop)
+    train(tiny(weights=str(source), split_seed=1), tmp_path / "run", resume=True)
+    assert origin_of(tmp_path / "run" / "last.safetensors").knows_held_out
 
 
 @pytest.mark.parametrize(("classes", "words"), [("ab", "for 2 classes is new (it had 10)"), ("abcdefghij", "(it had")])

@@ -175,6 +175,16 @@ def test_an_epoch_within_which_the_run_was_made_longer_is_not_replayed(tmp_path:
     with pytest.raises(InputError, match="was made longer within epoch 2, which had two schedules"):
         verify(tmp_path, epoch=2)
     assert [verify(tmp_path, epoch=epoch).same for epoch in (3, 4)] == [True] * 2
+    assert {verify(tmp_path).span.epoch for _ in range(8)} <= {1, 3, 4}
+
+
+def test_more_epochs_alone_are_another_schedule_in_no_epoch(tmp_path: Path) -> None:
+    config = tiny(epochs=2, schedule="constant")
+    stop = AtStep(6, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Stopped):
+        train(config, tmp_path, track=(), keep_checkpoints="all", display=stop)
+    train(config, tmp_path, track=(), resume=True, changes={"epochs": 3})
+    assert verify(tmp_path, epoch=2).same
 
 
 def test_other_data_are_refused(tmp_path: Path) -> None:

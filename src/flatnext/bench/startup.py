@@ -52,11 +52,11 @@ def whole(*arguments: str) -> float:
 
 def to_first_step(dataset: str, data_dir: str, device: str) -> float:
     """Return the seconds from the start of `flatnext train` to the end of its first step, in a new run folder."""
-    recipe = "quick" if dataset == "digits" else "sgd"
+    which = ["--recipe", "quick"] if dataset == "digits" else ["--recipe", "sgd", "--data-dir", data_dir]
     with tempfile.TemporaryDirectory() as folder:
-        flags = ["--output", str(Path(folder) / "run"), "--data-dir", data_dir, "--no-download", "--device", device]
+        flags = [*which, "--output", str(Path(folder) / "run"), "--no-download", "--device", device]
         start = time.time()
-        output = run_command("-c", FIRST_STEP, "train", "--recipe", recipe, *flags)
+        output = run_command("-c", FIRST_STEP, "train", *flags)
     return float(output.split()[-1]) - start
 
 

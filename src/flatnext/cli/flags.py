@@ -180,9 +180,9 @@ def data_overrides(options: argparse.Namespace) -> dict[str, Any]:
     return overrides
 
 
-def require_read(options: argparse.Namespace, overrides: Mapping[str, Any], configs: Iterable[Config]) -> None:
+def require_read(folder: Path | None, overrides: Mapping[str, Any], configs: Iterable[Config]) -> None:
     """Raise `InputError` where --data-dir is given without a data set, and that of a recipe lies in no folder."""
-    if options.data_dir is None or "dataset" in overrides or not options.data_dir.exists():
+    if folder is None or "dataset" in overrides or not folder.exists():
         return
     for config in configs:
         if config.data.dataset == "digits":

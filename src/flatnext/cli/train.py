@@ -181,10 +181,9 @@ def config_and_folder(options: argparse.Namespace) -> tuple[Config, Path]:
     else:
         config = recipe(options.recipe or default_recipes(overrides.get("dataset"))[0])
     config = config.override(overrides)
-    if options.config is None and options.like is None:
-        require_read(options, overrides, [config])
     if (source := options.config or options.like) is not None and "dataset" not in overrides:
         require_no_pictures(typed, config.data.dataset, source)
+    require_read(typed, overrides, [config])
     if config.start.weights:
         from flatnext.training.starting import settled
 

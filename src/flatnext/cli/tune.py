@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
 
     overrides = data_overrides(options)
     config = recipe(options.recipe).override(overrides)
-    require_read(options, overrides, [config])
+    require_read(options.data_dir, overrides, [config])
     space = parse_space(config, options.vary)
     output = options.output or Path("tuning") / f"{data_name(config.data, data_dir(options))}-{config.recipe}"
 

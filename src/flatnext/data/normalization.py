@@ -61,15 +61,19 @@ class Normalization:
         return Normalization((mean,) * channels, (std,) * channels)
 
     def tensors(self, device: torch.device | str) -> tuple[Tensor, Tensor]:
-        """Return mean and std in double precision (C each) on a device. Do not change them: calls share them."""
+        """Return mean and std in double precision (C each) on a device. Do not change them: calls share them.
+
+        On Apple's GPUs, which have no doubles, they are in single precision.
+        """
         return _tensors(self, torch.device(device))
 
 
 @functools.lru_cache(maxsize=64)
 def _tensors(normalization: Normalization, device: torch.device) -> tuple[Tensor, Tensor]:
     """Copy the values to a device once: each copy to a GPU would wait for all its work."""
+    dtype = torch.float32 if device.type == "mps" else torch.float64
     with torch.inference_mode(False):  # so that autograd can use them later
-        both = torch.tensor([normalization.mean, normalization.std], dtype=torch.float64, device=device)
+        both = torch.tensor([normalization.mean, normalization.std], dtype=dtype, device=device)
         return both[0], both[1]
 
 

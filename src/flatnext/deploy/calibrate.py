@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from flatnext.errors import InputError
 from flatnext.evaluation import load_predictor
 from flatnext.evaluation.conformal import in_halves
 from flatnext.evaluation.trained_model import load_trained_model
-from flatnext.files import as_typed, read_json, require_new, sha256, write_json
+from flatnext.files import as_typed, copy_atomically, read_json, require_new, sha256, write_json
 from flatnext.models.catalog import is_shipped
 from flatnext.models.hub import is_address
 from flatnext.runs.conformal import Conformal
@@ -111,12 +109,12 @@ def calibrate(
                 "split is 'validation': these images have chosen the best checkpoint: give split 'test' or a test set"
             )
         model = load_trained_model(weights, data_dir=data_dir, device=device, download=download, progress=progress)
+        labelled, source = model.split(split or ""), f"{split} images of {model.dataset.name}"
         if split == "validation" and model.knows_held_out:
             raise InputError(
                 f"split is 'validation': {as_typed(path)} started from weights that may have been trained on these "
                 "images: give split 'test' or a test set"
             )
-        labelled, source = model.split(split or ""), f"{split} images of {model.dataset.name}"
     first = _chosen(labelled, images)
     logits = load_predictor(weights, device=device)(labelled.images)
     made = in_halves(labelled.select(first.nonzero().flatten()), logits[first], source)
@@ -176,18 +174,22 @@ def _checks(probabilities: torch.Tensor, labels: torch.Tensor, made: Conformal) 
 def _replace(weights: Path, metadata: dict[str, str]) -> None:
     """Add metadata to a weights file, and let the evidence of a run that was measured on it name the file as it is now.
 
-    The new file is written under a temporary name, and takes its own last, which needs no space: a full disk, or a stop
-    before, leaves both as they were.
+    Where the evidence cannot be written, or that is interrupted, the weights are as before.
     """
     file = evidence_file(weights.parent, weights.stem)
-    new = weights.with_name(f".{weights.name}.{os.getpid()}.tmp")
-    try:
-        models.add_metadata(weights, metadata, new)
-        shutil.copymode(weights, new)
-        with wait_for_lock(file.parent) if file.is_file() else nullcontext():  # another process may be adding to it
-            content = read_json(file) if file.is_file() else None
-            if isinstance(content, dict) and content.get("sha256") == sha256(weights):
-                write_json(file, {**content, "sha256": sha256(new)})
-            os.replace(new, weights)
-    finally:
-        new.unlink(missing_ok=True)
+    if not file.is_file():
+        models.add_metadata(weights, metadata)
+        return
+    before = weights.with_name(f".{weights.name}.before.tmp")
+    with wait_for_lock(file.parent):  # another process may be adding to it
+        copy_atomically(weights, before)
+        try:
+            models.add_metadata(weights, metadata)
+            content = read_json(file)
+            if isinstance(content, dict) and content.get("sha256") == sha256(before):
+                write_json(file, {**content, "sha256": sha256(weights)})
+        except BaseException:
+            os.replace(before, weights)
+            raise
+        finally:
+            before.unlink(missing_ok=True)

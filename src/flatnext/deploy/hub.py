@@ -68,6 +68,7 @@ class HubModel(
         network = models.build(Config.from_json(dict(run_config)).model, len(classes), len(mean))
         super().__init__(network, Normalization(tuple(mean), tuple(std)), tuple(classes), image_size)
         self._loaded: tuple[str, dict[str, str]] | None = None  # the digest of its weights, and what was said of them
+        self._card: str | None = None  # that it was loaded with
 
     def _save_pretrained(self, save_directory: Path) -> None:
         settings = self._hub_mixin_config
@@ -76,10 +77,18 @@ class HubModel(
         tensors = {name: value.contiguous() for name, value in self.network.state_dict().items()}
         if self._loaded and self._loaded[0] == digest_weights(tensors, {}):
             metadata = self._loaded[1]
+            if self._card and not (save_directory / CARD).exists():  # else the mixin writes a general one
+                (save_directory / CARD).write_text(self._card, encoding="utf-8")
         else:  # other weights: what was measured on those that were loaded is not of these
             metadata = {key: json.dumps(value) for key, value in settings.items()}
             metadata["config"] = metadata.pop("run_config")
         safetensors.torch.save_file(tensors, save_directory / WEIGHTS, metadata)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> Any:
+        model = super()._from_pretrained(model_id=model_id, **options)
+        model._card = _card(model_id, options)
+        return model
 
     @classmethod
     def _load_as_safetensor(cls, model: Any, model_file: str, map_location: str, strict: bool) -> Any:
@@ -88,6 +97,19 @@ class HubModel(
         assign_weights(model.network, state, model_file)
         model._loaded = digest_weights(model.network.state_dict(), {}), metadata
         return model.to(map_location).eval()
+
+
+def _card(model_id: str, options: Mapping[str, Any]) -> str | None:
+    """Return the card of a model in a folder or on the Hub; None where it has none, or that is not reached."""
+    file = Path(model_id) / CARD
+    if not Path(model_id).is_dir():
+        names = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+        given = {name: options[name] for name in names if name in options}
+        try:
+            file = Path(import_extra("huggingface_hub", "hub").hf_hub_download(model_id, CARD, **given))
+        except Exception:  # those of its HTTP library among them
+            return None
+    return file.read_text(encoding="utf-8") if file.is_file() else None
 
 
 def settings_of(origin: Origin, image_size: int) -> dict[str, Any]:

@@ -216,8 +216,9 @@ def _write(folder: Path, entry: Shipped, content: bytes, card: str) -> None:
         others = [packed for packed in _entries(folder) if packed.name != entry.name]  # one may be new
         _write_index(folder, [*others, entry])
     except BaseException:  # so that the same can be asked for again, also after Ctrl-C
-        for path in new:
-            path.unlink(missing_ok=True)
+        if entry not in _entries(folder):
+            for path in new:
+                path.unlink(missing_ok=True)
         raise
 
 

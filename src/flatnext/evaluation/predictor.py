@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +34,7 @@ class Predictor:
     device: torch.device
     precision: str = "fp32"
     channels_last: bool = True
+    _copies: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Check the precision."""
@@ -57,7 +57,8 @@ class Predictor:
             for batch in images.split(batch_size):
                 logits.append(self.forward(self.normalize(batch)))
                 progress(sum(map(len, logits)), len(images))
-            return torch.cat(logits).cpu()
+            whole = torch.cat(logits).cpu()
+        return whole.clone()  # made outside of inference mode, so that it can be changed and used in a gradient
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return uint8 images as the model takes them: on its device, normalised, in its type and memory layout."""
@@ -77,11 +78,19 @@ class Predictor:
         """Return the memory layout of the inputs."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
-    @cached_property
+    @property
     def inference_copy(self) -> nn.Module:
-        """Return the form of the model that predicts fastest, with the weights of the moment of its first use."""
-        with torch.inference_mode(False), evaluation_mode(self.model):
-            return models.inference_copy(self.model, self.precision)
+        """Return the form of the model that predicts fastest, with its weights as they are now."""
+        now = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in _tensors(self.model)]
+        if self._copies.get("of") != now:
+            with torch.inference_mode(False), evaluation_mode(self.model):
+                self._copies.update(of=now, copy=models.inference_copy(self.model, self.precision))
+        return self._copies["copy"]
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
 
 
 @contextmanager

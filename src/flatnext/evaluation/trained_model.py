@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flatnext import data, models
-from flatnext.config import Config
-from flatnext.config.setting import show
+from flatnext.config import Config, Data
 from flatnext.device import resolve_device
 from flatnext.errors import InputError, choose
 from flatnext.evaluation.predictor import Predictor, load_predictor
@@ -151,8 +150,6 @@ def load_trained_model(
     state, metadata = models.read_weights(weights)
     origin = models.read_origin(metadata, weights)
     config = (origin.config if origin else Config(recipe="unknown")).override(overrides or {})
-    if origin:
-        _require_division(weights, origin.config, config)
     if config.data.dataset == "folder" and not Path(data_dir).is_dir():
         raise InputError(
             f"{weights} was trained on a folder of images, and {data_dir} is none: give that folder as data_dir, or "
@@ -161,6 +158,8 @@ def load_trained_model(
     dataset = data.load_by(
         config.data, Path(data_dir), channels=models.input_channels(state), download=download, progress=progress
     )
+    if origin and origin.config.data.dataset == config.data.dataset:
+        _require_division(weights, origin.config.data, config.data, dataset)
     classes = origin.classes if origin else dataset.classes
     if classes != tuple(dataset.classes):
         raise InputError(f"{weights} knows the classes {', '.join(classes)}; the data has {', '.join(dataset.classes)}")
@@ -171,23 +170,31 @@ def load_trained_model(
         config_known=origin is not None,
         dataset=dataset,
         fingerprint=origin.data if origin and origin.config.data == config.data else None,
-        knows_held_out=_knows_held_out(weights),
+        knows_held_out=(origin is not None and origin.knows_held_out) or _noted(weights),
     )
 
 
-def _require_division(weights: Path, trained: Config, config: Config) -> None:
-    """Raise `InputError` for a division that would take images of the training for images that were held out."""
-    for name in ("validation", "split_seed"):
-        before, now = getattr(trained.data, name), getattr(config.data, name)
-        if now != before and not (name == "validation" and now == 0):  # then none are held out
+def _require_division(weights: Path, trained: Data, now: Data, dataset: data.Dataset) -> None:
+    """Raise `InputError` for a division that may take images of the training for images that were held out."""
+
+    def held_out(settings: Data) -> int | str:
+        if settings.validation is not None:
+            return settings.validation
+        return "a tenth" if dataset.train.names is not None else len(dataset.train) // 10
+
+    for name, before, given in (
+        ("validation", held_out(trained), held_out(now)),
+        ("split_seed", trained.split_seed, now.split_seed),
+    ):
+        if given != before and held_out(now) != 0:  # else none are held out
             raise InputError(
-                f"{name} is {now}: {weights} was trained with {show(before)}, and other images would be among those it "
-                "was trained on: leave it out"
+                f"{name} is {given}: the run of {weights} had {before}, and other held-out images may be among those "
+                "it was trained on: leave it out"
             )
 
 
-def _knows_held_out(weights: Path) -> bool:
-    """Return whether the run of a weights file in its folder has noted so of the weights that it started from."""
+def _noted(weights: Path) -> bool:
+    """Return whether the run in the folder of a weights file says so: of earlier versions the file does not."""
     folder = RunFolder(weights.parent)
     start = folder.environment().started_from if folder.started() else None
     return start is not None and start.may_know_held_out

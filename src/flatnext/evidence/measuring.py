@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from flatnext import data
+from flatnext.device import keep_digits
 from flatnext.errors import InputError
 from flatnext.evaluation import attacks, corruptions, flatness, score
 from flatnext.evaluation.attacks.ball import Norm
@@ -195,7 +196,10 @@ def _budgets(plan: EvidencePlan) -> list[tuple[Norm, tuple[float, ...]]]:
 
 def full_precision(predictor: Predictor) -> Predictor:
     """Return the predictor in single precision (double, if it is in that), for what bf16's rounding would hide."""
-    return replace(predictor, precision="fp32") if predictor.precision == "bf16" else predictor
+    if predictor.precision != "bf16":
+        return predictor
+    keep_digits("fp32")  # the model was placed for bf16
+    return replace(predictor, precision="fp32")
 
 
 def measure_test_sets(

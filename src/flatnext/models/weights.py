@@ -56,7 +56,8 @@ class Origin:
     """The run that made a weights file: its config, its classes, and how its images are normalised.
 
     `image_size` is the side of the images in pixels, `data` the fingerprint of all, and `conformal` the calibration of
-    the model's answers, where the file says it.
+    the model's answers, where the file says it. `knows_held_out`: the run started from weights that may have been
+    trained on its held-out images.
     """
 
     config: Config
@@ -65,6 +66,7 @@ class Origin:
     image_size: int | None = None
     data: DataFingerprint | None = None
     conformal: Conformal | None = None
+    knows_held_out: bool = False
 
     @property
     def side(self) -> int:
@@ -131,6 +133,7 @@ def read_origin(metadata: Mapping[str, Any], path: Path) -> Origin | None:
             image_size=image_size,
             data=parse(DataFingerprint | None, json.loads(metadata.get("data", "null")), unknown="ignore"),
             conformal=parse(Conformal | None, json.loads(metadata.get("conformal", "null")), unknown="ignore"),
+            knows_held_out=json.loads(metadata.get("knows_held_out", "false")) is True,
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: its metadata is damaged: copy the file again") from error

@@ -11,6 +11,7 @@ from flatnext.config import Perturbation
 from flatnext.report.blocks import Block, Code, Details, Section, Table
 from flatnext.report.numbers import moment, span
 from flatnext.runs.evidence import PARTS
+from flatnext.runs.records import RunRecord
 from flatnext.study.contrasts import equal_compute
 from flatnext.study.groups import setting_text
 from flatnext.study.plan import STRETCHED
@@ -60,10 +61,10 @@ def remarks(study: Study) -> tuple[str, ...]:
         if run.environment.rollbacks
     ]
     environments = [run.environment for run in study.runs]
-    if knowing := [run.name for run in study.runs if (s := run.environment.started_from) and s.may_know_held_out]:
+    if knowing := [run.name for run in study.runs if _knows_validation(run)]:
         texts.append(
-            f"{listing(knowing)} started from weights that may have been trained on the validation images, so that the "
-            "validation accuracy is too high, and the best epoch was chosen by it."
+            f"{listing(knowing)} started from weights that may have been trained on the validation images: the "
+            "validation accuracy, by which the best epoch was chosen, may be too high."
         )
     if len({(s.device_name, e.precision, s.torch) for e in environments for s in e.sessions}) > 1:
         texts.append("The runs were not all made with the same device, precision and version of torch; see Settings.")
@@ -106,6 +107,11 @@ def _differing(study: Study) -> dict[str, tuple[str, ...]]:
         if any(value != meant[0] for value in meant):
             differing[name] = tuple(map(setting_text, values))
     return differing
+
+
+def _knows_validation(run: RunRecord) -> bool:
+    start = run.environment.started_from
+    return start is not None and start.may_know_held_out and run.result.best is not None
 
 
 def _changed_in_all(study: Study) -> dict[str, Any]:

@@ -66,6 +66,7 @@ class RunState:
             self.model = models.build(config.model, len(partition.classes), partition.train.images.shape[1])
         self.frozen_norms = freeze(self.model, config.start.freeze)
         self.started_from: StartingWeights | None = None
+        self.knows_held_out = False  # as `Origin` has it
         place(self.model, device, self.precision, channels_last=config.channels_last)
         self.average = WeightAverage(self.model, config.ema) if config.ema else None
         self.evaluated = self.average.model if self.average else self.model
@@ -181,6 +182,7 @@ class RunState:
                 "a new run set it to 0"
             )
         self.started_from = begin(self.model, self.config, self.fingerprint)
+        self.knows_held_out = self.started_from is not None and self.started_from.may_know_held_out
         if self.average and self.started_from:
             self.average.update(0)
 
@@ -206,6 +208,7 @@ class RunState:
     def restore(self, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
         """Put weights, optimizer and position where they were. `InputError`: the checkpoint is of another model."""
         assign_weights(self.evaluated, checkpoint.weights, checkpoint.path)
+        self.knows_held_out = checkpoint.origin is not None and checkpoint.origin.knows_held_out
         self.metrics = MetricSums(self.device)
         try:
             if self.average:
@@ -308,4 +311,5 @@ class RunState:
             "image_size": str(self.partition.train.images.shape[-1]),
             "step": str(self.step),
             "data": json.dumps(dump(self.fingerprint)),
+            **({"knows_held_out": "true"} if self.knows_held_out else {}),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,7 +17,7 @@ from flatnext.errors import InputError
 from flatnext.launch import attempt, ignored, launch
 from flatnext.processes import Processes, join_processes
 from flatnext.progress import Display
-from flatnext.runs.claim import Claim, HeldError
+from flatnext.runs.claim import Claim, HeldError, began
 from flatnext.runs.comparison import require_as_trained
 from flatnext.runs.folder import RunFolder
 from flatnext.runs.reading import ENVIRONMENT
@@ -52,7 +53,7 @@ def run_session(
             display.say(note)
         where = resolve_device(device)  # what cannot run at all is said first, and before anything is downloaded
         # After a restart the run that this launch began goes on; any other run in the folder is left alone.
-        again = processes.on_first(lambda: attempt() > 0 and folder.owner() == launch())
+        again = processes.on_first(lambda: attempt() > 0 and folder.owner() == _launch())
         options = replace(
             options, display=display, resume=options.resume or again, overwrite=options.overwrite and not again
         )
@@ -113,6 +114,15 @@ def run_session(
         return work(Trainer(run, options))
 
 
+def _launch() -> str:
+    """Return a name that the restarts of one start of torchrun share, and no other start has.
+
+    Of starts that torchrun calls alike it has the process that started this one, which is torchrun.
+    """
+    name, parent = launch(), os.getppid()
+    return f"none {parent} {began(parent)}" if name == "none" else name
+
+
 class _Hold:
     """The folder of a session, which its first process holds from `take` or `make` on."""
 
@@ -144,7 +154,7 @@ class _Hold:
         self.check()
 
     def _take(self) -> None:
-        self.claim = self.stack.enter_context(self.folder.locked(launch()))
+        self.claim = self.stack.enter_context(self.folder.locked(_launch()))
 
     def _require_none(self) -> None:
         """Raise `HeldError` for a run that was made after this session had found none, and that it has not read."""

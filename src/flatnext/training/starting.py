@@ -162,7 +162,7 @@ def _may_know_held_out(origin: Origin | None, config: Config, data: DataFingerpr
     if config.data.dataset == "folder" and not set(origin.classes) & set(data.classes):
         return False
     before = origin.data
-    if before is None:
+    if before is None or origin.knows_held_out:
         return True
     apart = (before.validation, before.calibration)
     return before.train != data.train and not all(images in apart for images in held_out)

@@ -108,14 +108,17 @@ def verify(
     resolved = resolve_device(device)
     environment = folder.environment()
     lines = {line.epoch: line for line in read_epochs(folder.path / METRICS)}
-    span = _chosen(folder.path, spans(folder, lines), epoch)
+    there = spans(folder, lines)
+    if epoch is None:
+        there = [span for span in there if not _has_two_schedules(environment, *_steps(span, lines))] or there
+    span = _chosen(folder.path, there, epoch)
     start = read_pair(folder.path, span.start) if span.start else None
     end = read_pair(folder.path, span.end, finished=True) if span.end else None
     line = lines.get(span.epoch or 0)
     first, last = start.step if start else 0, end.step if end else line.step if line else 0
     if line and line.step != last:
         raise InputError(f"{span.end} was kept within an epoch: give another --epoch")
-    if any(session.changed and first < session.from_step < last for session in environment.sessions):
+    if _has_two_schedules(environment, first, last):
         raise InputError(f"{run} was made longer within {_called(span)}, which had two schedules: give another --epoch")
     sessions = sessions_of(environment.sessions, first, last)
     if any(session.processes > 1 for session in sessions):
@@ -141,6 +144,17 @@ def verify(
             *mixed_sessions(sessions),
         ),
     )
+
+
+def _steps(span: Span, lines: Mapping[int, Epoch]) -> tuple[int, int]:
+    """Return the steps before and after an epoch, as far as its metrics say them."""
+    before, after = (lines.get((span.epoch or 0) - back) for back in (1, 0))
+    return before.step if before else 0, after.step if after else 0
+
+
+def _has_two_schedules(environment: Environment, first: int, last: int) -> bool:
+    """Return whether the run was given another schedule between two steps; more epochs alone may go on as planned."""
+    return any(s.changed.keys() - {"epochs"} and first < s.from_step < last for s in environment.sessions)
 
 
 def _config_of(folder: RunFolder, span: Span, start: Checkpoint | None, end: Checkpoint | None) -> Config:
