@@ -91,9 +91,7 @@ def test_images_that_the_weights_may_know_calibrate_nothing(source, tmp_path, ch
     assert ("conformal" in models.read_weights(tmp_path / "run" / "last.safetensors")[1]) is not seen
     copied = shutil.copy(tmp_path / "run" / "last.safetensors", tmp_path / "copied.safetensors")
     assert load_trained_model(copied).has_validation_split is not seen
-    train(
-        tiny(weights=str(copied), **changes), tmp_path / "next"
-    )  # holds out the same images as the run it starts from
+    train(tiny(weights=str(copied), **changes), tmp_path / "next")  # it holds out the same images
     assert RunFolder(tmp_path / "next").environment().started_from.may_know_held_out is seen
 
 

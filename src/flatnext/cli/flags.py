@@ -180,7 +180,7 @@ def data_overrides(options: argparse.Namespace) -> dict[str, Any]:
     return overrides
 
 
-def require_read(folder: Path | None, overrides: Mapping[str, Any], configs: Iterable[Config]) -> None:
+def require_data_dir_used(folder: Path | None, overrides: Mapping[str, Any], configs: Iterable[Config]) -> None:
     """Raise `InputError` where --data-dir is given without a data set, and that of a recipe lies in no folder."""
     if folder is None or "dataset" in overrides or not folder.exists():
         return

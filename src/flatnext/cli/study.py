@@ -20,7 +20,7 @@ from flatnext.cli.flags import (
     number_or_auto,
     path,
     peek,
-    require_read,
+    require_data_dir_used,
     trackers,
 )
 from flatnext.cli.parser import Parser
@@ -190,7 +190,7 @@ def _configs(options: argparse.Namespace) -> list[Config]:
     overrides = data_overrides(options)
     names = options.recipes or default_recipes(overrides.get("dataset"))
     configs = override_each([named_or_in_file(name) for name in names], overrides)
-    require_read(options.data_dir, overrides, configs)
+    require_data_dir_used(options.data_dir, overrides, configs)
     if options.equal_compute:
         configs = with_equal_compute(configs)
     if not options.models:

@@ -21,8 +21,8 @@ from flatnext.cli.flags import (
     number_or_auto,
     path,
     peek,
+    require_data_dir_used,
     require_no_pictures,
-    require_read,
     setting_overrides,
     trackers,
 )
@@ -183,7 +183,7 @@ def config_and_folder(options: argparse.Namespace) -> tuple[Config, Path]:
     config = config.override(overrides)
     if (source := options.config or options.like) is not None and "dataset" not in overrides:
         require_no_pictures(typed, config.data.dataset, source)
-    require_read(typed, overrides, [config])
+    require_data_dir_used(typed, overrides, [config])
     if config.start.weights:
         from flatnext.training.starting import settled
 

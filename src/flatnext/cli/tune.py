@@ -17,7 +17,7 @@ from flatnext.cli.flags import (
     known,
     path,
     peek,
-    require_read,
+    require_data_dir_used,
 )
 from flatnext.cli.parser import Parser
 from flatnext.config import METHODS, RECIPES, Config, default_recipes, recipe
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
 
     overrides = data_overrides(options)
     config = recipe(options.recipe).override(overrides)
-    require_read(options.data_dir, overrides, [config])
+    require_data_dir_used(options.data_dir, overrides, [config])
     space = parse_space(config, options.vary)
     output = options.output or Path("tuning") / f"{data_name(config.data, data_dir(options))}-{config.recipe}"
 

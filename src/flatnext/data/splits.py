@@ -55,9 +55,10 @@ def partition(dataset: Dataset, settings: config.Data, *, overwrite: bool = Fals
 
 def copies(train: Split, **parts: Split | None) -> list[str]:
     """Return notes on images of other parts that are among those to train on too, by their pixels as they were read."""
-    known, notes = set(_digests(train)), []
-    for part, split in parts.items():
-        if split is not None and (count := sum(digest in known for digest in _digests(split))):
+    there = {part: split for part, split in parts.items() if split is not None}
+    known, notes = set(_digests(train)) if there else set(), []
+    for part, split in there.items():
+        if count := sum(digest in known for digest in _digests(split)):
             are = "is, to the pixel, a training image" if count == 1 else "are, to the pixel, training images"
             notes.append(f"{count:,} of {counted(len(split), f'{part} image')} {are} as well: remove the copies")
     return notes

@@ -180,11 +180,12 @@ def spans(folder: RunFolder, lines: Mapping[int, Epoch]) -> list[Span]:
     if folder.finished():
         ends.setdefault(folder.result().last.epoch, path / LAST)
     elif not is_claimed(path):  # nobody is writing them
-        for name in (PREVIOUS, LAST):
-            if (path / name).exists() and (at := _epochs(read_pair(path, path / name))) is not None:
+        there = {name: read_pair(path, path / name) for name in (PREVIOUS, LAST) if (path / name).exists()}
+        for name, checkpoint in there.items():
+            if (at := _epochs(checkpoint)) is not None:
                 ends.setdefault(at, path / name)
                 starts.setdefault(at, path / name)
-        if (path / PREVIOUS).exists() and read_pair(path, path / PREVIOUS).step < read_pair(path, path / LAST).step:
+        if len(there) == 2 and there[PREVIOUS].step < there[LAST].step:
             parts = [Span(epoch=None, start=path / PREVIOUS, end=path / LAST)]  # else the run has gone back
     whole = [Span(epoch=e, start=starts[e - 1], end=ends[e]) for e in sorted(ends) if e - 1 in starts]
     return whole or parts or [Span(epoch=1, start=None, end=None)] * (1 in lines)
